@@ -1,0 +1,188 @@
+//! The Franka arm: kinematic chain, forward kinematics, Jacobian, limits (spec robot_control.md §6, data/robot.toml).
+
+use nalgebra::{Isometry3, SMatrix, Translation3, UnitQuaternion, Vector3};
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::Pose;
+
+/// Seven joint values in rad, rad/s or N·m.
+pub type Joints = [f64; 7];
+
+/// 6×7 Jacobian, linear rows first, base axes.
+pub type Jacobian = SMatrix<f64, 6, 7>;
+
+/// Position of each joint frame in its parent (m) and its rotation about the parent's x axis (rad). Joint axes are z.
+const CHAIN: [([f64; 3], f64); 7] = {
+    use std::f64::consts::FRAC_PI_2;
+    [
+        ([0.0, 0.0, 0.333], 0.0),
+        ([0.0, 0.0, 0.0], -FRAC_PI_2),
+        ([0.0, -0.316, 0.0], FRAC_PI_2),
+        ([0.0825, 0.0, 0.0], FRAC_PI_2),
+        ([-0.0825, 0.384, 0.0], -FRAC_PI_2),
+        ([0.0, 0.0, 0.0], FRAC_PI_2),
+        ([0.088, 0.0, 0.0], FRAC_PI_2),
+    ]
+};
+
+/// Flange beyond link 7, m.
+const FLANGE_OFFSET_M: f64 = 0.107;
+
+/// Pose of the tool point of the Franka Hand in the flange: turned by −45°, 0.1034 m further out.
+pub fn T_flange_hand_tcp() -> Pose {
+    tool_along_flange_z(0.1034, -std::f64::consts::FRAC_PI_4)
+}
+
+/// A tool point on the flange's z axis, turned about it.
+pub fn tool_along_flange_z(offset_m: f64, yaw_rad: f64) -> Pose {
+    Pose::from_parts(
+        Translation3::new(0.0, 0.0, offset_m),
+        UnitQuaternion::from_axis_angle(&Vector3::z_axis(), yaw_rad),
+    )
+}
+
+/// An arm with a tool: the pose of the tool point in the flange.
+#[derive(Debug, Clone, Copy)]
+pub struct Arm {
+    T_flange_tcp: Pose,
+    T_tcp_flange: Pose,
+}
+
+impl Arm {
+    pub fn new(T_flange_tcp: Pose) -> Self {
+        Self { T_flange_tcp, T_tcp_flange: T_flange_tcp.inverse() }
+    }
+
+    /// Pose of the flange (`panda_link8`) in the base.
+    pub fn flange(&self, q: &Joints) -> Pose {
+        let mut T = Isometry3::identity();
+        for i in 0..7 {
+            T *= joint_transform(i, q[i]);
+        }
+        T * Translation3::new(0.0, 0.0, FLANGE_OFFSET_M)
+    }
+
+    /// Pose of the tool point in the base.
+    pub fn tcp(&self, q: &Joints) -> Pose {
+        self.flange(q) * self.T_flange_tcp
+    }
+
+    /// The flange pose that puts the tool point at `T_base_tcp`.
+    pub fn flange_of_tcp(&self, T_base_tcp: &Pose) -> Pose {
+        T_base_tcp * self.T_tcp_flange
+    }
+
+    /// Pose and Jacobian of the flange.
+    pub fn flange_jacobian(&self, q: &Joints) -> (Pose, Jacobian) {
+        self.jacobian_at(q, &Pose::identity())
+    }
+
+    /// Pose and Jacobian of the tool point. Its linear rows include ω × lever, which the flange's miss.
+    pub fn tcp_jacobian(&self, q: &Joints) -> (Pose, Jacobian) {
+        self.jacobian_at(q, &self.T_flange_tcp)
+    }
+
+    fn jacobian_at(&self, q: &Joints, T_flange_point: &Pose) -> (Pose, Jacobian) {
+        let mut T = Isometry3::identity();
+        let mut axes = [(Vector3::zeros(), Vector3::zeros()); 7];
+        for i in 0..7 {
+            T *= joint_transform(i, q[i]);
+            axes[i] = (T.translation.vector, T.rotation * Vector3::z());
+        }
+        let end = T * Translation3::new(0.0, 0.0, FLANGE_OFFSET_M) * T_flange_point;
+        let mut J = Jacobian::zeros();
+        for (i, (origin, axis)) in axes.iter().enumerate() {
+            let linear = axis.cross(&(end.translation.vector - origin));
+            J.fixed_view_mut::<3, 1>(0, i).copy_from(&linear);
+            J.fixed_view_mut::<3, 1>(3, i).copy_from(axis);
+        }
+        (end, J)
+    }
+}
+
+fn joint_transform(i: usize, q: f64) -> Pose {
+    let ([x, y, z], roll) = CHAIN[i];
+    Pose::from_parts(
+        Translation3::new(x, y, z),
+        UnitQuaternion::from_axis_angle(&Vector3::x_axis(), roll)
+            * UnitQuaternion::from_axis_angle(&Vector3::z_axis(), q),
+    )
+}
+
+/// Limits of a robot model; profiles of different models are never mixed (spec data/limits.toml).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct JointLimits {
+    pub lower_rad: Joints,
+    pub upper_rad: Joints,
+    pub velocity_rad_s: Joints,
+    pub acceleration_rad_s2: Joints,
+    pub jerk_rad_s3: Joints,
+    pub torque_nm: Joints,
+}
+
+/// Which robot the limits are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RobotModel {
+    /// Franka Emika Robot, "Panda".
+    Fer,
+    /// Franka Research 3.
+    Fr3,
+}
+
+impl RobotModel {
+    pub fn limits(self) -> JointLimits {
+        match self {
+            Self::Fer => JointLimits {
+                lower_rad: [-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973],
+                upper_rad: [2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973],
+                velocity_rad_s: [2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61],
+                acceleration_rad_s2: [15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0],
+                jerk_rad_s3: [7500.0, 3750.0, 5000.0, 6250.0, 7500.0, 10000.0, 10000.0],
+                torque_nm: [87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0],
+            },
+            Self::Fr3 => JointLimits {
+                lower_rad: [-2.9007, -1.8361, -2.9007, -3.0770, -2.8763, 0.4398, -3.0508],
+                upper_rad: [2.9007, 1.8361, 2.9007, -0.1169, 2.8763, 4.6216, 3.0508],
+                velocity_rad_s: [2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26],
+                acceleration_rad_s2: [10.0; 7],
+                jerk_rad_s3: [5000.0; 7],
+                torque_nm: [87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0],
+            },
+        }
+    }
+}
+
+/// Limits beyond which the Polymetis robot client aborts its control loop (spec polymetis.md §8).
+pub const POLYMETIS_LOWER_RAD: Joints = [-2.80, -1.66, -2.80, -2.97, -2.80, 0.08, -2.80];
+/// See [`POLYMETIS_LOWER_RAD`].
+pub const POLYMETIS_UPPER_RAD: Joints = [2.80, 1.66, 2.80, -0.17, 2.80, 3.65, 2.80];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::pose_error;
+
+    const RESET: Joints = [-0.0046, 0.2833, 0.0664, -2.2494, -0.1338, 2.5323, 0.0317];
+
+    #[test]
+    fn jacobian_agrees_with_central_differences() {
+        let arm = Arm::new(T_flange_hand_tcp());
+        let h = 1e-6;
+        let (_, J) = arm.tcp_jacobian(&RESET);
+        for i in 0..7 {
+            let (mut lo, mut hi) = (RESET, RESET);
+            lo[i] -= h;
+            hi[i] += h;
+            let column = pose_error(&arm.tcp(&lo), &arm.tcp(&hi)) / (2.0 * h);
+            assert!((column - J.column(i)).norm() < 1e-8, "joint {}", i + 1);
+        }
+    }
+
+    #[test]
+    fn the_tool_point_of_a_flange_is_its_inverse() {
+        let arm = Arm::new(T_flange_hand_tcp());
+        let back = arm.flange_of_tcp(&arm.tcp(&RESET));
+        assert!(pose_error(&back, &arm.flange(&RESET)).norm() < 1e-12);
+    }
+}

@@ -1,0 +1,146 @@
+//! `configs/robot.toml`: the robot, its limits, the link and the server behind the bridge.
+
+use serde::{Deserialize, Serialize};
+
+use super::parse::{Check, Problems};
+use crate::arm::{Arm, Joints, POLYMETIS_LOWER_RAD, POLYMETIS_UPPER_RAD, RobotModel, tool_along_flange_z};
+use crate::ik::Damping;
+use crate::safety::{SafetyLimits, WorkspaceBox};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RobotConfig {
+    pub model: RobotModel,
+    pub tool: ToolConfig,
+    pub control: ControlConfig,
+    pub safety: SafetyConfig,
+    pub link: LinkConfig,
+    pub bridge: BridgeConfig,
+}
+
+/// The tool point in the flange.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolConfig {
+    /// Along the flange's z axis.
+    pub offset_m: f64,
+    /// About it.
+    pub yaw_rad: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlConfig {
+    /// Joint targets sent within one period of the policy; the pose is interpolated between them.
+    pub targets_per_action: usize,
+    /// A robot state older than this holds the arm.
+    pub max_state_age_s: f64,
+    /// That many late ticks in a row are a fault.
+    pub max_late_ticks: usize,
+    /// SCHED_FIFO priority where permitted; 0 asks for none.
+    pub realtime_priority: i32,
+    pub ik: DampingConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "damping", rename_all = "snake_case")]
+pub enum DampingConfig {
+    /// Pseudo-inverse, as in the paper.
+    None,
+    NearSingular {
+        sigma_start: f64,
+        lambda_max: f64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SafetyConfig {
+    pub joint_reserve_rad: f64,
+    pub max_joint_velocity_rad_s: f64,
+    pub abort_tcp_step_m: f64,
+    pub workspace_min_m: [f64; 3],
+    pub workspace_max_m: [f64; 3],
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    /// zenoh end point at which the bridge listens and the controller connects, e.g. `tcp/127.0.0.1:7447`.
+    pub endpoint: String,
+    /// Silence of the owner after which the bridge releases the arm.
+    pub heartbeat_timeout_s: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BridgeConfig {
+    /// Address of the Polymetis controller server, `host:port`.
+    pub server: String,
+    /// How often the newest robot state is fetched.
+    pub state_rate_hz: f64,
+    /// Joint gains of the uploaded controller.
+    pub joint_stiffness_nm_rad: Joints,
+    pub joint_damping_nms_rad: Joints,
+    /// Cartesian gains (x, y, z, then rotations) added to the joint ones; all zero uploads the plain joint law.
+    pub cartesian_stiffness: [f64; 6],
+    pub cartesian_damping: [f64; 6],
+}
+
+impl RobotConfig {
+    pub fn arm(&self) -> Arm {
+        Arm::new(tool_along_flange_z(self.tool.offset_m, self.tool.yaw_rad))
+    }
+
+    pub fn damping(&self) -> Damping {
+        match self.control.ik {
+            DampingConfig::None => Damping::None,
+            DampingConfig::NearSingular { sigma_start, lambda_max } => {
+                Damping::NearSingular { sigma_start, lambda_max }
+            }
+        }
+    }
+
+    /// The robot's limits narrowed to those at which the Polymetis client would abort.
+    pub fn safety_limits(&self) -> SafetyLimits {
+        let mut joints = self.model.limits();
+        for i in 0..7 {
+            joints.lower_rad[i] = joints.lower_rad[i].max(POLYMETIS_LOWER_RAD[i]);
+            joints.upper_rad[i] = joints.upper_rad[i].min(POLYMETIS_UPPER_RAD[i]);
+        }
+        SafetyLimits {
+            joints,
+            joint_reserve_rad: self.safety.joint_reserve_rad,
+            max_joint_velocity_rad_s: self.safety.max_joint_velocity_rad_s,
+            abort_tcp_step_m: self.safety.abort_tcp_step_m,
+            workspace: WorkspaceBox { min_m: self.safety.workspace_min_m, max_m: self.safety.workspace_max_m },
+        }
+    }
+}
+
+impl Check for RobotConfig {
+    fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut p = Problems(Vec::new());
+        p.within("tool.offset_m", self.tool.offset_m, 0.0, 1.0);
+        p.within("tool.yaw_rad", self.tool.yaw_rad, -3.2, 3.2);
+        p.at_least_one("control.targets_per_action", self.control.targets_per_action);
+        p.positive("control.max_state_age_s", self.control.max_state_age_s);
+        p.at_least_one("control.max_late_ticks", self.control.max_late_ticks);
+        p.within("control.realtime_priority", f64::from(self.control.realtime_priority), 0.0, 99.0);
+        p.within("safety.joint_reserve_rad", self.safety.joint_reserve_rad, 0.0, 0.5);
+        p.within("safety.max_joint_velocity_rad_s", self.safety.max_joint_velocity_rad_s, 1e-3, 2.175);
+        p.positive("safety.abort_tcp_step_m", self.safety.abort_tcp_step_m);
+        for axis in 0..3 {
+            if !(self.safety.workspace_min_m[axis] < self.safety.workspace_max_m[axis]) {
+                p.0.push(("safety.workspace_min_m", format!("axis {axis} is not below workspace_max_m")));
+            }
+        }
+        p.positive("link.heartbeat_timeout_s", self.link.heartbeat_timeout_s);
+        p.within("bridge.state_rate_hz", self.bridge.state_rate_hz, 1.0, 1000.0);
+        for i in 0..7 {
+            p.within("bridge.joint_stiffness_nm_rad", self.bridge.joint_stiffness_nm_rad[i], 0.0, 1000.0);
+            p.within("bridge.joint_damping_nms_rad", self.bridge.joint_damping_nms_rad[i], 0.0, 200.0);
+        }
+        p.0
+    }
+}

@@ -1,0 +1,249 @@
+//! `PolicySpec`: everything about a policy that trainer and runtime must agree on.
+//!
+//! Export writes it *into* the policy bundle and the runtime reads it only from there, so weights, normaliser and
+//! horizons cannot be parted. Symbols follow the DPPO paper: To, Tp, Ta, K, K'.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::diffusion::{DenoisingStep, NoiseSchedule, StepNoise};
+use crate::normalizer::Normalizer;
+
+/// Version of the `PolicySpec` layout. A bundle with another version is refused.
+pub const SPEC_VERSION: u32 = 1;
+
+/// One block of the observation vector. The blocks, in order, make up the policy's state input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObservationField {
+    /// Commanded x, y of the tool point in the robot base frame, m (2). D3IL Avoid.
+    CommandedPosition2,
+    /// Measured x, y of the tool point in the robot base frame, m (2). D3IL Avoid.
+    TcpPosition2,
+    /// Tool point position in the robot base frame, m (3).
+    TcpPosition,
+    /// First two rows of the tool rotation matrix (6).
+    TcpRotation6d,
+    /// Linear velocity of the tool point, base axes, m/s (3).
+    TcpLinearVelocity,
+    /// Angular velocity of the tool, base axes, rad/s (3).
+    TcpAngularVelocity,
+    /// Opening between the fingers, m (1).
+    GripperWidth,
+    /// `n` values that only the simulation knows by name (Gym states, object vectors).
+    Task(u16),
+}
+
+impl ObservationField {
+    /// Number of values of this block.
+    pub fn dim(self) -> usize {
+        match self {
+            Self::CommandedPosition2 | Self::TcpPosition2 => 2,
+            Self::TcpPosition | Self::TcpLinearVelocity | Self::TcpAngularVelocity => 3,
+            Self::TcpRotation6d => 6,
+            Self::GripperWidth => 1,
+            Self::Task(n) => usize::from(n),
+        }
+    }
+}
+
+/// One block of the action vector of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionField {
+    /// Increment of the commanded x, y, m (2); height and orientation stay at the given values. D3IL Avoid.
+    PlanarIncrement { z_m: f64, quat_wxyz: [f64; 4] },
+    /// Absolute tool point position in the robot base frame, m (3).
+    TcpPosition,
+    /// First two rows of the tool rotation matrix (6).
+    TcpRotation6d,
+    /// −1 open, +1 close (1).
+    Gripper,
+    /// `n` values that only the simulation understands (Gym torques, OSC increments).
+    Task(u16),
+}
+
+impl ActionField {
+    /// Number of values of this block.
+    pub fn dim(self) -> usize {
+        match self {
+            Self::PlanarIncrement { .. } => 2,
+            Self::TcpPosition => 3,
+            Self::TcpRotation6d => 6,
+            Self::Gripper => 1,
+            Self::Task(n) => usize::from(n),
+        }
+    }
+}
+
+/// How the chain from noise to action chunk is walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Sampler {
+    /// All K steps (paper Eq. 1; spec dppo.md §1.2).
+    Ddpm,
+    /// `steps` of the K steps, η = 0 at deployment (Song et al. 2021; spec dppo.md §1.5).
+    Ddim { steps: usize },
+}
+
+/// The denoising part of a policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denoising {
+    /// K, the steps that the network was trained with.
+    pub denoising_steps: usize,
+    /// K', how many of the last executed steps use the fine-tuned network (0 = pre-trained policy only).
+    pub finetuned_steps: usize,
+    pub sampler: Sampler,
+    /// Clamp of the predicted x_0 in every step.
+    pub denoised_clip: f32,
+    /// Clamp of the standard normal draws of every step.
+    pub noise_clip: f32,
+    /// Clamp of the finished, normalised chunk; absent in all settings of the paper.
+    pub final_action_clip: Option<f32>,
+}
+
+impl Denoising {
+    /// Number of network evaluations per chunk.
+    pub fn executed_steps(&self) -> usize {
+        match self.sampler {
+            Sampler::Ddpm => self.denoising_steps,
+            Sampler::Ddim { steps } => steps,
+        }
+    }
+
+    /// The steps in execution order (noisiest first) with the standard deviations of the given mode.
+    pub fn steps(&self, noise: StepNoise) -> Vec<DenoisingStep> {
+        let schedule = NoiseSchedule::cosine(self.denoising_steps);
+        let mut steps = match self.sampler {
+            Sampler::Ddpm => schedule.ddpm_steps(noise),
+            Sampler::Ddim { steps } => schedule.ddim_steps(steps, noise),
+        };
+        let executed = steps.len();
+        for (i, step) in steps.iter_mut().enumerate() {
+            // DDPM: t < K'; DDIM: position ≥ S − K'. Both are "the last K' executed steps".
+            step.finetuned = i + self.finetuned_steps >= executed;
+        }
+        steps
+    }
+}
+
+/// The definition of a policy, shared by trainer, bundle and runtime.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySpec {
+    pub spec_version: u32,
+    /// Task that the policy was made for, e.g. `avoid_m1`.
+    pub task: String,
+    pub observation: Vec<ObservationField>,
+    pub action: Vec<ActionField>,
+    /// To: observations the network sees, newest last.
+    pub observation_horizon: usize,
+    /// Tp: predicted steps of a chunk.
+    pub prediction_horizon: usize,
+    /// Ta: executed steps of a chunk.
+    pub action_horizon: usize,
+    /// Time between two actions, s.
+    pub period_s: f64,
+    /// How many periods old the observation is that a chunk is computed from. Avoid trains with 1: the observation
+    /// returned by a step describes the state before that step's action.
+    pub observation_delay_steps: usize,
+    pub denoising: Denoising,
+    pub normalizer: Normalizer,
+}
+
+/// What is wrong with a `PolicySpec`.
+#[derive(Debug, Error, PartialEq)]
+pub enum SpecError {
+    #[error("spec version {found} is not {SPEC_VERSION}: export the policy again with this release")]
+    Version { found: u32 },
+    #[error("{name} must be at least 1")]
+    Zero { name: &'static str },
+    #[error("action horizon {action_horizon} exceeds prediction horizon {prediction_horizon}")]
+    Horizon { action_horizon: usize, prediction_horizon: usize },
+    #[error("the fields of {part} add up to {fields} values, the normalizer has {limits}")]
+    Width { part: &'static str, fields: usize, limits: usize },
+    #[error("{steps} sampled steps do not fit into {denoising_steps} denoising steps")]
+    Sampler { steps: usize, denoising_steps: usize },
+    #[error("{finetuned} fine-tuned steps exceed the {executed} executed steps")]
+    Finetuned { finetuned: usize, executed: usize },
+    #[error("{name} = {value}: must be finite and positive")]
+    NotPositive { name: &'static str, value: f64 },
+    #[error("normalizer of {part}: {detail}")]
+    Normalizer { part: &'static str, detail: String },
+}
+
+impl PolicySpec {
+    /// Do: values of one observation.
+    pub fn observation_dim(&self) -> usize {
+        self.observation.iter().map(|f| f.dim()).sum()
+    }
+
+    /// Da: values of one action.
+    pub fn action_dim(&self) -> usize {
+        self.action.iter().map(|f| f.dim()).sum()
+    }
+
+    /// Values of one chunk, Tp · Da, row-major with time outer.
+    pub fn chunk_len(&self) -> usize {
+        self.prediction_horizon * self.action_dim()
+    }
+
+    /// Values of the network's state input, To · Do.
+    pub fn state_len(&self) -> usize {
+        self.observation_horizon * self.observation_dim()
+    }
+
+    /// Checks everything that the types do not say.
+    pub fn check(&self) -> Result<(), SpecError> {
+        if self.spec_version != SPEC_VERSION {
+            return Err(SpecError::Version { found: self.spec_version });
+        }
+        for (name, value) in [
+            ("observation_horizon", self.observation_horizon),
+            ("prediction_horizon", self.prediction_horizon),
+            ("action_horizon", self.action_horizon),
+            ("denoising.denoising_steps", self.denoising.denoising_steps),
+            ("denoising.sampler.steps", self.denoising.executed_steps()),
+            ("observation", self.observation_dim()),
+            ("action", self.action_dim()),
+        ] {
+            if value == 0 {
+                return Err(SpecError::Zero { name });
+            }
+        }
+        if self.action_horizon > self.prediction_horizon {
+            return Err(SpecError::Horizon {
+                action_horizon: self.action_horizon,
+                prediction_horizon: self.prediction_horizon,
+            });
+        }
+        let executed = self.denoising.executed_steps();
+        if executed > self.denoising.denoising_steps {
+            return Err(SpecError::Sampler { steps: executed, denoising_steps: self.denoising.denoising_steps });
+        }
+        if self.denoising.finetuned_steps > executed {
+            return Err(SpecError::Finetuned { finetuned: self.denoising.finetuned_steps, executed });
+        }
+        for (name, value) in [
+            ("period_s", self.period_s),
+            ("denoising.denoised_clip", f64::from(self.denoising.denoised_clip)),
+            ("denoising.noise_clip", f64::from(self.denoising.noise_clip)),
+            ("denoising.final_action_clip", f64::from(self.denoising.final_action_clip.unwrap_or(1.0))),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(SpecError::NotPositive { name, value });
+            }
+        }
+        for (part, limits, fields) in [
+            ("observation", &self.normalizer.observation, self.observation_dim()),
+            ("action", &self.normalizer.action, self.action_dim()),
+        ] {
+            if limits.min.len() != fields || limits.max.len() != fields {
+                return Err(SpecError::Width { part, fields, limits: limits.min.len().min(limits.max.len()) });
+            }
+            limits.check().map_err(|detail| SpecError::Normalizer { part, detail })?;
+        }
+        Ok(())
+    }
+}
