@@ -1,0 +1,52 @@
+# The newcomer's commands. `make` alone lists them.
+SHELL := /bin/bash
+
+BUILT := $(or $(CARGO_TARGET_DIR),target)/release
+CARGO := cargo
+# --workspace everywhere: cargo then chooses the same features each time, and nothing is built twice.
+BUILD_FLAGS := --release --workspace
+PREFIX ?= /usr/local
+INSTALL = PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BUILT="$(BUILT)" CPUS="$(CPUS)" scripts/install.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test install install-files install-units uninstall fmt-check clippy clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "Variables: CARGO_TARGET_DIR, TENON_DEPS (folder of the fetched wheels), QUICK=1, DEMO_FLAGS, TEST_FLAGS, PREFIX, DESTDIR, CPUS"
+
+setup: ## check tools, install missing packages, fetch MuJoCo and ONNX Runtime; a second run does nothing
+	@scripts/setup.sh
+
+build: setup ## build every program
+	$(CARGO) build $(BUILD_FLAGS)
+
+demo: build ## from demonstrations to a moving (simulated) arm and a report; QUICK=1: the same steps with fewer iterations
+	"$(BUILT)/tenon" demo $(if $(filter-out 0,$(QUICK)),--quick) $(DEMO_FLAGS)
+
+# The programs are built first because some tests start them.
+test: ## build and run all tests; TEST_FLAGS='-- golden' narrows them
+	@scripts/setup.sh tests
+	$(CARGO) build $(BUILD_FLAGS)
+	$(CARGO) test $(BUILD_FLAGS) $(TEST_FLAGS)
+
+install: build ## build, then put programs, libraries, configurations and services under PREFIX
+	@$(INSTALL) install
+
+install-files: ## the same without building (for sudo and packages)
+	@$(INSTALL) install
+
+install-units: ## only the services
+	@$(INSTALL) units
+
+uninstall: ## take away what install put under PREFIX
+	@$(INSTALL) uninstall
+
+fmt-check: ## is the code formatted?
+	$(CARGO) fmt --all --check
+
+clippy: setup ## lints, warnings are errors
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+clean: ## remove what was built; .deps and the wheels stay
+	$(CARGO) clean

@@ -1,0 +1,55 @@
+//! Shipped configurations parse; wrong ones say where and what.
+
+use tenon_core::config::{ConfigError, RobotConfig, TaskConfig, parse};
+
+const ROBOT: &str = include_str!("../../../configs/robot.toml");
+const TASKS: [(&str, &str); 3] = [
+    ("avoid_m1", include_str!("../../../configs/tasks/avoid_m1.toml")),
+    ("avoid_m2", include_str!("../../../configs/tasks/avoid_m2.toml")),
+    ("avoid_m3", include_str!("../../../configs/tasks/avoid_m3.toml")),
+];
+
+fn robot_error(from: &str, to: &str) -> ConfigError {
+    assert!(ROBOT.contains(from), "the shipped file has no {from}");
+    parse::<RobotConfig>("robot.toml", &ROBOT.replace(from, to)).expect_err("a wrong value must not pass")
+}
+
+#[test]
+fn shipped_configurations_are_valid() {
+    parse::<RobotConfig>("robot.toml", ROBOT).expect("configs/robot.toml is valid");
+    for (name, text) in TASKS {
+        let task: TaskConfig = parse(name, text).expect("a shipped task is valid");
+        assert_eq!(task.task.as_str(), name);
+    }
+}
+
+#[test]
+fn a_mistyped_key_names_file_line_and_the_nearest_key() {
+    let e = robot_error("joint_reserve_rad", "joint_reserv_rad");
+    let line = ROBOT.lines().position(|l| l.starts_with("joint_reserve_rad")).expect("the key is there") + 1;
+    assert_eq!((e.file.as_str(), e.line), ("robot.toml", line));
+    assert!(e.message.contains("`joint_reserv_rad`") && e.message.contains("`joint_reserve_rad`"), "{e}");
+}
+
+#[test]
+fn a_value_out_of_range_names_its_line() {
+    let e = robot_error("state_rate_hz = 200.0", "state_rate_hz = -50.0");
+    let line = ROBOT.lines().position(|l| l.starts_with("state_rate_hz")).expect("the key is there") + 1;
+    assert_eq!(e.line, line);
+    assert!(e.to_string().contains("bridge.state_rate_hz: -50"), "{e}");
+}
+
+#[test]
+fn a_wrong_type_and_a_missing_key_are_errors() {
+    assert!(robot_error("state_rate_hz = 200.0", "state_rate_hz = \"fast\"").message.contains("string"));
+    assert!(robot_error("state_rate_hz = 200.0", "").message.contains("state_rate_hz"));
+    assert!(robot_error("model = \"fer\"", "model = \"fre\"").message.contains("`fer`"));
+}
+
+#[test]
+fn nan_and_too_many_finetuned_steps_are_refused() {
+    assert!(robot_error("abort_tcp_step_m = 0.11", "abort_tcp_step_m = nan").message.contains("positive"));
+    let text = TASKS[0].1.replace("finetuned_steps = 10 ", "finetuned_steps = 21 ");
+    let e = parse::<TaskConfig>("task.toml", &text).expect_err("K' > K");
+    assert!(e.message.contains("policy.finetuned_steps"), "{e}");
+}

@@ -1,0 +1,314 @@
+//! Reads archives: parameters for a server's `UpdateController`, controllers for its `SetController`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::class_text::{ClassText, Method};
+use super::controllers::{HYBRID_TEXT, PD_TEXT};
+use super::pickle::build::{ROBOT_MODEL_CLASS, ROBOT_MODEL_MODULE};
+use super::zip::ZipArchive;
+use super::{ArchiveError, Dict, Object, TensorValue, Value, pickle};
+
+/// Custom classes are implemented in the server and have no text in the archive.
+const CUSTOM_CLASS_PREFIX: &str = "__torch__.torch.classes.";
+const TENSOR_DICT: &str = "Dict[str, Tensor]";
+
+/// Any TorchScript archive: its root module and its sources.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// The root module.
+    pub root: Arc<Object>,
+    /// Module path (`__torch__.a.b`) and text of every source file.
+    pub sources: Vec<(String, String)>,
+}
+
+impl Archive {
+    /// Reads an archive and checks what the loader checks (§6.1): one top folder, version 1…10,
+    /// `data.pkl`, `constants.pkl`, a text for every class, every declared attribute present.
+    ///
+    /// # Errors
+    /// Any [`ArchiveError`]; never panics, whatever the bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ArchiveError> {
+        let zip = ZipArchive::open(bytes)?;
+        check_version(zip.entry("version")?)?;
+        zip.entry("constants.pkl")?;
+        let (root, classes) = pickle::read(zip.entry("data.pkl")?, &zip)?;
+        let sources = read_sources(&zip)?;
+        let Value::Object(root) = root else {
+            return Err(ArchiveError::Pickle {
+                offset: 0,
+                reason: format!("the root is {}, not a module", root.kind()),
+            });
+        };
+        let archive = Self { root, sources };
+        for class in classes.iter().filter(|c| !c.starts_with(CUSTOM_CLASS_PREFIX)) {
+            archive.class_text(class)?;
+        }
+        let given: HashSet<&str> = attribute_names(&archive.root).collect();
+        for (name, _) in archive.class_text(&archive.root.class)?.attributes() {
+            if !given.contains(name) {
+                return Err(archive.class_error(format!("attribute {name} is not in the pickle")));
+            }
+        }
+        Ok(archive)
+    }
+
+    /// The text of a class by its dotted name.
+    ///
+    /// # Errors
+    /// [`ArchiveError::MissingEntry`] without a source file, [`ArchiveError::Class`] where the file
+    /// does not define it.
+    pub fn class_text(&self, class: &str) -> Result<ClassText<'_>, ArchiveError> {
+        let (module, name) = class.rsplit_once('.').unwrap_or((class, ""));
+        let source = self
+            .sources
+            .iter()
+            .find(|(path, _)| path == module)
+            .ok_or_else(|| ArchiveError::MissingEntry { entry: format!("code/{}.py", module.replace('.', "/")) })?;
+        ClassText::find(&source.1, name).ok_or_else(|| ArchiveError::Class {
+            class: class.to_owned(),
+            reason: format!("not defined in the text of {module}"),
+        })
+    }
+
+    /// A method of the root module.
+    fn method(&self, name: &str) -> Result<Method<'_>, ArchiveError> {
+        self.class_text(&self.root.class)?.method(name).ok_or_else(|| self.class_error(format!("has no method {name}")))
+    }
+
+    fn class_error(&self, reason: String) -> ArchiveError {
+        ArchiveError::Class { class: self.root.class.to_string(), reason }
+    }
+}
+
+/// Names of a module's attributes in written order; none for the state of a custom class.
+fn attribute_names(object: &Object) -> impl Iterator<Item = &str> {
+    let entries = object.state.as_dict().map_or(&[][..], |dict| &dict.entries);
+    entries.iter().filter_map(|(key, _)| key.as_str())
+}
+
+impl pickle::Storages for ZipArchive<'_> {
+    fn storage(&self, key: &str) -> Result<&[u8], ArchiveError> {
+        self.entry(&format!("data/{key}"))
+    }
+}
+
+fn check_version(content: &[u8]) -> Result<(), ArchiveError> {
+    let version = std::str::from_utf8(content).ok().and_then(|t| t.trim().parse::<u32>().ok());
+    match version {
+        Some(1..=10) => Ok(()),
+        _ => {
+            Err(ArchiveError::Entry { entry: "version".into(), reason: "must be a decimal number from 1 to 10".into() })
+        }
+    }
+}
+
+fn read_sources(zip: &ZipArchive<'_>) -> Result<Vec<(String, String)>, ArchiveError> {
+    let mut sources = Vec::new();
+    for (name, content) in zip.entries() {
+        let Some(path) = name.strip_prefix("code/").and_then(|n| n.strip_suffix(".py")) else {
+            continue;
+        };
+        let text = std::str::from_utf8(content)
+            .map_err(|_| ArchiveError::Entry { entry: name.to_owned(), reason: "is not UTF-8".into() })?;
+        sources.push((path.replace('/', "."), text.to_owned()));
+    }
+    Ok(sources)
+}
+
+/// Reads an update archive: the tensors that its `forward` returns, in written order.
+///
+/// # Errors
+/// [`ArchiveError::ForwardNeedsArguments`] where `forward` wants arguments (the real server answers
+/// `UNKNOWN`), [`ArchiveError::UntaggedDict`] where the dict lacks its tag (the real server fails in
+/// `update`), [`ArchiveError::NotParameters`] where `forward` does not return an attribute, and
+/// any other [`ArchiveError`] for a broken archive.
+pub fn read_parameters(bytes: &[u8]) -> Result<Vec<(String, TensorValue)>, ArchiveError> {
+    let archive = Archive::parse(bytes)?;
+    let class = archive.root.class.to_string();
+    let forward = archive.method("forward")?;
+    if !forward.arguments.is_empty() {
+        return Err(ArchiveError::ForwardNeedsArguments { class });
+    }
+    let refuse = |reason: String| ArchiveError::NotParameters { class: class.clone(), reason };
+    if forward.returns != TENSOR_DICT {
+        return Err(refuse(format!("forward returns {}, not {TENSOR_DICT}", forward.returns)));
+    }
+    let attribute = match forward.body.as_slice() {
+        [line] => line.strip_prefix("return self."),
+        _ => None,
+    };
+    let Some(attribute) = attribute else {
+        return Err(refuse("forward must be one line, return self.<attribute>".into()));
+    };
+    let Some(dict) = archive.root.attribute(attribute).and_then(Value::as_dict) else {
+        return Err(refuse(format!("attribute {attribute} is not a dict")));
+    };
+    tensor_entries(attribute, dict).map_err(|e| match e {
+        Ok(error) => error,
+        Err(reason) => refuse(reason),
+    })
+}
+
+/// The entries of a tagged dict; an error is either final or a reason to be put in context.
+fn tensor_entries(attribute: &str, dict: &Dict) -> Result<Vec<(String, TensorValue)>, Result<ArchiveError, String>> {
+    if dict.type_tag.as_deref() != Some(TENSOR_DICT) {
+        return Err(Ok(ArchiveError::UntaggedDict {
+            attribute: attribute.to_owned(),
+            tag: dict.type_tag.as_deref().unwrap_or("not at all").to_owned(),
+        }));
+    }
+    dict.entries
+        .iter()
+        .map(|(key, value)| match (key, value) {
+            (Value::Str(key), Value::Tensor(tensor)) => Ok((key.to_string(), TensorValue::clone(tensor))),
+            _ => Err(Err(format!(
+                "attribute {attribute} maps {} to {}, not a string to a tensor",
+                key.kind(),
+                value.kind()
+            ))),
+        })
+        .collect()
+}
+
+/// Reads a controller archive and checks that it has the methods a server calls: `forward` with the
+/// state as its argument, `is_terminated`.
+///
+/// # Errors
+/// Any [`ArchiveError`].
+pub fn read_controller(bytes: &[u8]) -> Result<ControllerArchive, ArchiveError> {
+    let archive = Archive::parse(bytes)?;
+    let forward = archive.method("forward")?;
+    if forward.arguments.len() != 1 {
+        return Err(archive.class_error(format!(
+            "forward takes {} arguments besides self, must take the state",
+            forward.arguments.len()
+        )));
+    }
+    let ended = archive.method("is_terminated")?;
+    if !ended.arguments.is_empty() || ended.returns != "bool" {
+        return Err(archive.class_error("is_terminated must take no argument, return bool".into()));
+    }
+    Ok(ControllerArchive { archive })
+}
+
+/// A controller as uploaded.
+#[derive(Debug, Clone)]
+pub struct ControllerArchive {
+    archive: Archive,
+}
+
+/// The law of a controller whose text is known here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ControllerLaw {
+    /// `kp·(q_desired − q) − kd·v`, element by element.
+    JointPd {
+        /// Joint targets, rad; replaced by `joint_pos_desired`.
+        q_desired: [f32; 7],
+        /// N·m/rad
+        kp: [f32; 7],
+        /// N·m·s/rad
+        kd: [f32; 7],
+    },
+    /// `(JᵀKxJ + Kq)(q_desired − q) − (JᵀKxdJ + Kqd)v + c(q, v)`.
+    HybridJointImpedance {
+        /// Joint targets, rad; replaced by `joint_pos_desired`.
+        q_desired: [f32; 7],
+        /// Diagonal of Kq, N·m/rad
+        kq: [f32; 7],
+        /// Diagonal of Kqd, N·m·s/rad
+        kqd: [f32; 7],
+        /// Diagonal of Kx: linear N/m, angular N·m/rad
+        kx: [f32; 6],
+        /// Diagonal of Kxd: linear N·s/m, angular N·m·s/rad
+        kxd: [f32; 6],
+        /// Index of the end-effector frame in the robot model.
+        frame: i64,
+        /// URDF text of the robot model.
+        urdf: Arc<str>,
+    },
+}
+
+impl ControllerArchive {
+    /// Dotted class name of the root module, for example `__torch__.C`.
+    pub fn class_name(&self) -> &str {
+        &self.archive.root.class
+    }
+
+    /// Names and values of the root module's attributes, in written order.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let entries = self.archive.root.state.as_dict().map_or(&[][..], |d| &d.entries);
+        entries.iter().filter_map(|(key, value)| Some((key.as_str()?, value)))
+    }
+
+    /// An attribute of the root module.
+    pub fn attribute(&self, name: &str) -> Option<&Value> {
+        self.archive.root.attribute(name)
+    }
+
+    /// Module path and text of every source file.
+    pub fn sources(&self) -> &[(String, String)] {
+        &self.archive.sources
+    }
+
+    /// Whether the controller has an `update` method, so that UpdateController reaches it.
+    pub fn accepts_updates(&self) -> bool {
+        self.archive.method("update").is_ok()
+    }
+
+    /// The law, where it is one of [`pd_controller`](super::pd_controller) and
+    /// [`hybrid_controller`](super::hybrid_controller). Attributes *and* text must be theirs: what
+    /// runs must be what was uploaded.
+    ///
+    /// # Errors
+    /// [`ArchiveError::UnknownLaw`] for anything else.
+    pub fn law(&self) -> Result<ControllerLaw, ArchiveError> {
+        let text = match self.sources() {
+            [(module, text)] if module == "__torch__" => text.as_str(),
+            _ => return Err(self.unknown("its text is not one file code/__torch__.py".into())),
+        };
+        if text == PD_TEXT {
+            Ok(ControllerLaw::JointPd { q_desired: self.floats("qd")?, kp: self.floats("kp")?, kd: self.floats("kd")? })
+        } else if text == HYBRID_TEXT {
+            let frame = self.attribute("ee").and_then(Value::as_int);
+            Ok(ControllerLaw::HybridJointImpedance {
+                q_desired: self.floats("qd")?,
+                kq: self.floats("kq")?,
+                kqd: self.floats("kqd")?,
+                kx: self.floats("kx")?,
+                kxd: self.floats("kxd")?,
+                frame: frame.ok_or_else(|| self.unknown("ee is not an int".into()))?,
+                urdf: self.robot_model("model")?,
+            })
+        } else {
+            // Enough names to recognise the controller by, few enough for a log line.
+            let names: Vec<_> = attribute_names(&self.archive.root).take(16).collect();
+            Err(self.unknown(format!(
+                "its text (attributes {}) is neither the joint PD nor the hybrid law's",
+                names.join(", ")
+            )))
+        }
+    }
+
+    fn floats<const N: usize>(&self, name: &str) -> Result<[f32; N], ArchiveError> {
+        self.attribute(name)
+            .and_then(Value::as_tensor)
+            .and_then(|tensor| tensor.as_f32_array())
+            .ok_or_else(|| self.unknown(format!("{name} is not a float32 tensor of shape [{N}]")))
+    }
+
+    fn robot_model(&self, name: &str) -> Result<Arc<str>, ArchiveError> {
+        let model = self.attribute(name).and_then(Value::as_object);
+        let is_model = |o: &&Arc<Object>| {
+            o.class.strip_prefix(ROBOT_MODEL_MODULE).and_then(|rest| rest.strip_prefix('.')) == Some(ROBOT_MODEL_CLASS)
+        };
+        match model.filter(is_model).map(|o| &o.state) {
+            Some(Value::Str(urdf)) => Ok(urdf.clone()),
+            _ => Err(self.unknown(format!("{name} is not a {ROBOT_MODEL_CLASS} with URDF text"))),
+        }
+    }
+
+    fn unknown(&self, reason: String) -> ArchiveError {
+        ArchiveError::UnknownLaw { class: self.class_name().to_owned(), reason }
+    }
+}

@@ -1,0 +1,4 @@
+//! What needs more than one crate: the controller on the simulated arm, the installation, the units.
+
+mod install;
+mod systemd;
