@@ -1,4 +1,5 @@
 //! What needs more than one crate: the controller on the simulated arm, the installation, the units.
 
 mod install;
+mod sim_loop;
 mod systemd;

@@ -260,7 +260,8 @@ pub fn path_mode_bits(path_xy_m: impl IntoIterator<Item = [f64; 2]>, window_m: f
 /// `tcp_xy_m`: measured tool point; `touched`: the rod has touched an obstacle at some time in the episode.
 pub fn reward(touched: bool, mode_bits: ModeBits, tcp_xy_m: [f64; 2]) -> f64 {
     let [x_m, y_m] = tcp_xy_m;
-    if touched || x_m < FREE_X_RANGE_M[0] || x_m > FREE_X_RANGE_M[1] {
+    let [low_m, high_m] = FREE_X_RANGE_M;
+    if touched || !(low_m..=high_m).contains(&x_m) {
         return PENALTY;
     }
     f64::from(u8::from(mode_bits.is_set(5))) + f64::from(u8::from(y_m > GOAL_Y_M))

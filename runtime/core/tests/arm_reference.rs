@@ -60,8 +60,7 @@ fn forward_kinematics_and_jacobian_match_the_reference() {
         let flange_only = Arm::new(nalgebra::Isometry3::identity());
         let mut target = flange_only.flange(&q);
         target.translation.vector += twist.fixed_rows::<3>(0) * 1e-3;
-        let outcome =
-            differential_ik(&flange_only, &q, &target, Damping::None, &RobotModel::Fer.limits(), 0.0);
+        let outcome = differential_ik(&flange_only, &q, &target, Damping::None, &RobotModel::Fer.limits(), 0.0);
         let IkOutcome::Reached { joint_positions_rad } = outcome else { panic!("{outcome:?}") };
         for i in 0..7 {
             let step = joint_positions_rad[i] - q[i];

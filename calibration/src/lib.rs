@@ -1,0 +1,16 @@
+//! Camera calibration and looking at pictures: the library behind `tenon-calibrate`.
+//!
+//! [`cli`] says what may be asked, [`photo`] measures one picture (values in, a [`report::PhotoReport`] out), [`text`]
+//! prints it for people, [`draw`] draws it onto the picture, [`run`] ties them to files and the terminal.
+
+pub mod cli;
+pub mod diagnose;
+pub mod draw;
+mod error;
+pub mod font;
+pub mod photo;
+pub mod report;
+pub mod run;
+pub mod text;
+
+pub use error::CalibrateError;

@@ -1,0 +1,418 @@
+//! The command task: decides, and is the only one that changes anything on the server.
+//!
+//! ```text
+//!              Arm, robot alive, SetController ok
+//!   Unarmed ───────────────────────────────────────► Armed { session, ours }
+//!      ▲ ▲                                             │ │
+//!      │ └──────────── Release: TerminateController ───┘ │ server gone or restarted, robot gone, controller
+//!      │                                                 │ dropped or replaced, target or update refused,
+//!      │ Release                                         ▼ commander silent
+//!      └──────────────────────────────────────────── Fault { cause }   ── Arm ──► Armed
+//! ```
+//!
+//! A fault ends the lease. Where our controller may still run (the server was only out of reach, or refused an
+//! update), it is terminated as soon as the robot is seen alive, so that the default controller holds the arm.
+
+use std::time::Duration;
+
+use tenon_core::message::{BridgeFault, BridgeState, JointTarget, Request};
+use tenon_core::time::{MonotonicTime, Stamped};
+use tenon_link::BridgeInbox;
+use tenon_polymetis::archive::{hybrid_controller, pd_controller};
+use tenon_polymetis::client::{ClientError, ControllerClient};
+use tenon_polymetis::status::ServerError;
+use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::clock::monotonic_time;
+use crate::config::BridgeOptions;
+use crate::gate::TargetGate;
+use crate::lease::{Claim, Lease};
+use crate::robot::robot_state;
+use crate::sources::{Health, Probe, Standing};
+use crate::statistics::{Statistics, micros};
+use crate::watch::judge_episode;
+use crate::watchdog::Watchdog;
+
+/// The task runs at least this often.
+const TICK: Duration = Duration::from_millis(10);
+/// A round later than this says more about this machine than about the commander: silence is judged in the next one.
+const LATE_ROUND: Duration = Duration::from_millis(50);
+/// Two states taken this far apart show whether the robot moves on; its client reports at 240 Hz or faster.
+const MOVING_CHECK: Duration = Duration::from_millis(20);
+
+/// What is commanded.
+enum Mode {
+    Unarmed,
+    Armed {
+        /// Log index of our controller's first step: its only identity.
+        ours: i32,
+        /// When SetController was called: what was asked before says nothing about it.
+        since: MonotonicTime,
+        /// Losses of the server counted when it was armed.
+        losses: u64,
+        gate: TargetGate,
+    },
+    /// `session` held the lease until then.
+    Fault { cause: BridgeFault, session: u64 },
+}
+
+/// Owner of the controller on the server.
+pub struct Supervisor {
+    client: ControllerClient,
+    options: BridgeOptions,
+    inbox: BridgeInbox,
+    health: watch::Receiver<Health>,
+    probe: watch::Receiver<Option<Probe>>,
+    standing: watch::Sender<Standing>,
+    statistics: Statistics,
+    lease: Lease,
+    mode: Mode,
+    /// First step of a controller of ours that may still run though we gave it up.
+    orphan: Option<i32>,
+    acknowledged: u64,
+    update_us: u32,
+    watchdog: Watchdog,
+    round: MonotonicTime,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Supervisor").field("standing", &*self.standing.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        client: ControllerClient,
+        options: &BridgeOptions,
+        inbox: BridgeInbox,
+        health: watch::Receiver<Health>,
+        probe: watch::Receiver<Option<Probe>>,
+        standing: watch::Sender<Standing>,
+        statistics: Statistics,
+    ) -> Self {
+        Self {
+            client,
+            options: options.clone(),
+            inbox,
+            health,
+            probe,
+            standing,
+            statistics,
+            lease: Lease::new(options.heartbeat_timeout),
+            mode: Mode::Unarmed,
+            orphan: None,
+            acknowledged: 0,
+            update_us: 0,
+            watchdog: Watchdog::from_environment(),
+            round: monotonic_time(),
+        }
+    }
+
+    /// Runs until `stop`; an armed robot is then handed to the default controller.
+    pub(crate) async fn run(mut self, wake: &Notify, stop: &Notify) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.notified() => break,
+                _ = wake.notified() => {}
+                _ = ticks.tick() => {}
+            }
+            self.round().await;
+        }
+        if matches!(self.mode, Mode::Armed { .. }) {
+            tracing::info!("stopping: the default controller takes the arm");
+            self.release().await;
+        }
+        self.publish();
+    }
+
+    async fn round(&mut self) {
+        let now = monotonic_time();
+        let on_time = now.since(self.round) < LATE_ROUND;
+        self.round = now;
+        self.watchdog.progress(now);
+        while let Some(request) = self.inbox.next_request() {
+            self.obey(request).await;
+        }
+        let newest = self.inbox.latest_target();
+        if let Some(target) = &newest {
+            self.lease.hear(target.value.session, target.time);
+        }
+        if let Some(cause) = self.trouble(on_time) {
+            self.fault(cause).await;
+        } else if let Some(target) = newest {
+            self.follow(&target).await;
+        }
+        self.hold_orphan().await;
+        self.publish();
+    }
+
+    async fn obey(&mut self, request: Stamped<Request>) {
+        match request.value {
+            Request::Heartbeat { session } => {
+                self.lease.hear(session, request.time);
+            }
+            Request::Arm { session } => match self.lease.claim(session, request.time) {
+                Claim::Granted => self.arm(session).await,
+                Claim::AlreadyHeld => {}
+                Claim::HeldBy(holder) => {
+                    self.statistics.count(|c| c.arm_refused += 1);
+                    tracing::warn!("session {session:#x} asked for the arm, which session {holder:#x} commands");
+                }
+                Claim::NoSession => tracing::warn!("a request to arm without a session was ignored"),
+            },
+            Request::Release { session } => match self.mode {
+                Mode::Armed { .. } if self.lease.session() == session => {
+                    tracing::info!("session {session:#x} releases the arm");
+                    self.statistics.count(|c| c.released += 1);
+                    self.release().await;
+                }
+                Mode::Fault { session: last, .. } if last == session => self.mode = Mode::Unarmed,
+                _ => {}
+            },
+        }
+    }
+
+    /// What has gone wrong since it was armed.
+    fn trouble(&self, on_time: bool) -> Option<BridgeFault> {
+        let Mode::Armed { ours, since, losses, .. } = &self.mode else { return None };
+        let health = *self.health.borrow();
+        if !health.server || health.losses != *losses {
+            return Some(BridgeFault::ServerGone);
+        }
+        if let Some(probe) = *self.probe.borrow()
+            && probe.asked > *since
+            && let Some(cause) = judge_episode(*ours, probe.start, probe.end)
+        {
+            return Some(cause);
+        }
+        if !health.robot {
+            return Some(BridgeFault::RobotGone);
+        }
+        (on_time && self.lease.is_silent(monotonic_time())).then_some(BridgeFault::HeartbeatLost)
+    }
+
+    async fn fault(&mut self, cause: BridgeFault) {
+        let session = self.lease.session();
+        tracing::error!("{cause}: the stream of session {session:#x} ends; the arm has to be armed again");
+        self.statistics.count(|c| c.faults += 1);
+        if let Mode::Armed { ours, .. } = self.mode {
+            self.orphan = Some(ours);
+        }
+        self.lease.end();
+        self.mode = Mode::Fault { cause, session };
+        // Said before the calls that follow, which may take a second.
+        self.publish();
+    }
+
+    /// Uploads the controller with the measured joints as its target.
+    async fn arm(&mut self, session: u64) {
+        tracing::info!("session {session:#x} arms the robot");
+        match self.upload().await {
+            Ok(mode) => {
+                self.mode = mode;
+                self.orphan = None;
+                self.acknowledged = 0;
+                self.statistics.count(|c| c.armed += 1);
+                // The upload takes its time; the commander's silence meanwhile is our doing.
+                self.lease.hear(session, monotonic_time());
+            }
+            Err(ArmFailure { cause, what }) => {
+                tracing::error!("arming failed: {what}");
+                self.statistics.count(|c| c.faults += 1);
+                self.lease.end();
+                self.mode = Mode::Fault { cause, session };
+            }
+        }
+        self.publish();
+    }
+
+    async fn upload(&mut self) -> Result<Mode, ArmFailure> {
+        let metadata = self.client.metadata().await.map_err(ArmFailure::asking)?;
+        self.watchdog.progress(monotonic_time());
+        if metadata.dof != 7 {
+            return Err(ArmFailure::refuse(format!("the robot has {} joints, this bridge drives 7", metadata.dof)));
+        }
+        let first = self.client.robot_state().await.map_err(ArmFailure::asking)?;
+        tokio::time::sleep(MOVING_CHECK).await;
+        let state = self.client.robot_state().await.map_err(ArmFailure::asking)?;
+        if first.timestamp == state.timestamp {
+            return Err(ArmFailure { cause: BridgeFault::RobotGone, what: "the robot's states stand still".to_owned() });
+        }
+        let state = robot_state(&state, 0).map_err(|e| ArmFailure::refuse(e.to_string()))?;
+        self.watchdog.progress(monotonic_time());
+        let held_rad = state.joint_positions_rad;
+        let archive = self.controller(&held_rad.map(|q| q as f32), &metadata.urdf_file)?;
+        let losses = self.health.borrow().losses;
+        let since = monotonic_time();
+        let ours = self.client.set_controller(&archive).await.map_err(|error| ArmFailure {
+            cause: match &error {
+                ClientError::Server { error: ServerError::Unavailable(_), .. } => BridgeFault::ServerGone,
+                // It hangs where the robot died just now.
+                ClientError::Server { error: ServerError::DeadlineExceeded, .. } => BridgeFault::RobotGone,
+                _ => BridgeFault::ControllerRefused,
+            },
+            what: error.to_string(),
+        })?;
+        let now = monotonic_time();
+        self.watchdog.progress(now);
+        tracing::info!("our controller runs since step {ours}, {} ms after it was sent", now.since(since).as_millis());
+        let options = &self.options;
+        let gate = TargetGate::new(
+            options.joint_lower_rad,
+            options.joint_upper_rad,
+            options.max_joint_velocity_rad_s,
+            held_rad,
+            now,
+        );
+        // The probe's clock is ours: what it asked after this moment sees our controller.
+        Ok(Mode::Armed { ours, since: now, losses, gate })
+    }
+
+    fn controller(&self, q_desired: &[f32; 7], urdf: &str) -> Result<Vec<u8>, ArmFailure> {
+        let options = &self.options;
+        let kq = options.joint_stiffness_nm_rad.map(|k| k as f32);
+        let kqd = options.joint_damping_nms_rad.map(|k| k as f32);
+        let kx = options.cartesian_stiffness.map(|k| k as f32);
+        let kxd = options.cartesian_damping.map(|k| k as f32);
+        let archive = if kx.iter().chain(&kxd).all(|&k| k == 0.0) {
+            pd_controller(q_desired, &kq, &kqd)
+        } else {
+            hybrid_controller(q_desired, &kq, &kqd, &kx, &kxd, urdf)
+        };
+        archive.map_err(|e| ArmFailure::refuse(e.to_string()))
+    }
+
+    /// Sends the newest target, if it is the commander's, new, and sound.
+    async fn follow(&mut self, target: &Stamped<JointTarget>) {
+        let Mode::Armed { gate, .. } = &mut self.mode else { return };
+        if target.value.session != self.lease.session() {
+            self.statistics.count(|c| c.targets_ignored += 1);
+            return;
+        }
+        let joints = match gate.admit(&target.value, target.time) {
+            None => return,
+            Some(Ok(joints)) => joints,
+            Some(Err(refusal)) => {
+                tracing::error!("target {} refused: {refusal}", target.value.sequence);
+                self.statistics.count(|c| c.targets_refused += 1);
+                self.fault(BridgeFault::UpdateRefused).await;
+                return;
+            }
+        };
+        let begin = monotonic_time();
+        let result = self.client.update_joint_targets(&joints).await;
+        let end = monotonic_time();
+        match result {
+            Ok(_) => {
+                self.acknowledged = target.value.sequence;
+                self.update_us = u32::try_from(micros(end.since(begin))).unwrap_or(u32::MAX);
+                self.statistics.updated(end.since(begin), end.since(target.time));
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                self.statistics.count(|c| c.updates_failed += 1);
+                let cause = match &error {
+                    ClientError::Server { error: ServerError::NoControllerRunning, .. } => {
+                        BridgeFault::ControllerDropped
+                    }
+                    ClientError::Server {
+                        error: ServerError::Unavailable(_) | ServerError::DeadlineExceeded, ..
+                    }
+                    | ClientError::NoControllerSet => BridgeFault::ServerGone,
+                    _ => BridgeFault::UpdateRefused,
+                };
+                self.fault(cause).await;
+            }
+        }
+    }
+
+    /// Hands the arm to the default controller and ends the lease.
+    async fn release(&mut self) {
+        if let Mode::Armed { ours, .. } = self.mode {
+            self.orphan = Some(ours);
+        }
+        self.lease.end();
+        self.mode = Mode::Unarmed;
+        self.publish();
+        self.hold_orphan().await;
+    }
+
+    /// Terminates a controller of ours that may still run. Not before the robot is seen alive: TerminateController
+    /// would hang, and take the server's mutex with it.
+    async fn hold_orphan(&mut self) {
+        let Some(ours) = self.orphan else { return };
+        let health = *self.health.borrow();
+        if !health.server || !health.robot {
+            return;
+        }
+        let alive = self.client.metadata().await.is_ok();
+        self.watchdog.progress(monotonic_time());
+        let Ok(interval) = self.client.episode_interval().await else { return };
+        if interval.start != ours || interval.end != -1 {
+            self.orphan = None;
+            return;
+        }
+        if !alive {
+            return;
+        }
+        match self.client.terminate().await {
+            Ok(_) => tracing::info!("the default controller holds the arm"),
+            // A second try at a server that hangs would only wait again.
+            Err(error) => tracing::error!("{error}"),
+        }
+        self.watchdog.progress(monotonic_time());
+        self.orphan = None;
+    }
+
+    fn publish(&self) {
+        let health = *self.health.borrow();
+        let (state, fault) = match &self.mode {
+            Mode::Fault { cause, .. } => (BridgeState::Fault, *cause),
+            Mode::Armed { .. } => (BridgeState::Running, BridgeFault::None),
+            Mode::Unarmed if !health.server => (BridgeState::NoServer, BridgeFault::None),
+            Mode::Unarmed if !health.robot => (BridgeState::NoRobot, BridgeFault::None),
+            Mode::Unarmed => (BridgeState::Idle, BridgeFault::None),
+        };
+        let robot_hz = self.probe.borrow().map_or(0, |probe| probe.robot_hz);
+        let session = self.lease.session();
+        let now = Standing {
+            state,
+            fault,
+            session,
+            acknowledged: self.acknowledged,
+            update_us: self.update_us,
+            robot_hz,
+        };
+        self.standing.send_if_modified(|standing| {
+            let urgent = (standing.state, standing.fault, standing.session) != (state, fault, session);
+            *standing = now;
+            urgent
+        });
+    }
+}
+
+/// Why arming failed.
+struct ArmFailure {
+    cause: BridgeFault,
+    what: String,
+}
+
+impl ArmFailure {
+    fn refuse(what: String) -> Self {
+        Self { cause: BridgeFault::ControllerRefused, what }
+    }
+
+    /// A question before the upload was not answered.
+    fn asking(error: ClientError) -> Self {
+        let cause = match error.server_error() {
+            Some(ServerError::Unavailable(_) | ServerError::DeadlineExceeded) => BridgeFault::ServerGone,
+            _ => BridgeFault::RobotGone,
+        };
+        Self { cause, what: error.to_string() }
+    }
+}

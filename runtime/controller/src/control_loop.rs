@@ -1,0 +1,152 @@
+//! The control thread: waits for deadlines, feeds the tick, acts on its outcome, keeps times.
+//!
+//! It meets other threads through two shapes only: latest-value slots (robot state, status, chunk, [`View`]) and bounded
+//! queues (orders in, events out). It never waits for any of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use tenon_core::geometry::Pose;
+use tenon_core::message::JointTarget;
+use tenon_core::time::MonotonicTime;
+use tenon_link::RobotLink;
+
+use crate::clock;
+use crate::inference::InferenceHandle;
+use crate::machine::{Controller, Event, Inputs, Order, Outcome, Phase};
+use crate::timing::Timing;
+
+/// Events the log may lag behind before new ones are dropped (and counted).
+const EVENT_QUEUE: usize = 256;
+
+/// What the rest of the process may know of the controller at any time.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    pub phase: Phase,
+    pub commanded_pose: Pose,
+    pub measured_pose: Option<Pose>,
+}
+
+/// The other threads' ends of the control thread.
+pub struct Handles {
+    pub orders: Arc<ArrayQueue<Order>>,
+    pub events: Arc<ArrayQueue<(MonotonicTime, Event)>>,
+    pub dropped_events: Arc<AtomicU64>,
+    pub view: triple_buffer::Output<View>,
+    /// Ticks done; a watchdog is fed while this moves.
+    pub ticks: Arc<AtomicU64>,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// The control thread's own ends.
+pub struct Ends {
+    orders: Arc<ArrayQueue<Order>>,
+    events: Arc<ArrayQueue<(MonotonicTime, Event)>>,
+    dropped_events: Arc<AtomicU64>,
+    view: triple_buffer::Input<View>,
+    ticks: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+/// Makes both ends.
+pub fn handles() -> (Handles, Ends) {
+    let first = View { phase: Phase::Disarmed, commanded_pose: Pose::identity(), measured_pose: None };
+    let (input, output) = triple_buffer::triple_buffer(&first);
+    let orders = Arc::new(ArrayQueue::new(8));
+    let events = Arc::new(ArrayQueue::new(EVENT_QUEUE));
+    let dropped_events = Arc::new(AtomicU64::new(0));
+    let ticks = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let handles = Handles {
+        orders: orders.clone(),
+        events: events.clone(),
+        dropped_events: dropped_events.clone(),
+        view: output,
+        ticks: ticks.clone(),
+        stop: stop.clone(),
+    };
+    (handles, Ends { orders, events, dropped_events, view: input, ticks, stop })
+}
+
+/// Runs until `stop` is set; returns the times it kept and the controller.
+///
+/// `arm`: for the measured pose in the [`View`].
+pub fn run(
+    mut controller: Controller,
+    mut link: impl RobotLink,
+    mut inference: InferenceHandle,
+    mut ends: Ends,
+    arm: tenon_core::arm::Arm,
+) -> (Timing, Controller) {
+    let period = controller.tick_period();
+    let mut timing = Timing::default();
+    let mut deadline = clock::now() + period;
+    let mut late_in_a_row = 0;
+    let mut sequence = 0;
+    let mut acknowledged = 0;
+    while !ends.stop.load(Ordering::Acquire) {
+        clock::sleep_until(deadline);
+        let now = clock::now();
+        timing.wake_up.record(now.since(deadline));
+        timing.ticks += 1;
+        // Lateness does not accumulate: the missed periods are skipped and counted.
+        let missed = (now.since(deadline).as_nanos() / period.as_nanos()) as u32;
+        if missed > 0 {
+            timing.late += 1;
+            late_in_a_row += missed as usize;
+            deadline = deadline + period * missed;
+        } else {
+            late_in_a_row = 0;
+        }
+
+        let state = link.latest_state();
+        let status = link.latest_status();
+        if let Some(s) = &state {
+            timing.state_age.record(s.age(now));
+        }
+        if let Some(s) = status.filter(|s| s.value.acknowledged != acknowledged) {
+            acknowledged = s.value.acknowledged;
+            timing.bridge_update.record(std::time::Duration::from_micros(u64::from(s.value.update_us)));
+        }
+        while let Ok(d) = inference.durations.try_recv() {
+            timing.infer.record(d);
+        }
+        let order = ends.orders.pop();
+        let chunk = inference.chunks.read();
+        let inputs = Inputs { state, status, chunk: chunk.as_ref(), order, late_ticks: late_in_a_row };
+        let started = clock::now();
+        let outcome: Outcome = controller.tick(now, &inputs);
+        timing.tick.record(clock::elapsed(started));
+
+        if let Some(request) = outcome.infer {
+            // Full only if the policy's thread has stopped answering; the tick's time-out names that.
+            let _ = inference.requests.try_send(request);
+            timing.observe.record(clock::elapsed(now));
+        }
+        let publish = clock::now();
+        if let Some(joints) = outcome.target {
+            sequence += 1;
+            // A failed send is seen as silence by both ends' time-outs; the loop does not stop for it.
+            let _ =
+                link.send_target(&JointTarget { session: controller.session(), sequence, joint_positions_rad: joints });
+            timing.publish.record(clock::elapsed(publish));
+        }
+        if let Some(request) = outcome.request {
+            let _ = link.send_request(request);
+        }
+        if let Some(event) = outcome.event
+            && ends.events.push((now, event)).is_err()
+        {
+            ends.dropped_events.fetch_add(1, Ordering::Relaxed);
+        }
+        ends.view.write(View {
+            phase: controller.phase(),
+            commanded_pose: *controller.commanded_pose(),
+            measured_pose: state.map(|s| arm.tcp(&s.value.joint_positions_rad)),
+        });
+        ends.ticks.fetch_add(1, Ordering::Release);
+        deadline = deadline + period;
+    }
+    (timing, controller)
+}

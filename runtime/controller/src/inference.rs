@@ -1,0 +1,112 @@
+//! The policy's thread: an observation comes in, an action chunk goes out.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use tenon_core::action::ActionChunk;
+use tenon_core::diffusion::{Clips, Denoiser, DenoisingStep, SampleScratch, StepNoise, sample};
+use tenon_core::noise::SeededNoise;
+use tenon_core::spec::PolicySpec;
+
+use crate::clock;
+use crate::machine::InferRequest;
+
+/// Samples chunks from observations; owns the noise, so one seed gives one sequence of chunks.
+pub struct ChunkSampler<D> {
+    spec: PolicySpec,
+    denoiser: D,
+    steps: Vec<DenoisingStep>,
+    clips: Clips,
+    noise: SeededNoise,
+    scratch: SampleScratch,
+    state: Vec<f32>,
+    x: Vec<f32>,
+}
+
+impl<D: Denoiser> ChunkSampler<D> {
+    /// Evaluation noise (spec dppo.md §1.3), drawn from stream 0 of `seed`.
+    pub fn new(spec: PolicySpec, denoiser: D, seed: u64) -> Self {
+        Self {
+            denoiser,
+            steps: spec.denoising.steps(StepNoise::Evaluation),
+            clips: Clips {
+                denoised: spec.denoising.denoised_clip,
+                noise: spec.denoising.noise_clip,
+                final_action: spec.denoising.final_action_clip,
+            },
+            noise: SeededNoise::new(seed, 0),
+            scratch: SampleScratch::new(spec.chunk_len()),
+            state: vec![0.0; spec.state_len()],
+            x: vec![0.0; spec.chunk_len()],
+            spec,
+        }
+    }
+
+    /// One chunk in physical units. A value that is not finite stays so: the controller refuses it by name.
+    ///
+    /// Panics if the request's length is not the policy's observation dim, which `Controller::new` has seen to.
+    pub fn sample(&mut self, request: &InferRequest) -> Result<ActionChunk, D::Error> {
+        self.state.copy_from_slice(&request.observation[..request.len]);
+        self.spec.normalizer.normalize_observation(&mut self.state);
+        self.denoiser.condition(&self.state)?;
+        sample(&mut self.denoiser, &self.steps, self.clips, &mut self.noise, &mut self.scratch, &mut self.x)?;
+        self.spec.normalizer.denormalize_action(&mut self.x);
+        Ok(ActionChunk::new(request.id, self.spec.action_dim(), &self.x)
+            .expect("Controller::new refuses policies whose chunks do not fit"))
+    }
+}
+
+/// The control thread's ends of the policy's thread.
+pub struct InferenceHandle {
+    pub requests: Sender<InferRequest>,
+    pub chunks: triple_buffer::Output<Option<ActionChunk>>,
+    /// Duration of each inference.
+    pub durations: Receiver<Duration>,
+    /// The first error of the policy, as text; the thread has ended then.
+    pub errors: Receiver<String>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts the policy's thread. It ends when the handle is dropped.
+pub fn spawn<D>(mut sampler: ChunkSampler<D>) -> std::io::Result<InferenceHandle>
+where
+    D: Denoiser + Send + 'static,
+    D::Error: std::fmt::Display,
+{
+    let (requests, receive) = bounded::<InferRequest>(2);
+    let (send_duration, durations) = bounded(256);
+    let (send_error, errors) = bounded(1);
+    let (mut slot, chunks) = triple_buffer::triple_buffer(&None::<ActionChunk>);
+    let thread = std::thread::Builder::new().name("tenon-policy".into()).spawn(move || {
+        while let Ok(mut request) = receive.recv() {
+            // Newest wins: a request that has been overtaken has no one waiting for it.
+            while let Ok(newer) = receive.try_recv() {
+                request = newer;
+            }
+            let started = clock::now();
+            match sampler.sample(&request) {
+                Ok(chunk) => slot.write(Some(chunk)),
+                Err(e) => {
+                    // Nobody listens only when the run is over anyway.
+                    let _ = send_error.try_send(e.to_string());
+                    return;
+                }
+            }
+            let _ = send_duration.try_send(clock::elapsed(started));
+        }
+    })?;
+    Ok(InferenceHandle { requests, chunks, durations, errors, thread: Some(thread) })
+}
+
+impl Drop for InferenceHandle {
+    fn drop(&mut self) {
+        // Closing the channel ends the thread's loop.
+        let (closed, _) = bounded(0);
+        self.requests = closed;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the policy's thread has been reported by the panic hook; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The real-time controller: state machine, tick, threads, and the programs around them.
+//!
+//! [`machine`] decides: a function from time and inputs to an outcome, the same on the robot, in MuJoCo and in a test
+//! with a manual clock. [`control_loop`] acts: it waits for deadlines, moves messages and records times. [`inference`]
+//! owns the policy. [`run`] sequences episodes and, for `--robot sim`, the processes of the simulated robot.
+
+pub mod bench;
+pub mod clock;
+pub mod control_loop;
+pub mod demo;
+pub mod inference;
+pub mod judge;
+pub mod machine;
+pub mod motion;
+pub mod processes;
+pub mod report;
+pub mod run;
+pub mod timing;

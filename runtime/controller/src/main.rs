@@ -1,0 +1,142 @@
+//! `tenon`: the front door. Each subcommand does one thing; `train` and `calibrate` hand over to their programs.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use tenon_controller::run::{Options, Robot};
+use tenon_controller::{bench, demo, processes, report, run};
+use tenon_policy::Engine;
+
+/// From demonstrations to a moving arm.
+///
+/// The emergency stop is the robot's own button, and a person holds it: Tenon is not a certified safety function.
+#[derive(Parser)]
+#[command(name = "tenon", version, after_help = "Example:\n  tenon demo --quick")]
+struct Cli {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Subcommand)]
+enum Cmd {
+    /// The whole path in one go: demonstrations, training, export, deployment on the simulated robot, report.
+    #[command(after_help = "Example:\n  tenon demo --quick --work runs/demo --report report")]
+    Demo(demo::Options),
+    /// Run a policy bundle in real time.
+    #[command(after_help = "Example:\n  tenon run --robot sim --bundle bundles/avoid_m1 --episodes 20")]
+    Run(RunArgs),
+    /// Put the results of the steps on one self-contained page.
+    #[command(after_help = "Example:\n  tenon report --work runs/demo --out report")]
+    Report(report::Options),
+    /// Measure the parts; one JSON object a line with --json.
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Hand over to tenon-train.
+    #[command(disable_help_flag = true)]
+    Train(Rest),
+    /// Hand over to tenon-calibrate.
+    #[command(disable_help_flag = true)]
+    Calibrate(Rest),
+}
+
+#[derive(Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Inference: each network as one step and as a whole chunk, tract and ONNX Runtime.
+    #[command(after_help = "Example:\n  tenon bench infer --quick --json")]
+    Infer(bench::InferArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[arg(long, value_enum)]
+    robot: Robot,
+    /// The policy bundle (a folder that `tenon-train export` wrote).
+    #[arg(long)]
+    bundle: PathBuf,
+    #[arg(long, default_value = "configs/robot.toml")]
+    config: PathBuf,
+    /// The engine that runs the networks; one that is not there is an error, never replaced.
+    #[arg(long, default_value = "tract")]
+    engine: Engine,
+    #[arg(long, default_value_t = 20)]
+    episodes: usize,
+    /// Seed of the sampling noise.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Folder for run.json and, with the simulated robot, its record.
+    #[arg(long, default_value = "runs/deploy")]
+    out: PathBuf,
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    if let Err(e) = ctrlc::set_handler(move || flag.store(true, Ordering::Release)) {
+        eprintln!("error: cannot watch for Ctrl-C: {e}");
+        return ExitCode::FAILURE;
+    }
+    match dispatch(cli.command, &interrupted) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            if interrupted.load(Ordering::Acquire) { ExitCode::from(130) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
+    match command {
+        Cmd::Demo(options) => demo::run(&options, interrupted),
+        Cmd::Run(args) => run_episodes(args, interrupted),
+        Cmd::Report(options) => report::run(&options),
+        Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
+        Cmd::Train(rest) => hand_over("tenon-train", &rest.args),
+        Cmd::Calibrate(rest) => hand_over("tenon-calibrate", &rest.args),
+    }
+}
+
+fn run_episodes(args: RunArgs, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
+    let options = Options {
+        robot: args.robot,
+        bundle: args.bundle,
+        config: args.config,
+        engine: args.engine,
+        episodes: args.episodes,
+        seed: args.seed,
+        out: args.out,
+        quiet: args.json,
+    };
+    let report = run::run(&options, interrupted)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report).context("the report is plain data")?);
+    } else {
+        report::print_run(&report);
+    }
+    if let Some(fault) = &report.fault {
+        eprintln!("error: {fault}");
+        return Ok(if interrupted.load(Ordering::Acquire) { ExitCode::from(130) } else { ExitCode::FAILURE });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hand_over(program: &str, args: &[OsString]) -> Result<ExitCode> {
+    let path = processes::sibling(program)?;
+    // exec returns only if it failed.
+    let error = Command::new(&path).args(args).exec();
+    Err(error).with_context(|| format!("starting {}", path.display()))
+}

@@ -1,0 +1,221 @@
+//! `tenon run`: episodes of a policy on a robot, or on the simulated one with all its processes.
+
+mod program;
+mod session;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tenon_core::config::RobotConfig;
+use tenon_core::time::MonotonicTime;
+use tenon_policy::{Bundle, Engine};
+
+use crate::judge::{JudgedEpisode, TruthFile};
+use crate::machine::{Controller, Settings};
+use crate::processes::{Service, shipped, sibling};
+use crate::timing::TimingSummary;
+use crate::{control_loop, inference};
+
+/// Where the commands go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Robot {
+    /// The simulated robot: this command starts its server and the bridge, and stops them.
+    Sim,
+    /// A bridge that runs already (systemd unit `tenon-bridge`), in front of a Polymetis server.
+    Panda,
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub robot: Robot,
+    pub bundle: PathBuf,
+    pub config: PathBuf,
+    pub engine: Engine,
+    pub episodes: usize,
+    pub seed: u64,
+    pub out: PathBuf,
+    /// No progress on standard error.
+    pub quiet: bool,
+}
+
+/// One deployed episode.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Episode {
+    pub index: usize,
+    /// CLOCK_MONOTONIC, ns: first action, and end of the last.
+    pub started_ns: i64,
+    pub ended_ns: i64,
+    /// Present where the simulator's own state was there to judge.
+    #[serde(flatten)]
+    pub judged: Option<JudgedEpisode>,
+}
+
+/// `run.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunReport {
+    pub robot: Robot,
+    pub engine: String,
+    pub bundle: String,
+    pub task: String,
+    pub seed: u64,
+    pub episodes: Vec<Episode>,
+    pub successes: usize,
+    pub timing: TimingSummary,
+    pub targets_passed: u64,
+    pub targets_limited: u64,
+    pub targets_refused: u64,
+    pub late_chunks: u64,
+    /// Last line of the bridge's own statistics, where this command started it.
+    pub bridge: Option<serde_json::Value>,
+    /// Why the run ended before its last episode.
+    pub fault: Option<String>,
+}
+
+/// Runs the episodes. `interrupted` is set by Ctrl-C: the arm is held and handed back, and what was done is reported.
+pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport> {
+    let config_file = shipped(&options.config);
+    let config = load_config(&config_file)?;
+    let bundle = Bundle::open(&options.bundle)
+        .with_context(|| format!("opening the policy bundle {}", options.bundle.display()))?;
+    let spec = bundle.spec().clone();
+    let settings = Settings {
+        arm: config.arm(),
+        damping: config.damping(),
+        safety: config.safety_limits(),
+        targets_per_action: config.control.targets_per_action,
+        max_state_age: Duration::from_secs_f64(config.control.max_state_age_s),
+        max_late_ticks: config.control.max_late_ticks,
+    };
+    let controller = Controller::new(settings, &spec)
+        .with_context(|| format!("the policy {} cannot run on this controller", options.bundle.display()))?;
+    let denoiser =
+        bundle.denoiser(options.engine).with_context(|| format!("loading the networks with {}", options.engine))?;
+    let sampler = inference::ChunkSampler::new(spec.clone(), denoiser, options.seed);
+
+    std::fs::create_dir_all(&options.out).with_context(|| format!("creating {}", options.out.display()))?;
+    let truth = options.out.join("truth.jsonl");
+    let services = match options.robot {
+        Robot::Sim => Some(Services::start(&config_file, &config, &truth)?),
+        Robot::Panda => None,
+    };
+    let link = tenon_link::ZenohLink::connect(
+        &config.link.endpoint,
+        &tenon_link::RobotKeys::new(tenon_link::DEFAULT_ROBOT)?,
+        Arc::new(crate::clock::now),
+        Duration::from_secs(5),
+    )
+    .with_context(|| format!("connecting to the bridge at {}", config.link.endpoint))?;
+
+    let (handles, ends) = control_loop::handles();
+    let inference = inference::spawn(sampler).context("starting the policy's thread")?;
+    let policy_errors = inference.errors.clone();
+    let priority = config.control.realtime_priority;
+    let quiet = options.quiet;
+    let control = std::thread::Builder::new()
+        .name("tenon-control".into())
+        .spawn(move || {
+            if let Err(note) = crate::clock::make_realtime(priority)
+                && !quiet
+            {
+                eprintln!("note: {note}");
+            }
+            control_loop::run(controller, link, inference, ends, settings.arm)
+        })
+        .context("starting the control thread")?;
+
+    let mut session = session::Session::new(handles, policy_errors, interrupted.clone(), options.quiet);
+    let outcome = session.episodes(&spec, options.episodes);
+    session.finish();
+    let late_chunks = session.late_chunks;
+    let fault = outcome.err().map(|e| format!("{e:#}"));
+    let windows = session.windows;
+    let Ok((timing, controller)) = control.join() else { bail!("the control thread panicked; its message is above") };
+
+    let bridge = services.and_then(Services::stop);
+    let episodes = judge(&windows, options.robot, &truth)?;
+    let counts = controller.safety().counts;
+    let report = RunReport {
+        robot: options.robot,
+        engine: options.engine.to_string(),
+        bundle: options.bundle.display().to_string(),
+        task: spec.task.clone(),
+        seed: options.seed,
+        successes: episodes.iter().filter(|e| e.judged.as_ref().is_some_and(|j| j.success)).count(),
+        episodes,
+        timing: timing.summary(),
+        targets_passed: counts.passed,
+        targets_limited: counts.limited_velocity + counts.limited_range,
+        targets_refused: counts.refused,
+        late_chunks,
+        bridge,
+        fault,
+    };
+    crate::report::write_json(&options.out.join("run.json"), &report)?;
+    Ok(report)
+}
+
+/// Reads and checks `robot.toml`.
+pub fn load_config(path: &std::path::Path) -> Result<RobotConfig> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("reading {}: the robot's configuration (the project has configs/robot.toml)", path.display())
+    })?;
+    Ok(tenon_core::config::parse(&path.display().to_string(), &text)?)
+}
+
+fn judge(windows: &[(MonotonicTime, MonotonicTime)], robot: Robot, truth: &std::path::Path) -> Result<Vec<Episode>> {
+    let truth = match robot {
+        Robot::Sim if !windows.is_empty() => Some(TruthFile::read(truth)?),
+        _ => None,
+    };
+    Ok(windows
+        .iter()
+        .enumerate()
+        .map(|(index, &(start, end))| Episode {
+            index,
+            started_ns: start.as_nanos(),
+            ended_ns: end.as_nanos(),
+            judged: truth.as_ref().map(|t| t.judge(start, end)),
+        })
+        .collect())
+}
+
+/// The simulated robot's processes; dropped in this order: the bridge lets go before the server ends.
+struct Services {
+    bridge: Service,
+    server: Service,
+}
+
+impl Services {
+    fn start(config_file: &std::path::Path, config: &RobotConfig, truth: &std::path::Path) -> Result<Self> {
+        let Some((address, port)) = config.bridge.server.rsplit_once(':') else {
+            bail!("{}: bridge.server = \"{}\" is no host:port", config_file.display(), config.bridge.server);
+        };
+        // A truth file of an earlier run would be judged with this one's.
+        if truth.exists() {
+            std::fs::remove_file(truth).with_context(|| format!("removing the old {}", truth.display()))?;
+        }
+        let mut server = Command::new(sibling("tenon-sim-server")?);
+        server
+            .args(["--address", address, "--port", port, "--scene", "avoid", "--json", "--die-with-parent", "--truth"])
+            .arg(truth);
+        let server = Service::start("tenon-sim-server", server, Duration::from_secs(20))?;
+        let mut bridge = Command::new(sibling("tenon-bridge")?);
+        bridge.arg("--config").arg(config_file).args(["--json", "--die-with-parent"]);
+        let bridge = Service::start("tenon-bridge", bridge, Duration::from_secs(20))?;
+        Ok(Self { bridge, server })
+    }
+
+    /// Stops both and returns the bridge's statistics line.
+    fn stop(self) -> Option<serde_json::Value> {
+        let statistics = self.bridge.stop();
+        drop(self.server.stop());
+        statistics.and_then(|line| serde_json::from_str(&line).ok())
+    }
+}

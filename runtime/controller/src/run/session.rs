@@ -1,0 +1,155 @@
+//! The sequencer: gives orders to the control thread, waits for its events, remembers when episodes were.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crossbeam::channel::Receiver;
+use tenon_core::spec::PolicySpec;
+use tenon_core::time::MonotonicTime;
+
+use super::program::Program;
+use crate::control_loop::Handles;
+use crate::machine::{Event, Order, Phase};
+
+/// A run in progress.
+pub struct Session {
+    handles: Handles,
+    policy_errors: Receiver<String>,
+    interrupted: Arc<AtomicBool>,
+    quiet: bool,
+    watchdog: Watchdog,
+    pub windows: Vec<(MonotonicTime, MonotonicTime)>,
+    pub late_chunks: u64,
+}
+
+impl Session {
+    pub fn new(handles: Handles, policy_errors: Receiver<String>, interrupted: Arc<AtomicBool>, quiet: bool) -> Self {
+        Self {
+            handles,
+            policy_errors,
+            interrupted,
+            quiet,
+            watchdog: Watchdog::default(),
+            windows: Vec::new(),
+            late_chunks: 0,
+        }
+    }
+
+    /// Arms and runs the episodes. An error names the fault; the windows of finished episodes stay.
+    pub fn episodes(&mut self, spec: &PolicySpec, episodes: usize) -> Result<()> {
+        let program = Program::of(spec).with_context(|| {
+            format!(
+                "task {} has no start that `tenon run` knows; this release runs avoid_m1, avoid_m2 and avoid_m3",
+                spec.task
+            )
+        })?;
+        self.order(Order::Arm { session: session_id() });
+        self.wait(Duration::from_secs(8), "arming", |e| matches!(e, Event::Armed))?;
+        // READY only once the arm follows: systemd starts what depends on it then.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        for index in 0..episodes {
+            let from = self.handles.view.read().commanded_pose;
+            for motion in program.return_motions(&from).into_iter().flatten() {
+                self.order(Order::Move(motion));
+                self.wait(Duration::from_secs(20), "moving to the start", |e| matches!(e, Event::MotionEnded))?;
+            }
+            self.pause(Duration::from_millis(300))?;
+            self.order(Order::Run { actions: program.actions });
+            let limit = Duration::from_secs_f64(spec.period_s * program.actions as f64 * 3.0 + 5.0);
+            let start = self.wait(limit, "the first action", |e| matches!(e, Event::RunStarted))?;
+            let end = self.wait(limit, "the episode", |e| matches!(e, Event::RunEnded { .. }))?;
+            self.windows.push((start, end));
+            if !self.quiet {
+                eprintln!("episode {:>2}/{episodes}: {:.2} s", index + 1, end.seconds_since(start));
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds, hands the arm back and ends the control thread.
+    pub fn finish(&mut self) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.order(Order::Hold);
+        self.order(Order::Disarm);
+        let until = Instant::now() + Duration::from_millis(500);
+        while Instant::now() < until && !matches!(self.handles.view.read().phase, Phase::Disarmed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Two more ticks let the release leave.
+        std::thread::sleep(Duration::from_millis(50));
+        self.handles.stop.store(true, Ordering::Release);
+    }
+
+    fn order(&self, order: Order) {
+        // The queue is longer than all orders that can be outstanding; the newest would replace the oldest.
+        self.handles.orders.force_push(order);
+    }
+
+    fn wait(&mut self, limit: Duration, what: &str, wanted: impl Fn(Event) -> bool) -> Result<MonotonicTime> {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            while let Some((time, event)) = self.handles.events.pop() {
+                match event {
+                    Event::Faulted(cause) => bail!("while {what}: {cause}. The arm holds."),
+                    Event::ChunkLate { .. } => self.late_chunks += 1,
+                    Event::OrderIgnored => bail!("{what}: the controller was not ready for this order"),
+                    _ => {}
+                }
+                if wanted(event) {
+                    return Ok(time);
+                }
+            }
+            self.check()?;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        bail!("{what} did not end within {limit:?}");
+    }
+
+    fn pause(&mut self, duration: Duration) -> Result<()> {
+        let until = Instant::now() + duration;
+        while Instant::now() < until {
+            self.check()?;
+            if let Phase::Fault(cause) = self.handles.view.read().phase {
+                bail!("while holding: {cause}");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.watchdog.feed(self.handles.ticks.load(Ordering::Acquire));
+        if self.interrupted.load(Ordering::Acquire) {
+            bail!("interrupted; the arm holds");
+        }
+        if let Ok(error) = self.policy_errors.try_recv() {
+            bail!("the policy failed: {error}");
+        }
+        Ok(())
+    }
+}
+
+/// Feeds systemd's watchdog while the control thread makes progress, and only then.
+#[derive(Default)]
+struct Watchdog {
+    ticks: u64,
+    fed: Option<Instant>,
+}
+
+impl Watchdog {
+    fn feed(&mut self, ticks: u64) {
+        if ticks != self.ticks && self.fed.is_none_or(|t| t.elapsed() > Duration::from_millis(100)) {
+            self.ticks = ticks;
+            self.fed = Some(Instant::now());
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// A lease number that no other run has: time and process. Never 0, which means "no lease".
+fn session_id() -> u64 {
+    let nanos = crate::clock::now().as_nanos() as u64;
+    ((u64::from(std::process::id()) << 40) ^ nanos).max(1)
+}

@@ -1,0 +1,375 @@
+//! The state machine with a manual clock and a perfect arm: what ends where, and that nothing bad is ever commanded.
+
+use std::time::Duration;
+
+use tenon_controller::machine::{Controller, Event, FaultCause, Inputs, Order, Outcome, Phase, Settings};
+use tenon_controller::motion::Motion;
+use tenon_core::action::ActionChunk;
+use tenon_core::arm::{Arm, Joints, RobotModel, tool_along_flange_z};
+use tenon_core::avoid;
+use tenon_core::ik::Damping;
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
+use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
+use tenon_core::safety::{Refusal, SafetyLimits, WorkspaceBox};
+use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
+
+fn spec(delay: usize) -> PolicySpec {
+    let limits = |n: usize| Limits { min: vec![-1.0; n], max: vec![1.0; n] };
+    PolicySpec {
+        spec_version: SPEC_VERSION,
+        task: "avoid_m1".into(),
+        observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
+        action: vec![ActionField::PlanarIncrement { z_m: 0.12, quat_wxyz: avoid::COMMANDED_QUAT_WXYZ }],
+        observation_horizon: 1,
+        prediction_horizon: 4,
+        action_horizon: 4,
+        period_s: 0.035,
+        observation_delay_steps: delay,
+        denoising: Denoising {
+            denoising_steps: 20,
+            finetuned_steps: 10,
+            sampler: Sampler::Ddpm,
+            denoised_clip: 1.0,
+            noise_clip: 3.0,
+            final_action_clip: None,
+        },
+        normalizer: Normalizer {
+            observation: limits(4),
+            action: limits(2),
+            zero_range: ZeroRange::AddEpsilon,
+            observation_clip: None,
+        },
+    }
+}
+
+/// A controller, an arm that is wherever it was commanded last, a bridge that always agrees, and a policy that moves
+/// along +y by 5 mm an action.
+struct Bench {
+    controller: Controller,
+    now: MonotonicTime,
+    q: Joints,
+    state_age: Duration,
+    bridge: BridgeStatus,
+    chunk: Option<ActionChunk>,
+    /// Answers requests for chunks; `None` leaves the controller waiting.
+    policy: Option<fn(u64) -> Vec<f32>>,
+    requests: Vec<(u64, Vec<f32>)>,
+    largest_step_rad: f64,
+}
+
+fn forward(_: u64) -> Vec<f32> {
+    [0.0, 0.005].repeat(4)
+}
+
+impl Bench {
+    fn new(delay: usize) -> Self {
+        let settings = Settings {
+            arm: Arm::new(tool_along_flange_z(0.105, -std::f64::consts::FRAC_PI_4)),
+            damping: Damping::None,
+            safety: SafetyLimits {
+                joints: RobotModel::Fer.limits(),
+                joint_reserve_rad: 0.05,
+                max_joint_velocity_rad_s: 1.5,
+                abort_tcp_step_m: 0.11,
+                workspace: WorkspaceBox { min_m: [0.15, -0.4, 0.05], max_m: [0.85, 0.6, 0.6] },
+            },
+            targets_per_action: 5,
+            max_state_age: Duration::from_millis(100),
+            max_late_ticks: 5,
+        };
+        Self {
+            controller: Controller::new(settings, &spec(delay)).expect("the policy fits"),
+            now: MonotonicTime::from_nanos(1_000_000_000),
+            q: avoid::START_JOINTS_RAD,
+            state_age: Duration::ZERO,
+            bridge: BridgeStatus {
+                sequence: 1,
+                state: BridgeState::Idle,
+                fault: BridgeFault::None,
+                session: 0,
+                acknowledged: 0,
+                update_us: 0,
+                robot_hz: 1000,
+            },
+            chunk: None,
+            policy: Some(forward),
+            requests: Vec::new(),
+            largest_step_rad: 0.0,
+        }
+    }
+
+    fn tick(&mut self, order: Option<Order>) -> Outcome {
+        self.tick_late(order, 0)
+    }
+
+    fn tick_late(&mut self, order: Option<Order>, late_ticks: usize) -> Outcome {
+        self.now = self.now + self.controller.tick_period();
+        let time = MonotonicTime::from_nanos(self.now.as_nanos() - self.state_age.as_nanos() as i64);
+        let state = RobotState {
+            sequence: 1,
+            robot_time: RobotTime::from_nanos(0),
+            joint_positions_rad: self.q,
+            joint_velocities_rad_s: [0.0; 7],
+            joint_torques_external_nm: [0.0; 7],
+            gripper_width_m: f64::NAN,
+            error_code: 0,
+        };
+        let inputs = Inputs {
+            state: Some(Stamped { time, value: state }),
+            status: Some(Stamped { time: self.now, value: self.bridge }),
+            chunk: self.chunk.as_ref(),
+            order,
+            late_ticks,
+        };
+        let outcome = self.controller.tick(self.now, &inputs);
+        if let Some(Request::Arm { session }) = outcome.request {
+            self.bridge.state = BridgeState::Running;
+            self.bridge.session = session;
+        }
+        if let Some(target) = outcome.target {
+            for i in 0..7 {
+                assert!(target[i].is_finite());
+                self.largest_step_rad = self.largest_step_rad.max((target[i] - self.q[i]).abs());
+            }
+            self.q = target;
+        }
+        if let Some(request) = outcome.infer {
+            self.requests.push((request.id, request.observation[..request.len].to_vec()));
+            if let Some(policy) = self.policy {
+                self.chunk = ActionChunk::new(request.id, 2, &policy(request.id));
+            }
+        }
+        outcome
+    }
+
+    /// Ticks until the event or panics after `limit` ticks.
+    fn until(&mut self, limit: usize, wanted: impl Fn(Event) -> bool) -> usize {
+        for i in 0..limit {
+            if self.tick(None).event.is_some_and(&wanted) {
+                return i + 1;
+            }
+        }
+        panic!("not within {limit} ticks; the controller is {:?}", self.controller.phase());
+    }
+
+    fn armed(delay: usize) -> Self {
+        let mut bench = Self::new(delay);
+        bench.tick(Some(Order::Arm { session: 9 }));
+        bench.until(5, |e| matches!(e, Event::Armed));
+        bench
+    }
+
+    fn tcp(&self) -> [f64; 3] {
+        let p = self.controller.commanded_pose().translation.vector;
+        [p.x, p.y, p.z]
+    }
+}
+
+#[test]
+fn a_disarmed_controller_commands_nothing() {
+    let mut bench = Bench::new(1);
+    for _ in 0..50 {
+        let outcome = bench.tick(None);
+        assert!(outcome.target.is_none() && outcome.request.is_none());
+    }
+    assert_eq!(bench.controller.phase(), Phase::Disarmed);
+}
+
+#[test]
+fn a_run_executes_its_actions_at_the_policys_period() {
+    let mut bench = Bench::armed(1);
+    let y = bench.tcp()[1];
+    bench.tick(Some(Order::Run { actions: 12 }));
+    bench.until(3, |e| matches!(e, Event::RunStarted));
+    let ticks = bench.until(200, |e| matches!(e, Event::RunEnded { actions: 12 }));
+    // The start tick is the first of 12 · 5.
+    assert_eq!(ticks + 1, 60);
+    assert!((bench.tcp()[1] - y - 12.0 * 0.005).abs() < 1e-4, "{:?}", bench.tcp());
+    assert_eq!(bench.controller.phase(), Phase::Holding);
+    // One request a chunk: at the start, and in the last period of each chunk but the last.
+    assert_eq!(bench.requests.iter().map(|r| r.0).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn the_observation_of_a_chunk_is_one_period_old() {
+    let mut bench = Bench::armed(1);
+    bench.tick(Some(Order::Run { actions: 8 }));
+    let y0 = bench.requests[0].1[1];
+    bench.until(200, |e| matches!(e, Event::RunEnded { .. }));
+    // Taken before the fourth action: three increments of 5 mm are commanded by then.
+    assert!((bench.requests[1].1[1] - y0 - 0.015).abs() < 1e-5, "{:?}", bench.requests);
+}
+
+#[test]
+fn without_a_delay_the_arm_holds_for_the_policy() {
+    let mut bench = Bench::armed(0);
+    bench.tick(Some(Order::Run { actions: 8 }));
+    bench.until(100, |e| matches!(e, Event::RunEnded { actions: 8 }));
+    let y0 = bench.requests[0].1[1];
+    assert!((bench.requests[1].1[1] - y0 - 0.020).abs() < 1e-5, "all four actions are done: {:?}", bench.requests);
+}
+
+#[test]
+fn a_missing_chunk_holds_the_position_and_then_faults() {
+    let mut bench = Bench::armed(1);
+    bench.policy = None;
+    bench.tick(Some(Order::Run { actions: 8 }));
+    let q = bench.q;
+    let ticks = bench.until(200, |e| matches!(e, Event::Faulted(FaultCause::NoChunk(_))));
+    assert!((60..90).contains(&ticks), "{ticks}");
+    assert_eq!(bench.q, q);
+}
+
+#[test]
+fn a_stale_chunk_is_never_executed() {
+    let mut bench = Bench::armed(1);
+    bench.policy = None;
+    bench.chunk = ActionChunk::new(77, 2, &forward(77));
+    let q = bench.q;
+    bench.tick(Some(Order::Run { actions: 8 }));
+    for _ in 0..20 {
+        bench.tick(None);
+    }
+    assert_eq!(bench.q, q);
+}
+
+#[test]
+fn a_nan_action_and_a_jump_fault_before_anything_of_them_is_commanded() {
+    fn nan(_: u64) -> Vec<f32> {
+        vec![0.0, 0.005, f32::NAN, 0.0, 0.0, 0.0, 0.0, 0.0]
+    }
+    fn jump(_: u64) -> Vec<f32> {
+        vec![0.0, 0.005, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]
+    }
+    for policy in [nan as fn(u64) -> Vec<f32>, jump] {
+        let mut bench = Bench::armed(1);
+        bench.policy = Some(policy);
+        let y = bench.tcp()[1];
+        bench.tick(Some(Order::Run { actions: 8 }));
+        bench.until(50, |e| matches!(e, Event::Faulted(_)));
+        let Phase::Fault(cause) = bench.controller.phase() else { panic!("no fault") };
+        assert!(
+            matches!(
+                cause,
+                FaultCause::BadAction { step: 1, .. }
+                    | FaultCause::Refused { step: 1, refusal: Refusal::Jump { .. }, .. }
+            ),
+            "{cause}"
+        );
+        assert!((bench.tcp()[1] - y - 0.005).abs() < 1e-6, "only the first action was made");
+        let held = bench.q;
+        for _ in 0..20 {
+            let outcome = bench.tick(None);
+            assert!(outcome.target.is_none());
+            // It keeps the lease, so that nobody else takes the arm while a person looks at the fault.
+            assert!(matches!(outcome.request, Some(Request::Heartbeat { session: 9 })));
+        }
+        assert_eq!(bench.q, held);
+    }
+}
+
+#[test]
+fn a_fault_is_left_only_by_an_order() {
+    let mut bench = Bench::armed(1);
+    bench.bridge.state = BridgeState::Fault;
+    bench.bridge.fault = BridgeFault::ControllerDropped;
+    bench.tick(None);
+    bench.bridge.state = BridgeState::Running;
+    bench.bridge.fault = BridgeFault::None;
+    for _ in 0..300 {
+        bench.tick(None);
+    }
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Bridge(BridgeFault::ControllerDropped)));
+    assert_eq!(bench.tick(Some(Order::Run { actions: 4 })).event, Some(Event::OrderIgnored));
+    bench.tick(Some(Order::Arm { session: 10 }));
+    bench.until(5, |e| matches!(e, Event::Armed));
+}
+
+#[test]
+fn old_states_late_ticks_and_a_foreign_lease_are_faults() {
+    let mut bench = Bench::armed(1);
+    bench.state_age = Duration::from_millis(150);
+    bench.tick(None);
+    assert!(matches!(bench.controller.phase(), Phase::Fault(FaultCause::StaleState { age_ms: 150, limit_ms: 100 })));
+
+    let mut bench = Bench::armed(1);
+    bench.tick_late(None, 5);
+    assert_eq!(bench.controller.phase(), Phase::Holding);
+    bench.tick_late(None, 6);
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Late(6)));
+
+    let mut bench = Bench::armed(1);
+    bench.bridge.session = 5;
+    bench.tick(None);
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::LeasedToAnother(5)));
+}
+
+#[test]
+fn arming_an_arm_that_another_run_holds_names_the_holder() {
+    let mut bench = Bench::new(1);
+    bench.controller.tick(
+        bench.now,
+        &Inputs { state: None, status: None, chunk: None, order: Some(Order::Arm { session: 9 }), late_ticks: 0 },
+    );
+    bench.bridge.state = BridgeState::Running;
+    bench.bridge.session = 0xABCD;
+    bench.tick(None);
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::LeasedToAnother(0xABCD)));
+    assert!(bench.tick(None).request.is_none(), "it is not our lease to keep alive");
+}
+
+#[test]
+fn a_motion_ends_where_it_was_sent_and_keeps_the_speed_limit() {
+    let mut bench = Bench::armed(1);
+    let mut goal = *bench.controller.commanded_pose();
+    goal.translation.vector.z += 0.1;
+    goal.translation.vector.y += 0.2;
+    bench.tick(Some(Order::Move(Motion::waypoints(&[goal], 0.5).expect("one way-point"))));
+    bench.until(2000, |e| matches!(e, Event::MotionEnded));
+    let arm = Arm::new(tool_along_flange_z(0.105, -std::f64::consts::FRAC_PI_4));
+    assert!((arm.tcp(&bench.q).translation.vector - goal.translation.vector).norm() < 1e-4);
+    assert!(bench.largest_step_rad <= 1.5 * 0.007 + 1e-9, "{}", bench.largest_step_rad);
+}
+
+#[test]
+fn hold_stops_a_run_and_disarm_gives_the_lease_back() {
+    let mut bench = Bench::armed(1);
+    bench.tick(Some(Order::Run { actions: 100 }));
+    for _ in 0..30 {
+        bench.tick(None);
+    }
+    bench.tick(Some(Order::Hold));
+    let q = bench.q;
+    for _ in 0..30 {
+        assert!(bench.tick(None).target.is_some(), "holding sends the held joints");
+    }
+    assert_eq!(bench.q, q);
+    let outcome = bench.tick(Some(Order::Disarm));
+    assert_eq!(outcome.request, Some(Request::Release { session: 9 }));
+    assert_eq!(bench.controller.phase(), Phase::Disarmed);
+}
+
+#[test]
+fn a_policy_that_only_a_simulation_can_feed_is_refused() {
+    let mut spec = spec(1);
+    spec.observation = vec![ObservationField::Task(4)];
+    let bench = Bench::new(1);
+    drop(bench);
+    let settings = Settings {
+        arm: Arm::new(tool_along_flange_z(0.1, 0.0)),
+        damping: Damping::None,
+        safety: SafetyLimits {
+            joints: RobotModel::Fer.limits(),
+            joint_reserve_rad: 0.0,
+            max_joint_velocity_rad_s: 1.0,
+            abort_tcp_step_m: 0.1,
+            workspace: WorkspaceBox { min_m: [-1.0; 3], max_m: [1.0; 3] },
+        },
+        targets_per_action: 1,
+        max_state_age: Duration::from_millis(100),
+        max_late_ticks: 5,
+    };
+    let refused = Controller::new(settings, &spec).expect_err("nobody can observe this on a robot");
+    assert!(refused.to_string().contains("only a simulation"), "{refused}");
+}

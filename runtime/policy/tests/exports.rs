@@ -1,0 +1,135 @@
+//! Our own exports: encoder + step, the single graph and the unrolled chain agree, on both engines.
+
+mod common;
+
+use common::{engines, relative_error};
+use tenon_core::diffusion::{Clips, NoiseSchedule, SampleScratch, StepNoise, denoise};
+use tenon_core::noise::{NoiseSource, SeededNoise};
+use tenon_policy::bench::{InferOptions, infer, networks};
+use tenon_policy::engine::{Input, Session};
+use tenon_policy::graph::{NetworkGraph, features_len, image_shape, random_parameters};
+use tenon_policy::{Engine, PolicyError};
+
+const TOLERANCE: f32 = 2e-5;
+
+fn draw(seed: u64, len: usize) -> Vec<f32> {
+    let mut data = vec![0.0; len];
+    SeededNoise::new(seed, 0).fill_standard_normal(&mut data);
+    data
+}
+
+/// A denoiser on encoder and step graph, by hand.
+struct Split {
+    step: Session,
+    features: Vec<f32>,
+    times: Vec<usize>,
+}
+
+impl tenon_core::diffusion::Denoiser for Split {
+    type Error = PolicyError;
+
+    fn condition(&mut self, _: &[f32]) -> Result<(), PolicyError> {
+        Ok(())
+    }
+
+    fn predict_noise(
+        &mut self,
+        step: &tenon_core::diffusion::DenoisingStep,
+        x: &[f32],
+        noise: &mut [f32],
+    ) -> Result<(), PolicyError> {
+        let width = self.features.len() / self.times.len();
+        let row = self.times.iter().position(|&t| t == step.t).unwrap();
+        self.step.run(&[Input::F32(x), Input::F32(&self.features[row * width..][..width])], &mut [noise])
+    }
+}
+
+#[test]
+fn split_single_and_chain_graphs_agree_on_both_engines() {
+    let steps = NoiseSchedule::cosine(100).ddim_steps(5, StepNoise::Evaluation);
+    let times: Vec<usize> = steps.iter().map(|s| s.t).collect();
+    let clips = Clips { denoised: 1.0, noise: 3.0, final_action: Some(1.0) };
+    for (name, network, dims) in networks() {
+        let parameters = random_parameters(&network, &dims, 3);
+        let graph = NetworkGraph::new(&network, dims, &parameters).unwrap();
+        let (x, state) = (draw(1, dims.chunk_len()), draw(2, dims.state_len()));
+        let image: Option<Vec<f32>> = image_shape(&network, &dims)
+            .map(|s| draw(3, s.iter().product()).iter().map(|v| 127.5 + 50.0 * v).collect());
+        let mut reference: Option<(Vec<f32>, Vec<f32>)> = None;
+        for engine in engines() {
+            let load = |model: &[u8]| Session::load(engine, name, model, 1).unwrap();
+            let mut condition = vec![Input::F32(&state)];
+            condition.extend(image.as_deref().map(Input::F32));
+            let mut features = vec![0.0; times.len() * features_len(&network)];
+            load(&graph.encoder(&times).unwrap()).run(&condition, &mut [&mut features]).unwrap();
+            let mut split = Split { step: load(&graph.step()), features, times: times.clone() };
+            let mut single = load(&graph.single_step());
+            let mut all_steps = Vec::new();
+            for step in &steps {
+                let (mut a, mut b) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+                tenon_core::diffusion::Denoiser::predict_noise(&mut split, step, &x, &mut a).unwrap();
+                let t = [step.t as i64];
+                let inputs = [&[Input::F32(&x), Input::I64(&t)][..], &condition].concat();
+                single.run(&inputs, &mut [&mut b]).unwrap();
+                let error = relative_error(&a, &b);
+                assert!(error <= TOLERANCE, "{engine} {name} t = {}: {error}", step.t);
+                all_steps.extend(a);
+            }
+            let mut action = x.clone();
+            let mut scratch = SampleScratch::new(x.len());
+            denoise(&mut split, &steps, clips, &mut SeededNoise::new(0, 0), &mut scratch, &mut action).unwrap();
+            let mut unrolled = vec![0.0; x.len()];
+            let inputs = [&[Input::F32(&x)][..], &condition].concat();
+            load(&graph.chain(&steps, clips).unwrap()).run(&inputs, &mut [&mut unrolled]).unwrap();
+            let error = relative_error(&action, &unrolled);
+            println!("{engine} {name}: chain {error:.1e}");
+            assert!(error <= TOLERANCE, "{engine} {name}: chain {error}");
+            match &reference {
+                None => reference = Some((all_steps, action)),
+                Some((steps, chain)) => {
+                    let errors = [relative_error(&all_steps, steps), relative_error(&action, chain)];
+                    println!("{name}: engines differ by {errors:.1e?}");
+                    assert!(errors.iter().all(|&e| e <= TOLERANCE), "{name}: {errors:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parameters_that_do_not_fit_are_named() {
+    let (_, network, dims) = networks().into_iter().next().unwrap();
+    let sound = random_parameters(&network, &dims, 1);
+    let error = |parameters| NetworkGraph::new(&network, dims, &parameters).unwrap_err().to_string();
+    let mut missing = sound.clone();
+    missing.remove("time_embedding.3.bias");
+    assert!(error(missing).contains("`time_embedding.3.bias` is missing"));
+    let mut wrong = sound.clone();
+    wrong.get_mut("mlp_mean.layers.0.weight").unwrap().shape = vec![512, 62];
+    assert!(error(wrong).contains("expected shape [512, 63], found [512, 62]"));
+    let mut extra = sound.clone();
+    extra.insert("mlp_mean.layers.9.bias".into(), sound["mlp_mean.layers.0.bias"].clone());
+    assert!(error(extra).contains("`mlp_mean.layers.9.bias` does not belong"));
+}
+
+#[test]
+fn a_quick_benchmark_prints_a_line_for_every_network_and_engine() {
+    let mut printed = 0;
+    let lines = infer(&InferOptions { models: None, quick: true }, |_| printed += 1).unwrap();
+    assert_eq!((lines.len(), printed), (8 * engines().len(), lines.len()));
+    for line in &lines {
+        assert!(line.p50 > 0.0 && line.p50 <= line.p99 && line.p99 <= line.max, "{line}");
+        println!("{line}");
+    }
+    let json = serde_json::to_value(&lines[0]).unwrap();
+    let keys = ["bench", "unit", "n", "p50", "p99", "max", "peer", "peer_p50", "ratio"];
+    assert!(keys.iter().all(|k| json.get(k).is_some()) && json.as_object().unwrap().len() == keys.len());
+    assert_eq!(lines[0].bench, "infer/lift_mlp/step/tract");
+}
+
+#[test]
+fn an_unknown_engine_is_an_error_with_the_names_there_are() {
+    let error = "onnx".parse::<Engine>().unwrap_err().to_string();
+    assert!(error.contains("`onnx`") && error.contains("tract") && error.contains("onnxruntime"));
+    assert_eq!("onnxruntime".parse::<Engine>().unwrap(), Engine::OnnxRuntime);
+}

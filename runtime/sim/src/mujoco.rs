@@ -1,0 +1,330 @@
+//! MuJoCo, in one place: the only module of the project that names the binding.
+//!
+//! A [`Model`] is compiled once from MJCF text and shared by all threads; each environment owns one [`Simulation`]
+//! (MuJoCo's data object). Nothing here allocates after construction.
+
+use std::sync::{Arc, Once};
+
+use mujoco_rs::mujoco_c;
+use mujoco_rs::wrappers::mj_data::MjtState;
+use mujoco_rs::wrappers::mj_model::MjtObj;
+use mujoco_rs::wrappers::{MjData, MjModel};
+
+use crate::error::SimError;
+
+/// Everything that a continued simulation needs: time, positions, velocities, activations, warm start and all inputs.
+const SAVED_STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
+
+/// Beyond this magnitude MuJoCo itself calls a position or velocity bad (its constant mjMAXVAL).
+const BAD_VALUE: f64 = 1e10;
+
+/// MuJoCo's default handler appends to a file MUJOCO_LOG.TXT in the working directory, from whatever thread warns.
+/// Unstable states are found by [`Simulation::is_stable`] and counted by their environment, so a warning says nothing new.
+fn silence_warnings() {
+    unsafe extern "C" fn ignore(_message: *const std::ffi::c_char) {}
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: written once, before any model of this process exists, to a handler that keeps no reference.
+        unsafe { mujoco_c::mju_user_warning = Some(ignore) };
+    });
+}
+
+/// A compiled model; clones share it.
+#[derive(Debug, Clone)]
+pub struct Model(Arc<MjModel>);
+
+/// Index of a geom in its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GeomId(usize);
+
+/// Index of a body in its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BodyId(usize);
+
+/// Index of a site in its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SiteId(usize);
+
+/// A joint with one degree of freedom: where its values stand in `qpos` and in `qvel`, `qfrc_…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JointAddress {
+    pub qpos: usize,
+    pub dof: usize,
+}
+
+/// A position with an orientation, both in the world frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WorldPose {
+    pub position_m: [f64; 3],
+    /// Row-major rotation matrix, columns are the frame's axes.
+    pub rotation: [f64; 9],
+}
+
+impl Model {
+    /// Compiles MJCF text.
+    ///
+    /// # Errors
+    /// [`SimError::WrongMujocoVersion`] where another libmujoco.so was loaded, [`SimError::ModelCompile`] with
+    /// MuJoCo's message (the line is that of the text).
+    pub fn from_mjcf(mjcf: &str) -> Result<Self, SimError> {
+        // SAFETY: takes no argument and reads a constant.
+        let found = unsafe { mujoco_c::mj_version() };
+        let needed = mujoco_c::mjVERSION_HEADER;
+        if found != needed as i32 {
+            return Err(SimError::WrongMujocoVersion { found, needed });
+        }
+        silence_warnings();
+        match MjModel::from_xml_string(mjcf) {
+            Ok(model) => Ok(Self(Arc::new(model))),
+            Err(error) => Err(SimError::ModelCompile { message: error.to_string() }),
+        }
+    }
+
+    /// Length of one physics step, seconds.
+    pub fn timestep_s(&self) -> f64 {
+        self.0.ffi().opt.timestep
+    }
+
+    /// Number of position coordinates.
+    pub fn position_dim(&self) -> usize {
+        self.0.ffi().nq as usize
+    }
+
+    /// Number of degrees of freedom.
+    pub fn velocity_dim(&self) -> usize {
+        self.0.ffi().nv as usize
+    }
+
+    /// Number of actuators.
+    pub fn control_dim(&self) -> usize {
+        self.0.ffi().nu as usize
+    }
+
+    /// Mass of everything in the model, kg.
+    pub fn total_mass_kg(&self) -> f64 {
+        self.0.get_totalmass()
+    }
+
+    /// The body of this name.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownName`].
+    pub fn body(&self, name: &str) -> Result<BodyId, SimError> {
+        self.id(MjtObj::mjOBJ_BODY, "body", name).map(BodyId)
+    }
+
+    /// The geom of this name.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownName`].
+    pub fn geom(&self, name: &str) -> Result<GeomId, SimError> {
+        self.id(MjtObj::mjOBJ_GEOM, "geom", name).map(GeomId)
+    }
+
+    /// The site of this name.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownName`].
+    pub fn site(&self, name: &str) -> Result<SiteId, SimError> {
+        self.id(MjtObj::mjOBJ_SITE, "site", name).map(SiteId)
+    }
+
+    /// The actuator of this name: its place in the control vector.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownName`].
+    pub fn actuator(&self, name: &str) -> Result<usize, SimError> {
+        self.id(MjtObj::mjOBJ_ACTUATOR, "actuator", name)
+    }
+
+    /// The hinge or slide joint of this name.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownName`].
+    pub fn joint(&self, name: &str) -> Result<JointAddress, SimError> {
+        let id = self.id(MjtObj::mjOBJ_JOINT, "joint", name)?;
+        Ok(JointAddress { qpos: self.0.jnt_qposadr()[id] as usize, dof: self.0.jnt_dofadr()[id] as usize })
+    }
+
+    fn id(&self, kind: MjtObj, kind_name: &'static str, name: &str) -> Result<usize, SimError> {
+        let unknown = || SimError::UnknownName { kind: kind_name, name: name.to_owned() };
+        if name.contains('\0') {
+            return Err(unknown());
+        }
+        usize::try_from(self.0.name_to_id(kind, name)).map_err(|_| unknown())
+    }
+}
+
+/// The changing state of one simulated world.
+pub struct Simulation(MjData<Arc<MjModel>>);
+
+impl std::fmt::Debug for Simulation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Simulation").field("time_s", &self.time_s()).finish_non_exhaustive()
+    }
+}
+
+impl Simulation {
+    /// A world in the model's initial state.
+    pub fn new(model: &Model) -> Self {
+        Self(MjData::new(Arc::clone(&model.0)))
+    }
+
+    /// Back to the model's initial state; inputs and warm start become zero.
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    /// First half of a physics step: everything that depends on position and velocity.
+    ///
+    /// Afterwards poses, contacts and [`bias_force`](Self::bias_force) belong to the present positions.
+    pub fn step1(&mut self) {
+        self.0.step1();
+    }
+
+    /// Second half: forces, constraint solver, integration. Poses and contacts stay those of before.
+    pub fn step2(&mut self) {
+        self.0.step2();
+    }
+
+    /// A whole physics step.
+    pub fn step(&mut self) {
+        self.0.step();
+    }
+
+    /// Recomputes everything without moving on in time.
+    pub fn forward(&mut self) {
+        self.0.forward();
+    }
+
+    /// Simulated time, seconds.
+    pub fn time_s(&self) -> f64 {
+        self.0.time()
+    }
+
+    /// Position coordinates `[position_dim]`.
+    pub fn qpos(&self) -> &[f64] {
+        self.0.qpos()
+    }
+
+    /// Position coordinates, to be set between steps.
+    pub fn qpos_mut(&mut self) -> &mut [f64] {
+        self.0.qpos_mut()
+    }
+
+    /// Velocities `[velocity_dim]`.
+    pub fn qvel(&self) -> &[f64] {
+        self.0.qvel()
+    }
+
+    /// Velocities, to be set between steps.
+    pub fn qvel_mut(&mut self) -> &mut [f64] {
+        self.0.qvel_mut()
+    }
+
+    /// Accelerations of the last step `[velocity_dim]`.
+    pub fn qacc(&self) -> &[f64] {
+        self.0.qacc()
+    }
+
+    /// Actuator inputs `[control_dim]`.
+    pub fn ctrl_mut(&mut self) -> &mut [f64] {
+        self.0.ctrl_mut()
+    }
+
+    /// Actuator inputs `[control_dim]`.
+    pub fn ctrl(&self) -> &[f64] {
+        self.0.ctrl()
+    }
+
+    /// Generalised forces applied from outside `[velocity_dim]`.
+    pub fn applied_force_mut(&mut self) -> &mut [f64] {
+        self.0.qfrc_applied_mut()
+    }
+
+    /// Gravity, Coriolis and centrifugal generalised forces `[velocity_dim]`.
+    pub fn bias_force(&self) -> &[f64] {
+        self.0.qfrc_bias()
+    }
+
+    /// Generalised forces of the actuators `[velocity_dim]`.
+    pub fn actuator_force(&self) -> &[f64] {
+        self.0.qfrc_actuator()
+    }
+
+    /// Generalised forces of contacts, limits and other constraints `[velocity_dim]`.
+    pub fn constraint_force(&self) -> &[f64] {
+        self.0.qfrc_constraint()
+    }
+
+    /// Pose of a body frame.
+    pub fn body_pose(&self, body: BodyId) -> WorldPose {
+        WorldPose { position_m: self.0.xpos()[body.0], rotation: self.0.xmat()[body.0] }
+    }
+
+    /// Orientation of a body frame as MuJoCo holds it, wxyz.
+    pub fn body_quat_wxyz(&self, body: BodyId) -> [f64; 4] {
+        self.0.xquat()[body.0]
+    }
+
+    /// Pose of a site.
+    pub fn site_pose(&self, site: SiteId) -> WorldPose {
+        WorldPose { position_m: self.0.site_xpos()[site.0], rotation: self.0.site_xmat()[site.0] }
+    }
+
+    /// Pose of a geom.
+    pub fn geom_pose(&self, geom: GeomId) -> WorldPose {
+        WorldPose { position_m: self.0.geom_xpos()[geom.0], rotation: self.0.geom_xmat()[geom.0] }
+    }
+
+    /// Number of contacts in the present state.
+    pub fn contact_count(&self) -> usize {
+        self.0.ncon() as usize
+    }
+
+    /// Whether one geom of `first` is in contact with one of `second`.
+    ///
+    /// A contact within a geom's margin counts as MuJoCo counts it; margins are zero in our scenes.
+    pub fn in_contact(&self, first: &[GeomId], second: &[GeomId]) -> bool {
+        let holds = |set: &[GeomId], geom: i32| set.iter().any(|id| id.0 as i32 == geom);
+        self.0.contacts().iter().any(|contact| {
+            let [a, b] = contact.geom;
+            holds(first, a) && holds(second, b) || holds(first, b) && holds(second, a)
+        })
+    }
+
+    /// Whether every position and velocity is a number that MuJoCo accepts.
+    pub fn is_stable(&self) -> bool {
+        let fine = |values: &[f64]| values.iter().all(|value| value.abs() < BAD_VALUE);
+        fine(self.0.qpos()) && fine(self.0.qvel())
+    }
+
+    /// Number of values of a saved state.
+    pub fn state_len(&self) -> usize {
+        self.0.model().state_size(SAVED_STATE) as usize
+    }
+
+    /// Writes the state into the first [`state_len`](Self::state_len) values of `state`.
+    ///
+    /// # Panics
+    /// Where `state` is shorter.
+    pub fn save_state(&self, state: &mut [f64]) {
+        self.0.read_state_into(SAVED_STATE, state);
+    }
+
+    /// Takes over a state saved from a world of the same model. What follows from positions and velocities (poses,
+    /// contacts) is stale until the next step or [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// [`SimError::SavedState`] where the length is another one.
+    pub fn restore_state(&mut self, state: &[f64]) -> Result<(), SimError> {
+        if state.len() != self.state_len() {
+            return Err(SimError::SavedState {
+                what: "a MuJoCo world",
+                message: format!("{} values instead of {}", state.len(), self.state_len()),
+            });
+        }
+        self.0.set_state(state, SAVED_STATE);
+        Ok(())
+    }
+}

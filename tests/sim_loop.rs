@@ -1,0 +1,249 @@
+//! The real controller with a manual clock, once on the MuJoCo arm under joint impedance and once on an in-memory arm that
+//! is where it was sent. One suite for both; two runs with one seed are identical to the bit.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tenon_controller::inference::ChunkSampler;
+use tenon_controller::machine::{Controller, Event, Inputs, Order, Phase, Settings};
+use tenon_core::action::ActionChunk;
+use tenon_core::arm::Joints;
+use tenon_core::avoid;
+use tenon_core::config::{RobotConfig, parse};
+use tenon_core::diffusion::{Denoiser, DenoisingStep};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
+use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
+use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
+use tenon_polymetis::archive::{ParameterArchive, hybrid_controller, read_parameters};
+use tenon_sim::server::{Law, LawInput, ServerScene, SimulatedArm, panda_urdf};
+
+/// A "network" whose noise depends on the observation, the step and the chunk, so that any difference shows.
+struct Wobble {
+    state: Vec<f32>,
+}
+
+impl Denoiser for Wobble {
+    type Error = Infallible;
+
+    fn condition(&mut self, state: &[f32]) -> Result<(), Infallible> {
+        self.state = state.to_vec();
+        Ok(())
+    }
+
+    fn predict_noise(&mut self, step: &DenoisingStep, x: &[f32], noise: &mut [f32]) -> Result<(), Infallible> {
+        let drive: f32 = self.state.iter().sum();
+        for (i, (n, x)) in noise.iter_mut().zip(x).enumerate() {
+            *n = (x + 0.1 * drive + 0.01 * (step.t + i) as f32).sin();
+        }
+        Ok(())
+    }
+}
+
+fn spec() -> PolicySpec {
+    let limits = |lo: &[f32], hi: &[f32]| Limits { min: lo.to_vec(), max: hi.to_vec() };
+    PolicySpec {
+        spec_version: SPEC_VERSION,
+        task: "avoid_m1".into(),
+        observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
+        action: vec![ActionField::PlanarIncrement { z_m: 0.12, quat_wxyz: avoid::COMMANDED_QUAT_WXYZ }],
+        observation_horizon: 1,
+        prediction_horizon: 4,
+        action_horizon: 4,
+        period_s: 0.035,
+        observation_delay_steps: 1,
+        denoising: Denoising {
+            denoising_steps: 20,
+            finetuned_steps: 10,
+            sampler: Sampler::Ddpm,
+            denoised_clip: 1.0,
+            noise_clip: 3.0,
+            final_action_clip: None,
+        },
+        normalizer: Normalizer {
+            observation: limits(&[0.2, -0.3, 0.2, -0.3], &[0.8, 0.5, 0.8, 0.5]),
+            // Small and mostly forward, so that the arm stays clear of the first obstacle for the length of the test.
+            action: limits(&[-0.002, 0.0], &[0.004, 0.004]),
+            zero_range: ZeroRange::AddEpsilon,
+            observation_clip: None,
+        },
+    }
+}
+
+/// An arm in simulated time.
+trait Plant {
+    /// Advances by `dt` toward the target and returns the measured joints and velocities.
+    fn advance(&mut self, target: Option<Joints>, dt: Duration) -> (Joints, Joints);
+}
+
+struct Perfect(Joints);
+
+impl Plant for Perfect {
+    fn advance(&mut self, target: Option<Joints>, _: Duration) -> (Joints, Joints) {
+        self.0 = target.unwrap_or(self.0);
+        (self.0, [0.0; 7])
+    }
+}
+
+/// The physics and the law of the simulated server, without its clock.
+struct MujocoArm {
+    arm: SimulatedArm,
+    law: Law,
+    update: ParameterArchive,
+    left_over: Duration,
+}
+
+impl MujocoArm {
+    fn new(config: &RobotConfig) -> Self {
+        let f32s = |v: &[f64; 7]| v.map(|x| x as f32);
+        let bridge = &config.bridge;
+        let archive = hybrid_controller(
+            &f32s(&avoid::START_JOINTS_RAD),
+            &f32s(&bridge.joint_stiffness_nm_rad),
+            &f32s(&bridge.joint_damping_nms_rad),
+            &bridge.cartesian_stiffness.map(|x| x as f32),
+            &bridge.cartesian_damping.map(|x| x as f32),
+            &panda_urdf(),
+        )
+        .expect("the shipped gains are finite");
+        Self {
+            arm: SimulatedArm::new(ServerScene::Avoid, 0.0, 0).expect("the Avoid scene compiles"),
+            law: Law::load(&archive).expect("our own controller loads"),
+            update: ParameterArchive::joint_pos_desired(),
+            left_over: Duration::ZERO,
+        }
+    }
+}
+
+impl Plant for MujocoArm {
+    fn advance(&mut self, target: Option<Joints>, dt: Duration) -> (Joints, Joints) {
+        if let Some(target) = target {
+            let parameters = read_parameters(self.update.patch(&target.map(|q| q as f32))).expect("our own archive");
+            self.law.update(&parameters).expect("seven values");
+        }
+        self.left_over += dt;
+        loop {
+            let reading = self.arm.observe((0, 0), 0.0);
+            let (q, dq) = (reading.record.joint_positions, reading.record.joint_velocities);
+            if self.left_over < Duration::from_millis(1) {
+                return (q.map(f64::from), dq.map(f64::from));
+            }
+            self.left_over -= Duration::from_millis(1);
+            let torque = self.law.torque(&LawInput { q, dq, coriolis_nm: reading.coriolis_nm });
+            self.arm.apply(&torque);
+        }
+    }
+}
+
+/// What the arm was told and where it was, tick by tick.
+fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -> Vec<(Option<Joints>, Joints)> {
+    let settings = Settings {
+        arm: config.arm(),
+        damping: config.damping(),
+        safety: config.safety_limits(),
+        targets_per_action: config.control.targets_per_action,
+        max_state_age: Duration::from_millis(100),
+        max_late_ticks: 5,
+    };
+    let mut controller = Controller::new(settings, &spec()).expect("the policy fits the robot");
+    let mut sampler = ChunkSampler::new(spec(), Wobble { state: Vec::new() }, seed);
+    let mut status = BridgeStatus {
+        sequence: 1,
+        state: BridgeState::Idle,
+        fault: BridgeFault::None,
+        session: 0,
+        acknowledged: 0,
+        update_us: 0,
+        robot_hz: 1000,
+    };
+    let mut chunk: Option<ActionChunk> = None;
+    let mut now = MonotonicTime::from_nanos(0);
+    let mut order = Some(Order::Arm { session: 1 });
+    let mut target = None;
+    let mut history = Vec::new();
+    loop {
+        let (q, dq) = plant.advance(target, controller.tick_period());
+        now = now + controller.tick_period();
+        let state = RobotState {
+            sequence: history.len() as u64,
+            robot_time: RobotTime::from_nanos(now.as_nanos()),
+            joint_positions_rad: q,
+            joint_velocities_rad_s: dq,
+            joint_torques_external_nm: [0.0; 7],
+            gripper_width_m: f64::NAN,
+            error_code: 0,
+        };
+        let inputs = Inputs {
+            state: Some(Stamped { time: now, value: state }),
+            status: Some(Stamped { time: now, value: status }),
+            chunk: chunk.as_ref(),
+            order: order.take(),
+            late_ticks: 0,
+        };
+        let outcome = controller.tick(now, &inputs);
+        if let Some(Request::Arm { session }) = outcome.request {
+            status = BridgeStatus { state: BridgeState::Running, session, ..status };
+        }
+        if let Some(request) = outcome.infer {
+            let Ok(sampled) = sampler.sample(&request);
+            chunk = Some(sampled);
+        }
+        target = outcome.target;
+        history.push((target, q));
+        match outcome.event {
+            Some(Event::Armed) => order = Some(Order::Run { actions }),
+            Some(Event::RunEnded { .. }) => return history,
+            Some(Event::Faulted(cause)) => panic!("{cause}"),
+            _ => assert!(history.len() < 5000, "the run never ended: {:?}", controller.phase()),
+        }
+        assert!(!matches!(controller.phase(), Phase::Disarmed));
+    }
+}
+
+fn robot() -> RobotConfig {
+    parse("configs/robot.toml", include_str!("../configs/robot.toml")).expect("the shipped file is valid")
+}
+
+fn plants(config: &RobotConfig) -> [Box<dyn Plant>; 2] {
+    [Box::new(MujocoArm::new(config)), Box::new(Perfect(avoid::START_JOINTS_RAD))]
+}
+
+#[test]
+fn two_runs_with_one_seed_are_identical_to_the_bit() {
+    let config = robot();
+    let runs: Vec<Vec<_>> = (0..2)
+        .map(|_| plants(&config).into_iter().map(|mut p| run(p.as_mut(), &config, 3, 24)).collect())
+        .collect();
+    assert_eq!(runs[0], runs[1]);
+    assert!(runs[0].iter().all(|history| history.len() >= 24 * config.control.targets_per_action));
+}
+
+#[test]
+fn another_seed_moves_the_arm_differently() {
+    let config = robot();
+    for (mut a, mut b) in plants(&config).into_iter().zip(plants(&config)) {
+        assert_ne!(run(a.as_mut(), &config, 3, 8), run(b.as_mut(), &config, 4, 8));
+    }
+}
+
+#[test]
+fn the_arm_follows_and_never_exceeds_the_speed_limit() {
+    let config = robot();
+    let arm = config.arm();
+    for mut plant in plants(&config) {
+        let history = run(plant.as_mut(), &config, 5, 40);
+        let limit = config.safety.max_joint_velocity_rad_s * 0.007 + 1e-9;
+        let targets: Vec<Joints> = history.iter().filter_map(|(t, _)| *t).collect();
+        for pair in targets.windows(2) {
+            for i in 0..7 {
+                assert!((pair[1][i] - pair[0][i]).abs() <= limit);
+            }
+        }
+        let (Some(last), Some((_, q))) = (targets.last(), history.last()) else { panic!("the run was not empty") };
+        let commanded = arm.tcp(last).translation.vector;
+        let measured = arm.tcp(q).translation.vector;
+        let start = arm.tcp(&avoid::START_JOINTS_RAD).translation.vector;
+        assert!((measured - start).norm() > 0.02, "the arm has moved");
+        assert!((commanded - measured).norm() < 0.03, "lag {:.4} m", (commanded - measured).norm());
+    }
+}

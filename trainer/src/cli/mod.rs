@@ -1,0 +1,148 @@
+//! The command line `tenon-train`.
+
+mod demos;
+mod evaluate;
+mod export;
+mod finetune;
+mod pretrain;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use tenon_core::config::{TaskConfig, parse};
+use tenon_train::interrupt::{INTERRUPTED_EXIT_CODE, Interrupt};
+
+/// Exit code of a step that ran but missed what it should show.
+const GOAL_MISSED_EXIT_CODE: u8 = 3;
+
+/// Trains diffusion policies: demonstrations, pre-training, DPPO fine-tuning, evaluation, export.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tenon-train",
+    version,
+    after_help = "A whole run:\n  \
+        tenon-train demos avoid --config configs/tasks/avoid_m1.toml --out runs/demos\n  \
+        tenon-train pretrain --config configs/tasks/avoid_m1.toml --data runs/demos --out runs/pretrain\n  \
+        tenon-train finetune --config configs/tasks/avoid_m1.toml --from runs/pretrain --out runs/finetune\n  \
+        tenon-train export --checkpoint runs/finetune/checkpoint.safetensors --out bundles/avoid_m1\n\n\
+        Exit codes: 0 done, 1 error, 2 wrong arguments, 3 the step ran but missed its goal, 130 interrupted.\n\
+        Ctrl-C ends every command within 2 s; files are whole, and pretrain and finetune continue where they stood."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make or convert demonstrations.
+    #[command(subcommand)]
+    Demos(DemosCommand),
+    /// Clone the demonstrations' behaviour.
+    Pretrain(pretrain::PretrainArgs),
+    /// Fine-tune a pre-trained policy with DPPO in simulation.
+    Finetune(finetune::FinetuneArgs),
+    /// Judge a policy by episodes in simulation.
+    Evaluate(evaluate::EvaluateArgs),
+    /// Write a policy bundle for the robot, with a parity check.
+    Export(export::ExportArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum DemosCommand {
+    /// D3IL Avoid: scripted in simulation, or converted from recorded ones.
+    Avoid(demos::DemosArgs),
+}
+
+/// What most commands have.
+#[derive(Debug, Args)]
+struct Common {
+    /// Task configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How a command runs and speaks.
+#[derive(Debug, Args)]
+struct Output {
+    /// Threads; the results do not depend on them [default: all cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Print the result as one line of JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    fn threads(&self) -> usize {
+        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    }
+
+    /// Prints the result: JSON where asked for, else lines for people.
+    fn print(&self, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        use std::io::Write;
+        let line = if self.json { serde_json::to_string(value)? } else { text.to_string() };
+        writeln!(std::io::stdout(), "{line}").context("writing the result to standard output")
+    }
+}
+
+/// How a command ended, where it was no error.
+enum Ending {
+    Done,
+    GoalMissed,
+    Interrupted,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(e) => {
+            eprintln!("tenon-train: Ctrl-C cannot be caught: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ending = match cli.command {
+        Command::Demos(DemosCommand::Avoid(args)) => demos::run(args, &interrupt),
+        Command::Pretrain(args) => pretrain::run(args, &interrupt),
+        Command::Finetune(args) => finetune::run(args, &interrupt),
+        Command::Evaluate(args) => evaluate::run(args, &interrupt),
+        Command::Export(args) => export::run(args, &interrupt),
+    };
+    match ending {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::GoalMissed) => ExitCode::from(GOAL_MISSED_EXIT_CODE),
+        Ok(Ending::Interrupted) => {
+            eprintln!("tenon-train: interrupted; the files are whole");
+            ExitCode::from(INTERRUPTED_EXIT_CODE as u8)
+        }
+        Err(e) => {
+            eprintln!("tenon-train: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads and checks a task's configuration.
+fn read_config(path: &Path) -> anyhow::Result<TaskConfig> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("reading {}: give a task configuration, e.g. configs/tasks/avoid_m1.toml", path.display()))?;
+    Ok(parse::<TaskConfig>(&path.display().to_string(), &text)?)
+}
+
+/// The configuration as it is used, overrides included.
+fn config_text(config: &TaskConfig) -> anyhow::Result<String> {
+    toml::to_string(config).context("writing the configuration as TOML")
+}
+
+/// The configuration that a checkpoint was made with.
+fn config_of(checkpoint: &tenon_train::checkpoint::Checkpoint) -> anyhow::Result<TaskConfig> {
+    let text = &checkpoint.header.run.config;
+    toml::from_str(text).context("the checkpoint's own configuration cannot be read; use the release that wrote it")
+}

@@ -1,0 +1,158 @@
+//! Sampling chunks for many environments at once, with the chain that training needs (spec dppo.md §1.2–1.7).
+
+use tenon_core::diffusion::{DenoisingStep, StepNoise};
+use tenon_core::noise::NoiseSource;
+
+use super::Policy;
+use crate::network::{MlpWorkspace, Mode, Prepared};
+use crate::workers::{Workers, shard_count, shard_range};
+
+/// Rows below which a batch of environments is not cut: each cut reads all weights once more.
+const SMALLEST_SHARD_ROWS: usize = 24;
+const MOST_SHARDS: usize = 8;
+
+/// How a chain is walked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChainMode {
+    /// Standard deviations: exploration in training, evaluation otherwise.
+    pub noise: StepNoise,
+    /// Uses the frozen network for all steps (teacher samples of the behaviour-cloning loss, and the policy as it was
+    /// before fine-tuning).
+    pub base_policy: bool,
+}
+
+/// Buffers for sampling; one policy architecture, any parameters.
+#[derive(Debug)]
+pub struct ChainSampler {
+    workspaces: Vec<ThreadBuffers>,
+    rows: usize,
+}
+
+#[derive(Debug)]
+struct ThreadBuffers {
+    frozen: MlpWorkspace,
+    finetuned: MlpWorkspace,
+    x: Vec<f32>,
+    draw: Vec<f32>,
+}
+
+/// Rows of one shard: states, noise streams, chains.
+struct Shard<'a, N> {
+    states: &'a [f32],
+    noise: &'a mut [N],
+    chains: &'a mut [f32],
+}
+
+impl ChainSampler {
+    /// For up to `rows` environments at a time.
+    pub fn new(policy: &Policy, workers: &Workers, rows: usize) -> Self {
+        let shard_rows = rows.div_ceil(shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS));
+        let network = &policy.network;
+        let buffers = || ThreadBuffers {
+            frozen: network.workspace(shard_rows, Mode::Inference),
+            finetuned: network.workspace(shard_rows, Mode::Inference),
+            x: vec![0.0; shard_rows * network.chunk_len()],
+            draw: vec![0.0; network.chunk_len()],
+        };
+        Self { workspaces: (0..workers.threads()).map(|_| buffers()).collect(), rows }
+    }
+
+    /// Samples one chunk a row.
+    ///
+    /// `states`: `[rows, state_len]`, normalised. `noise`: one stream a row, which first gives x_K, then the draws of
+    /// each step with a standard deviation. `chains`: receives `[rows, K'+1, chunk_len]`; the last entry is the chunk.
+    ///
+    /// Panics if there are more rows than the sampler was made for, or lengths do not fit together.
+    pub fn sample<N: NoiseSource + Send>(
+        &mut self,
+        workers: &Workers,
+        policy: &Policy,
+        mode: ChainMode,
+        states: &[f32],
+        noise: &mut [N],
+        chains: &mut [f32],
+    ) {
+        let network = &policy.network;
+        let (rows, state_len) = (noise.len(), network.state_len());
+        let chain_len = (policy.finetuned_steps() + 1) * network.chunk_len();
+        assert!(rows <= self.rows, "{rows} rows in a sampler made for {}", self.rows);
+        assert_eq!(states.len(), rows * state_len, "states of {rows} rows");
+        assert_eq!(chains.len(), rows * chain_len, "chains of {rows} rows");
+
+        let mut steps = policy.denoising.steps(mode.noise);
+        if mode.base_policy {
+            steps.iter_mut().for_each(|s| s.finetuned = false);
+        }
+        let times: Vec<usize> = steps.iter().map(|s| s.t).collect();
+        let frozen = network.prepare(&policy.frozen, &times);
+        let finetuned = network.prepare(&policy.finetuned, &times);
+
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let (mut states, mut noise, mut chains) = (states, noise, chains);
+        let mut parts = Vec::with_capacity(shards);
+        for shard in 0..shards {
+            let n = shard_range(rows, shards, shard).len();
+            let (s, s_rest) = states.split_at(n * state_len);
+            let (z, z_rest) = noise.split_at_mut(n);
+            let (c, c_rest) = chains.split_at_mut(n * chain_len);
+            parts.push(Shard { states: s, noise: z, chains: c });
+            (states, noise, chains) = (s_rest, z_rest, c_rest);
+        }
+        workers.run(&mut self.workspaces, &mut parts, |_, buffers, shard| {
+            walk(policy, &steps, &frozen, &finetuned, buffers, shard);
+        });
+    }
+}
+
+/// Walks the chains of one shard from x_K to x_0.
+fn walk<N: NoiseSource>(
+    policy: &Policy,
+    steps: &[DenoisingStep],
+    frozen: &Prepared,
+    finetuned: &Prepared,
+    buffers: &mut ThreadBuffers,
+    shard: &mut Shard<N>,
+) {
+    let (network, denoising) = (&policy.network, &policy.denoising);
+    let (len, kept) = (network.chunk_len(), policy.finetuned_steps());
+    let x = &mut buffers.x[..shard.noise.len() * len];
+    if steps.iter().any(|s| !s.finetuned) {
+        network.condition(&policy.frozen, frozen, &mut buffers.frozen, shard.states);
+    }
+    if steps.iter().any(|s| s.finetuned) {
+        network.condition(&policy.finetuned, finetuned, &mut buffers.finetuned, shard.states);
+    }
+    for (x, noise) in x.chunks_exact_mut(len).zip(shard.noise.iter_mut()) {
+        noise.fill_standard_normal(x);
+    }
+    let keep = |x: &[f32], remaining: usize, chains: &mut [f32]| {
+        if remaining <= kept {
+            let chains = chains.chunks_exact_mut((kept + 1) * len);
+            for (chain, x) in chains.zip(x.chunks_exact(len)) {
+                chain[(kept - remaining) * len..][..len].copy_from_slice(x);
+            }
+        }
+    };
+    keep(x, steps.len(), shard.chains);
+    for (i, step) in steps.iter().enumerate() {
+        let predicted = if step.finetuned {
+            network.forward_conditioned(&policy.finetuned, finetuned, &mut buffers.finetuned, i, x)
+        } else {
+            network.forward_conditioned(&policy.frozen, frozen, &mut buffers.frozen, i, x)
+        };
+        step.mean(x, predicted, denoising.denoised_clip);
+        if step.std > 0.0 {
+            for (x, noise) in x.chunks_exact_mut(len).zip(shard.noise.iter_mut()) {
+                noise.fill_standard_normal(&mut buffers.draw);
+                for (x, z) in x.iter_mut().zip(&buffers.draw) {
+                    *x += step.std * z.clamp(-denoising.noise_clip, denoising.noise_clip);
+                }
+            }
+        }
+        let remaining = steps.len() - 1 - i;
+        if let (0, Some(clip)) = (remaining, denoising.final_action_clip) {
+            x.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
+        }
+        keep(x, remaining, shard.chains);
+    }
+}

@@ -1,0 +1,132 @@
+//! Settings of DPPO, laid out like the tables of the paper (spec dppo.md §6.3).
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+use crate::optimizer::LrSchedule;
+
+/// How an episode that ran out of time enters the advantages (spec dppo.md §10.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeOut {
+    /// Bootstraps from the value of the episode's own last observation and cuts the trace: correct, the default.
+    #[default]
+    Bootstrap,
+    /// Treats it as a terminal state (the reference's Gym and furniture).
+    Terminal,
+    /// Bootstraps from the next episode's first observation and lets the trace run on (the reference's Robomimic).
+    Leaky,
+}
+
+/// The loss of one minibatch (spec dppo.md §2.5e).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossConfig {
+    /// γ_denoise: weight γ^(K'−1−j) of denoising step j.
+    pub gamma_denoising: f64,
+    /// ε of the cleanest step.
+    pub clip_ploss_coef: f64,
+    /// ε of the noisiest step.
+    pub clip_ploss_coef_base: f64,
+    /// c: how ε grows from one to the other.
+    pub clip_ploss_coef_rate: f64,
+    /// Whether advantages are normalised within the minibatch.
+    pub norm_adv: bool,
+    pub clip_advantage_lower_quantile: f64,
+    pub clip_advantage_upper_quantile: f64,
+    /// Clips the value's change, as PPO may; absent in all settings of the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_vloss_coef: Option<f64>,
+    /// Weight of the value loss.
+    pub vf_coef: f64,
+    /// Weight of the behaviour-cloning loss on the frozen policy's samples; absent = not computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bc_loss_coeff: Option<f64>,
+    /// σ^prob_min: floor of the standard deviation in log-probabilities.
+    pub min_logprob_denoising_std: f64,
+}
+
+/// DPPO fine-tuning: what one update needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinetuneConfig {
+    pub loss: LossConfig,
+    /// σ^exp_min: floor of the standard deviation in rollouts.
+    pub min_sampling_denoising_std: f64,
+    /// η of DDIM in rollouts and log-probabilities; DDPM takes no notice.
+    pub eta: f64,
+    /// γ per chunk.
+    pub gamma: f64,
+    pub gae_lambda: f64,
+    #[serde(default)]
+    pub time_out: TimeOut,
+    pub reward_scale_running: bool,
+    pub reward_scale_const: f64,
+    pub update_epochs: usize,
+    /// Rows (sample × denoising step) of a minibatch.
+    pub batch_size: usize,
+    /// Leaves all epochs once a minibatch's approximate KL exceeds this.
+    pub target_kl: f64,
+    /// Iterations, evaluations included, before the actor moves.
+    pub n_critic_warmup_itr: u64,
+    /// Clips the actor's gradient; absent in all settings of the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_grad_norm: Option<f64>,
+    pub actor_lr: LrSchedule,
+    pub actor_weight_decay: f64,
+    pub critic_lr: LrSchedule,
+    pub critic_weight_decay: f64,
+}
+
+impl FinetuneConfig {
+    /// Refuses values that no run can use.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let l = &self.loss;
+        let positive = [
+            ("loss.clip_ploss_coef", l.clip_ploss_coef),
+            ("loss.clip_ploss_coef_base", l.clip_ploss_coef_base),
+            ("loss.clip_ploss_coef_rate", l.clip_ploss_coef_rate),
+            ("loss.clip_vloss_coef", l.clip_vloss_coef.unwrap_or(1.0)),
+            ("loss.min_logprob_denoising_std", l.min_logprob_denoising_std),
+            ("min_sampling_denoising_std", self.min_sampling_denoising_std),
+            ("reward_scale_const", self.reward_scale_const),
+            ("target_kl", self.target_kl),
+            ("max_grad_norm", self.max_grad_norm.unwrap_or(1.0)),
+        ];
+        for (key, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(TrainError::Config { key, detail: format!("{value} must be positive") });
+            }
+        }
+        let fractions = [
+            ("loss.gamma_denoising", l.gamma_denoising),
+            ("loss.clip_advantage_lower_quantile", l.clip_advantage_lower_quantile),
+            ("loss.clip_advantage_upper_quantile", l.clip_advantage_upper_quantile),
+            ("gamma", self.gamma),
+            ("gae_lambda", self.gae_lambda),
+            ("eta", self.eta),
+        ];
+        for (key, value) in fractions {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(TrainError::Config { key, detail: format!("{value} must lie between 0 and 1") });
+            }
+        }
+        for (key, value) in [("update_epochs", self.update_epochs), ("batch_size", self.batch_size)] {
+            if value == 0 {
+                return Err(TrainError::Config { key, detail: "must be at least 1".into() });
+            }
+        }
+        for (key, value) in [
+            ("actor_weight_decay", self.actor_weight_decay),
+            ("critic_weight_decay", self.critic_weight_decay),
+            ("loss.vf_coef", l.vf_coef),
+            ("loss.bc_loss_coeff", l.bc_loss_coeff.unwrap_or(0.0)),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(TrainError::Config { key, detail: format!("{value} must not be negative") });
+            }
+        }
+        self.actor_lr.check("actor_lr")?;
+        self.critic_lr.check("critic_lr")
+    }
+}

@@ -1,0 +1,361 @@
+//! The loss of one minibatch and its gradients, in the order of spec dppo.md §2.5e.
+
+use super::{Likelihood, LossConfig, Policy, shape_advantages};
+use crate::network::{CriticBatch, DiffusionMlp, NoiseBatch, NoiseRow, StateCritic};
+use crate::workers::Workers;
+
+/// What the updates of one iteration draw their rows from. Per-sample arrays have one value a sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Samples<'a> {
+    /// `[samples, state_len]`, normalised.
+    pub states: &'a [f32],
+    /// `[samples, K'+1, chunk_len]`.
+    pub chains: &'a [f32],
+    pub advantages: &'a [f32],
+    pub returns: &'a [f32],
+    pub old_values: &'a [f32],
+    /// Log-probability of each row before the first update: clamped, mean over the executed chunk. `[samples, K']`.
+    pub old_log_probs: &'a [f32],
+    /// K'.
+    pub steps: usize,
+    pub state_len: usize,
+    pub chunk_len: usize,
+}
+
+impl<'a> Samples<'a> {
+    /// Sample and denoising step j of a row.
+    pub fn of_row(&self, row: u32) -> (usize, usize) {
+        (row as usize / self.steps, row as usize % self.steps)
+    }
+
+    /// State of a sample.
+    pub fn state(&self, sample: usize) -> &'a [f32] {
+        &self.states[sample * self.state_len..][..self.state_len]
+    }
+
+    /// chain[j] and chain[j+1] of a row.
+    pub fn transition(&self, row: u32) -> (&'a [f32], &'a [f32]) {
+        let (sample, j) = self.of_row(row);
+        let start = (sample * (self.steps + 1) + j) * self.chunk_len;
+        self.chains[start..start + 2 * self.chunk_len].split_at(self.chunk_len)
+    }
+
+    fn noise_row(&self, row: u32) -> NoiseRow<'a> {
+        let (sample, j) = self.of_row(row);
+        NoiseRow { slot: j as u32, chunk: self.transition(row).0, state: self.state(sample) }
+    }
+}
+
+/// Terms of the actor's loss.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ActorTerms {
+    pub policy_loss: f64,
+    /// mean((ρ − 1) − ln ρ).
+    pub approx_kl: f64,
+    /// Fraction of rows with |ρ − 1| > ε_j.
+    pub clip_fraction: f64,
+    /// The same for each denoising step j; NaN where the minibatch has no row of it.
+    pub clip_fraction_of_step: Vec<f64>,
+    pub ratio_mean: f64,
+    /// 0 where the loss has no such term.
+    pub bc_loss: f64,
+}
+
+/// Terms of the critic's loss.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CriticTerms {
+    /// ½ mean (V − R)².
+    pub value_loss: f64,
+}
+
+/// Chains of the frozen policy from a minibatch's states, for the behaviour-cloning loss.
+#[derive(Debug, Clone, Copy)]
+pub struct TeacherChains<'a> {
+    /// Row → state, as in the minibatch.
+    pub rows: &'a [u32],
+    /// `[rows, K'+1, chunk_len]`.
+    pub chains: &'a [f32],
+}
+
+/// Buffers for losses and gradients, allocated once.
+#[derive(Debug)]
+pub struct LossBuffers {
+    actor: NoiseBatch,
+    critic: CriticBatch,
+}
+
+#[derive(Default)]
+struct RowSums {
+    policy_loss: f64,
+    approx_kl: f64,
+    ratio: f64,
+    clipped_of_step: Vec<u32>,
+    rows_of_step: Vec<u32>,
+}
+
+impl LossBuffers {
+    /// For minibatches of up to `rows` rows and K' = `steps`.
+    pub fn new(network: &DiffusionMlp, critic: &StateCritic, workers: &Workers, rows: usize, steps: usize) -> Self {
+        Self {
+            actor: NoiseBatch::new(network, workers, rows, steps),
+            critic: CriticBatch::new(critic, workers, rows),
+        }
+    }
+
+    /// Values of `out.len()` states, `states: [n, state_len]`.
+    pub fn values(
+        &mut self,
+        workers: &Workers,
+        critic: &StateCritic,
+        parameters: &[f32],
+        states: &[f32],
+        out: &mut [f32],
+    ) {
+        let len = critic.state_len();
+        self.critic.evaluate(workers, critic, parameters, |i| &states[i * len..(i + 1) * len], out);
+    }
+
+    /// Element-wise log-probabilities of all rows of `samples` under `parameters`, `[samples, K', chunk_len]`.
+    pub fn log_prob_elements(
+        &mut self,
+        workers: &Workers,
+        network: &DiffusionMlp,
+        parameters: &[f32],
+        likelihood: &Likelihood,
+        samples: &Samples,
+        out: &mut [f32],
+    ) {
+        let prepared = network.prepare(parameters, &likelihood.times());
+        let load = |i: usize| samples.noise_row(i as u32);
+        self.actor.evaluate(workers, network, parameters, &prepared, load, out, samples.chunk_len, |i, noise, out| {
+            let (x, next) = samples.transition(i as u32);
+            likelihood.elements(samples.of_row(i as u32).1, x, next, noise, out);
+        });
+    }
+
+    /// What [`Samples::old_log_probs`] keeps of them: clamped, mean over the first `horizon_len` = Ta · Da elements.
+    pub fn mean_log_probs(
+        &mut self,
+        workers: &Workers,
+        network: &DiffusionMlp,
+        parameters: &[f32],
+        likelihood: &Likelihood,
+        samples: &Samples,
+        horizon_len: usize,
+        out: &mut [f32],
+    ) {
+        let prepared = network.prepare(parameters, &likelihood.times());
+        let load = |i: usize| samples.noise_row(i as u32);
+        self.actor.evaluate(workers, network, parameters, &prepared, load, out, 1, |i, noise, out| {
+            let (x, next) = samples.transition(i as u32);
+            let (j, h) = (samples.of_row(i as u32).1, horizon_len);
+            out[0] = likelihood.mean_of_elements(j, &x[..h], &next[..h], &noise[..h]);
+        });
+    }
+
+    /// The actor's loss on a minibatch and its gradient, in the layout of the parameters.
+    ///
+    /// `horizon_len` = Ta · Da, the executed part of the chunk. `teacher`: where the configuration has a
+    /// behaviour-cloning term.
+    pub fn actor(
+        &mut self,
+        workers: &Workers,
+        policy: &Policy,
+        likelihood: &Likelihood,
+        config: &LossConfig,
+        samples: &Samples,
+        rows: &[u32],
+        horizon_len: usize,
+        teacher: Option<TeacherChains>,
+    ) -> (ActorTerms, &[f32]) {
+        let (network, parameters) = (&policy.network, policy.finetuned.as_slice());
+        let mut prepared = network.prepare(parameters, &likelihood.times());
+        let (steps, m) = (samples.steps, rows.len() as f32);
+
+        // 3.–5. Advantages: normalised, clipped to quantiles, discounted by γ_d^(K'−1−j).
+        let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[samples.of_row(r).0]).collect();
+        shape_advantages(config, &mut advantages, steps, |i| samples.of_row(rows[i]).1);
+        let clip = clip_ranges(config, steps);
+
+        self.actor.begin();
+        let sums = self.actor.accumulate(
+            workers,
+            network,
+            parameters,
+            &prepared,
+            rows.len(),
+            |i| samples.noise_row(rows[i]),
+            |i, noise, gradient, sums: &mut RowSums| {
+                let (_, j) = samples.of_row(rows[i]);
+                let (x, next) = samples.transition(rows[i]);
+                // 1. New log-probability: elements clamped to [−5, 2], executed steps, mean.
+                let new = likelihood.mean_and_gradient(j, x, next, noise, horizon_len, gradient);
+                // 6. ρ = exp(new − old).
+                let log_ratio = new - samples.old_log_probs[rows[i] as usize];
+                let ratio = log_ratio.exp();
+                // 8. max(−A ρ, −A clamp(ρ, 1 ± ε_j)); outside the range the clipped branch has no slope.
+                let (a, epsilon) = (advantages[i], clip[j]);
+                let plain = -a * ratio;
+                let clipped = -a * ratio.clamp(1.0 - epsilon, 1.0 + epsilon);
+                // ∂ρ/∂new = ρ; within the range both branches are equal.
+                let slope = if plain >= clipped { plain } else { 0.0 };
+                // A NaN must reach the gradient: 0 · NaN is NaN.
+                let scale = if ratio.is_nan() { f32::NAN } else { slope / m };
+                gradient.iter_mut().for_each(|g| *g *= scale);
+                // 10. approx_kl = mean((ρ − 1) − ln ρ), clip fraction.
+                sums.clipped_of_step.resize(steps, 0);
+                sums.rows_of_step.resize(steps, 0);
+                sums.policy_loss += f64::from(if plain.is_nan() { plain } else { plain.max(clipped) });
+                sums.approx_kl += f64::from((ratio - 1.0) - log_ratio);
+                sums.ratio += f64::from(ratio);
+                sums.clipped_of_step[j] += u32::from((ratio - 1.0).abs() > epsilon);
+                sums.rows_of_step[j] += 1;
+            },
+        );
+        let mut terms = merge(sums, rows.len(), steps);
+
+        // 2. Behaviour cloning: −mean log p of the frozen policy's chains under the current one.
+        if let (Some(coefficient), Some(teacher)) = (config.bc_loss_coeff, teacher) {
+            let bc_samples = Samples { chains: teacher.chains, ..*samples };
+            let bc_rows = rows.len() * steps;
+            let sums = self.actor.accumulate(
+                workers,
+                network,
+                parameters,
+                &prepared,
+                bc_rows,
+                |i| NoiseRow {
+                    slot: (i % steps) as u32,
+                    chunk: bc_samples.transition(i as u32).0,
+                    state: samples.state(samples.of_row(teacher.rows[i / steps]).0),
+                },
+                |i, noise, gradient, sum: &mut f64| {
+                    let (x, next) = bc_samples.transition(i as u32);
+                    let mean = likelihood.mean_and_gradient(i % steps, x, next, noise, noise.len(), gradient);
+                    let scale = -(coefficient / bc_rows as f64) as f32;
+                    gradient.iter_mut().for_each(|g| *g *= scale);
+                    *sum += f64::from(mean);
+                },
+            );
+            terms.bc_loss = -sums.iter().sum::<f64>() / bc_rows as f64;
+        }
+        (terms, self.actor.finish(network, parameters, &mut prepared))
+    }
+
+    /// The critic's loss on a minibatch and the gradient of vf_coef times it.
+    ///
+    /// V depends on the state only, so each distinct sample is evaluated once and weighted by its rows.
+    /// `rows`: sorted.
+    pub fn critic(
+        &mut self,
+        workers: &Workers,
+        critic: &StateCritic,
+        parameters: &[f32],
+        config: &LossConfig,
+        samples: &Samples,
+        rows: &[u32],
+    ) -> (CriticTerms, &[f32]) {
+        debug_assert!(rows.is_sorted());
+        let m = rows.len() as f64;
+        let distinct: Vec<(usize, f64)> = rows
+            .chunk_by(|a, b| samples.of_row(*a).0 == samples.of_row(*b).0)
+            .map(|run| (samples.of_row(run[0]).0, run.len() as f64))
+            .collect();
+        let (sums, gradient) = self.critic.gradient(
+            workers,
+            critic,
+            parameters,
+            distinct.len(),
+            |i| samples.state(distinct[i].0),
+            |i, value, sum: &mut f64| {
+                let (sample, weight) = distinct[i];
+                let (value, target) = (f64::from(value), f64::from(samples.returns[sample]));
+                let (square, slope) = match config.clip_vloss_coef {
+                    None => ((value - target).powi(2), value - target),
+                    Some(c) => clipped_square(value, target, f64::from(samples.old_values[sample]), c),
+                };
+                // 9. ½ mean (V − R)²
+                *sum += weight * 0.5 * square;
+                (config.vf_coef * weight * slope / m) as f32
+            },
+        );
+        (CriticTerms { value_loss: sums.iter().sum::<f64>() / m }, gradient)
+    }
+}
+
+/// max of the clipped and the plain squared error, and half its derivative.
+fn clipped_square(value: f64, target: f64, old: f64, c: f64) -> (f64, f64) {
+    let clipped = old + (value - old).clamp(-c, c);
+    let (plain, limited) = ((value - target).powi(2), (clipped - target).powi(2));
+    let moves = (value - old).abs() <= c;
+    if plain >= limited || plain.is_nan() {
+        (plain, value - target)
+    } else {
+        (limited, if moves { clipped - target } else { 0.0 })
+    }
+}
+
+/// 7. ε_j = ε_base + (ε − ε_base)(e^{c u} − 1)/(e^c − 1), u = j/(K'−1); with K' = 1 it is ε.
+fn clip_ranges(config: &LossConfig, steps: usize) -> Vec<f32> {
+    let (base, top, c) = (config.clip_ploss_coef_base, config.clip_ploss_coef, config.clip_ploss_coef_rate);
+    (0..steps)
+        .map(|j| {
+            if steps == 1 {
+                return top as f32;
+            }
+            let u = j as f64 / (steps - 1) as f64;
+            (base + (top - base) * ((c * u).exp() - 1.0) / (c.exp() - 1.0)) as f32
+        })
+        .collect()
+}
+
+fn merge(shards: Vec<RowSums>, rows: usize, steps: usize) -> ActorTerms {
+    let n = rows as f64;
+    let of_step = |j: usize, of: fn(&RowSums) -> &[u32]| -> f64 {
+        shards.iter().map(|s| f64::from(of(s).get(j).copied().unwrap_or(0))).sum()
+    };
+    let clipped: Vec<f64> = (0..steps).map(|j| of_step(j, |s| &s.clipped_of_step)).collect();
+    ActorTerms {
+        policy_loss: shards.iter().map(|s| s.policy_loss).sum::<f64>() / n,
+        approx_kl: shards.iter().map(|s| s.approx_kl).sum::<f64>() / n,
+        clip_fraction: clipped.iter().sum::<f64>() / n,
+        clip_fraction_of_step: clipped
+            .iter()
+            .enumerate()
+            .map(|(j, c)| c / of_step(j, |s| &s.rows_of_step))
+            .collect(),
+        ratio_mean: shards.iter().map(|s| s.ratio).sum::<f64>() / n,
+        bc_loss: 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(base: f64, top: f64) -> LossConfig {
+        LossConfig {
+            gamma_denoising: 0.99,
+            clip_ploss_coef: top,
+            clip_ploss_coef_base: base,
+            clip_ploss_coef_rate: 3.0,
+            norm_adv: true,
+            clip_advantage_lower_quantile: 0.0,
+            clip_advantage_upper_quantile: 1.0,
+            clip_vloss_coef: None,
+            vf_coef: 0.5,
+            bc_loss_coeff: None,
+            min_logprob_denoising_std: 0.1,
+        }
+    }
+
+    /// Values of spec dppo.md §1.9.
+    #[test]
+    fn clip_ranges_grow_as_the_spec_says() {
+        let table = [0.001, 0.001527, 0.002642, 0.005002, 0.01];
+        for (ours, table) in clip_ranges(&config(0.001, 0.01), 5).iter().zip(table) {
+            assert!((ours - table).abs() < 1e-6, "{ours} is not {table}");
+        }
+        assert_eq!(clip_ranges(&config(0.001, 0.01), 1), [0.01]);
+    }
+}

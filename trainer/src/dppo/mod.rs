@@ -1,0 +1,50 @@
+//! Diffusion Policy Policy Optimization: PPO over the denoising steps (spec dppo.md §1, §2).
+//!
+//! Terms: a *sample* is one chunk executed in one environment (N·E of them in an iteration, environment fastest); a
+//! *row* is one fine-tuned denoising step of one sample, numbered `sample · K' + j`, j = 0 the noisiest. Chains are
+//! stored once, in f32, as the K'+1 states x_{K'} … x_0 of a sample.
+
+mod advantage;
+mod chain;
+mod config;
+mod likelihood;
+mod loss;
+mod reward_scaling;
+mod rollout;
+mod updater;
+
+pub use advantage::{Gae, explained_variance, generalized_advantages, quantile, shape_advantages};
+pub use chain::{ChainMode, ChainSampler};
+pub use config::{FinetuneConfig, LossConfig, TimeOut};
+pub use likelihood::Likelihood;
+pub use loss::{ActorTerms, CriticTerms, LossBuffers, Samples, TeacherChains};
+pub use reward_scaling::RewardScaler;
+pub use rollout::Rollout;
+pub use updater::{UpdateStats, Updater};
+
+use tenon_core::spec::Denoising;
+
+use crate::network::DiffusionMlp;
+
+/// The frozen pre-trained network and its fine-tuned copy (spec dppo.md §1.7).
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub network: DiffusionMlp,
+    /// Parameters for the steps before the last K'.
+    pub frozen: Vec<f32>,
+    /// Parameters for the last K' steps.
+    pub finetuned: Vec<f32>,
+    pub denoising: Denoising,
+}
+
+impl Policy {
+    /// A pre-trained policy before its first update: the fine-tuned network is a copy.
+    pub fn from_pretrained(network: DiffusionMlp, parameters: Vec<f32>, denoising: Denoising) -> Self {
+        Self { network, finetuned: parameters.clone(), frozen: parameters, denoising }
+    }
+
+    /// K'.
+    pub fn finetuned_steps(&self) -> usize {
+        self.denoising.finetuned_steps
+    }
+}

@@ -1,0 +1,44 @@
+//! Tenon's trainer: pre-training and DPPO fine-tuning of diffusion policies on the CPU.
+//!
+//! The numeric part, in the order in which data flows:
+//!
+//! * [`dataset`]: demonstrations in the `.npz` layout of the paper, checked once when they are opened.
+//! * [`network`]: the noise network and the critic with hand-written backward passes. Parameters of a network live in
+//!   one flat `Vec<f32>`; [`network::ParameterTable`] says which range carries which checkpoint name.
+//! * [`optimizer`]: AdamW, the learning-rate schedule and the moving average, all on flat slices.
+//! * [`pretrain`]: behaviour cloning of the denoiser.
+//! * [`dppo`]: sampling with stored chains, log-probabilities, advantages, the loss and one whole update.
+//! * [`checkpoint`]: safetensors with a typed header, written beside the target and renamed.
+//!
+//! The steps of the command line, on top of it:
+//!
+//! * [`demos`]: scripted or recorded demonstrations of Avoid.
+//! * [`environments`], [`evaluate`], [`finetune`]: batches of Avoid, judging a policy, DPPO's iterations.
+//! * [`settings`]: a task's configuration as the numeric part and the policy want it.
+//! * [`run_dir`], [`progress`], [`interrupt`]: whole files, a line that shows how far it is, Ctrl-C.
+//!
+//! Work is cut into *shards* whose number depends on the number of rows only, never on the number of threads
+//! ([`workers`]), and shard results are added in a fixed order: one and two threads give the same bits.
+
+pub mod bench;
+pub mod checkpoint;
+pub mod dataset;
+pub mod demos;
+pub mod dppo;
+pub mod elementwise;
+pub mod environments;
+pub mod error;
+pub mod evaluate;
+pub mod finetune;
+pub mod interrupt;
+pub mod linalg;
+pub mod network;
+pub mod optimizer;
+pub mod pretrain;
+pub mod progress;
+pub mod run_dir;
+pub mod seeds;
+pub mod settings;
+pub mod workers;
+
+pub use error::TrainError;

@@ -1,0 +1,102 @@
+//! Matrix views over slices and one product, `dst (+)= lhs · rhs`, on the `gemm` crate.
+//!
+//! Everything is f32 and row-major unless transposed. Threads are ours ([`crate::workers`]), so `gemm` runs on the
+//! calling thread.
+
+use gemm::Parallelism;
+
+/// A matrix in a slice.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// `[rows, cols]`, row-major and dense.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// `[rows, cols]` whose rows are `row_stride` apart: some columns of a wider matrix.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(span(rows, cols, row_stride) <= data.len(), "matrix {rows}×{cols} in {} values", data.len());
+        Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The transpose, as a view.
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            data: self.data,
+        }
+    }
+}
+
+fn span(rows: usize, cols: usize, row_stride: usize) -> usize {
+    if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols }
+}
+
+/// What happens to the former content of the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Into {
+    Overwrite,
+    Add,
+}
+
+/// `dst (+)= lhs · rhs` for a dense row-major `dst` of `[lhs.rows, rhs.cols]`.
+pub fn multiply(dst: &mut [f32], into: Into, lhs: Matrix, rhs: Matrix) {
+    let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
+    assert_eq!(k, rhs.rows, "product of {m}×{k} and {}×{n}", rhs.rows);
+    assert!(dst.len() >= m * n, "product of {m}×{n} into {} values", dst.len());
+    // SAFETY: both views were checked against their slices when made, `dst` was checked just now and, being `&mut`,
+    // overlaps neither; strides are those of the views.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.as_mut_ptr(),
+            1,
+            n as isize,
+            into == Into::Add,
+            lhs.data.as_ptr(),
+            lhs.col_stride as isize,
+            lhs.row_stride as isize,
+            rhs.data.as_ptr(),
+            rhs.col_stride as isize,
+            rhs.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn product_of_views_equals_the_sum_by_hand() {
+        let a: Vec<f32> = (0..12).map(|i| i as f32).collect(); // 3×4
+        let b: Vec<f32> = (0..10).map(|i| 1.0 - i as f32).collect(); // 2 rows, 5 apart
+        let mut dst = vec![1.0; 6];
+        multiply(&mut dst, Into::Add, Matrix::new(&a, 3, 4), Matrix::strided(&b, 2, 4, 5).t());
+        for i in 0..3 {
+            for j in 0..2 {
+                let sum: f32 = (0..4).map(|k| a[4 * i + k] * b[5 * j + k]).sum();
+                assert_eq!(dst[2 * i + j], 1.0 + sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! `tenon-train`: demonstrations, pre-training, fine-tuning, evaluation, export.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
