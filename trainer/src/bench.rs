@@ -47,8 +47,7 @@ fn cpu_time() -> Duration {
 
 /// A policy of the paper with fresh weights.
 fn policy(state_len: usize, action_dim: usize, activation: Activation, kept: usize) -> Result<Policy, TrainError> {
-    let spec =
-        NetworkSpec::DiffusionMlp { time_dim: 16, mlp_dims: vec![512; 3], cond_mlp_dims: vec![], activation };
+    let spec = NetworkSpec::DiffusionMlp { time_dim: 16, mlp_dims: vec![512; 3], cond_mlp_dims: vec![], activation };
     let network = DiffusionMlp::new(&spec, state_len, 4, action_dim)?;
     let parameters = network.table().initialise(&mut SeededNoise::new(1, 0));
     let denoising = Denoising {
@@ -143,8 +142,7 @@ pub fn sample_lift(threads: usize, envs: usize, repetitions: usize) -> Result<Ve
     let states = normal(envs * 19, 0);
     let mut chains = vec![0.0; envs * 11 * policy.network.chunk_len()];
     let mut noise: Vec<SeededNoise> = (0..envs as u64).map(|e| SeededNoise::new(5, e)).collect();
-    let mode =
-        ChainMode { noise: StepNoise::Exploration { min_std: 0.1, eta: 1.0 }, base_policy: false };
+    let mode = ChainMode { noise: StepNoise::Exploration { min_std: 0.1, eta: 1.0 }, base_policy: false };
     measure(repetitions, || {
         sampler.sample(&workers, &policy, mode, &states, &mut noise, &mut chains);
         Ok(())

@@ -81,13 +81,8 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// A checkpoint without tensors.
     pub fn new(stage: Stage, run: RunInfo) -> Self {
-        let header = Header {
-            version: CHECKPOINT_VERSION,
-            stage,
-            run,
-            counters: BTreeMap::new(),
-            streams: BTreeMap::new(),
-        };
+        let header =
+            Header { version: CHECKPOINT_VERSION, stage, run, counters: BTreeMap::new(), streams: BTreeMap::new() };
         Self { header, tensors: BTreeMap::new() }
     }
 
@@ -172,12 +167,8 @@ impl Checkpoint {
             .tensors
             .iter()
             .map(|(name, (shape, values))| match values {
-                Values::F32(v) => {
-                    (name, Dtype::F32, &shape[..], v.iter().flat_map(|v| v.to_le_bytes()).collect())
-                }
-                Values::F64(v) => {
-                    (name, Dtype::F64, &shape[..], v.iter().flat_map(|v| v.to_le_bytes()).collect())
-                }
+                Values::F32(v) => (name, Dtype::F32, &shape[..], v.iter().flat_map(|v| v.to_le_bytes()).collect()),
+                Values::F64(v) => (name, Dtype::F64, &shape[..], v.iter().flat_map(|v| v.to_le_bytes()).collect()),
             })
             .collect();
         let views = bytes
@@ -221,12 +212,8 @@ impl Checkpoint {
         let mut tensors = BTreeMap::new();
         for (name, view) in SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e))?.tensors() {
             let values = match view.dtype() {
-                Dtype::F32 => Values::F32(
-                    view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-                ),
-                Dtype::F64 => Values::F64(
-                    view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-                ),
+                Dtype::F32 => Values::F32(view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+                Dtype::F64 => Values::F64(view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
                 other => return Err(fail(format!("tensor `{name}` has type {other:?}"))),
             };
             tensors.insert(name, (view.shape().to_vec(), values));

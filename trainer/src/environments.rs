@@ -139,10 +139,8 @@ impl AvoidBatch {
     }
 
     fn refresh(&mut self) {
-        let pairs = [
-            (&mut self.states, self.batch.observations()),
-            (&mut self.final_states, self.batch.final_observations()),
-        ];
+        let pairs =
+            [(&mut self.states, self.batch.observations()), (&mut self.final_states, self.batch.final_observations())];
         for (to, from) in pairs {
             to.iter_mut().zip(from).for_each(|(to, &from)| *to = from as f32);
             self.normalizer.normalize_observation(to);

@@ -11,7 +11,9 @@ pub enum TrainError {
     File { path: PathBuf, detail: String },
     #[error("{path}: array `{array}`: {detail}")]
     Array { path: PathBuf, array: &'static str, detail: String },
-    #[error("{path}: array `{array}`, episode {episode}, frame {frame}: value {column} is {value}; remove or repair this episode")]
+    #[error(
+        "{path}: array `{array}`, episode {episode}, frame {frame}: value {column} is {value}; remove or repair this episode"
+    )]
     NotFinite { path: PathBuf, array: &'static str, episode: usize, frame: usize, column: usize, value: f32 },
     #[error("parameter `{name}`: {detail}")]
     Parameter { name: String, detail: String },

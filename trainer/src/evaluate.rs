@@ -106,6 +106,7 @@ pub fn evaluate(
         path_success: Vec::new(),
     };
     let mut done = 0;
+    on_episodes(0, 0);
     while done < options.episodes {
         // In the last round some environments run along unjudged.
         let judged = environments.min(options.episodes - done);

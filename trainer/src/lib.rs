@@ -14,6 +14,7 @@
 //!
 //! * [`demos`]: scripted or recorded demonstrations of Avoid.
 //! * [`environments`], [`evaluate`], [`finetune`]: batches of Avoid, judging a policy, DPPO's iterations.
+//! * [`export`]: a checkpoint becomes a policy bundle, checked against the ONNX engine.
 //! * [`settings`]: a task's configuration as the numeric part and the policy want it.
 //! * [`run_dir`], [`progress`], [`interrupt`]: whole files, a line that shows how far it is, Ctrl-C.
 //!
@@ -29,6 +30,7 @@ pub mod elementwise;
 pub mod environments;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod finetune;
 pub mod interrupt;
 pub mod linalg;

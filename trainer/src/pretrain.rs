@@ -50,11 +50,9 @@ pub struct PretrainConfig {
 impl PretrainConfig {
     /// Refuses values that no run can use.
     pub fn check(&self) -> Result<(), TrainError> {
-        for (key, value) in [
-            ("epochs", self.epochs),
-            ("batch_size", self.batch_size as u64),
-            ("update_ema_freq", self.update_ema_freq),
-        ] {
+        for (key, value) in
+            [("epochs", self.epochs), ("batch_size", self.batch_size as u64), ("update_ema_freq", self.update_ema_freq)]
+        {
             if value == 0 {
                 return Err(TrainError::Config { key, detail: "must be at least 1".into() });
             }
@@ -167,6 +165,9 @@ pub struct EpochReport {
     pub learning_rate: f64,
     pub samples: usize,
 }
+
+/// What is done after each epoch: write a checkpoint, show progress, break off.
+pub type OnEpoch<'a> = dyn FnMut(&Pretrainer, &EpochReport) -> Result<ControlFlow<()>, TrainError> + 'a;
 
 /// A run of pre-training. Everything that continues it is in its [`Checkpoint`].
 #[derive(Debug)]
@@ -290,11 +291,7 @@ impl Pretrainer {
     }
 
     /// Trains until the configured epoch. After each epoch `on_epoch` may write a checkpoint, show progress, or stop.
-    pub fn run(
-        &mut self,
-        dataset: &Dataset,
-        on_epoch: &mut dyn FnMut(&Self, &EpochReport) -> Result<ControlFlow<()>, TrainError>,
-    ) -> Result<(), TrainError> {
+    pub fn run(&mut self, dataset: &Dataset, on_epoch: &mut OnEpoch) -> Result<(), TrainError> {
         while self.epochs_done < self.config.epochs {
             let report = self.run_epoch(dataset)?;
             if on_epoch(self, &report)?.is_break() {

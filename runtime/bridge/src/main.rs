@@ -47,7 +47,9 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         // zenoh tells every refused connection twice; our own message names the mend.
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,zenoh=off,zenoh_transport=off,zenoh_link_tcp=off"));
+        .unwrap_or_else(|_| {
+            tracing_subscriber::EnvFilter::new("info,zenoh=off,zenoh_transport=off,zenoh_link_tcp=off")
+        });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let parent = parent_id();
     let (stop, stopped) = channel();

@@ -26,6 +26,8 @@ pub struct Counts {
     pub targets_refused: u64,
     /// Targets of a session that does not command.
     pub targets_ignored: u64,
+    /// Messages over the link that could not be read: another version, damaged, not finite.
+    pub messages_refused: u64,
     pub states_published: u64,
     /// States with values that are not finite, or of another number of joints.
     pub states_refused: u64,

@@ -51,10 +51,13 @@ enum Mode {
         since: MonotonicTime,
         /// Losses of the server counted when it was armed.
         losses: u64,
-        gate: TargetGate,
+        gate: Box<TargetGate>,
     },
     /// `session` held the lease until then.
-    Fault { cause: BridgeFault, session: u64 },
+    Fault {
+        cause: BridgeFault,
+        session: u64,
+    },
 }
 
 /// Owner of the controller on the server.
@@ -72,6 +75,7 @@ pub struct Supervisor {
     orphan: Option<i32>,
     acknowledged: u64,
     update_us: u32,
+    messages_refused: u64,
     watchdog: Watchdog,
     round: MonotonicTime,
 }
@@ -105,6 +109,7 @@ impl Supervisor {
             orphan: None,
             acknowledged: 0,
             update_us: 0,
+            messages_refused: 0,
             watchdog: Watchdog::from_environment(),
             round: monotonic_time(),
         }
@@ -138,10 +143,12 @@ impl Supervisor {
         while let Some(request) = self.inbox.next_request() {
             self.obey(request).await;
         }
+        self.inbox.follow(self.lease.session());
         let newest = self.inbox.latest_target();
         if let Some(target) = &newest {
             self.lease.hear(target.value.session, target.time);
         }
+        self.count_messages();
         if let Some(cause) = self.trouble(on_time) {
             self.fault(cause).await;
         } else if let Some(target) = newest {
@@ -241,7 +248,10 @@ impl Supervisor {
         tokio::time::sleep(MOVING_CHECK).await;
         let state = self.client.robot_state().await.map_err(ArmFailure::asking)?;
         if first.timestamp == state.timestamp {
-            return Err(ArmFailure { cause: BridgeFault::RobotGone, what: "the robot's states stand still".to_owned() });
+            return Err(ArmFailure {
+                cause: BridgeFault::RobotGone,
+                what: "the robot's states stand still".to_owned(),
+            });
         }
         let state = robot_state(&state, 0).map_err(|e| ArmFailure::refuse(e.to_string()))?;
         self.watchdog.progress(monotonic_time());
@@ -249,7 +259,13 @@ impl Supervisor {
         let archive = self.controller(&held_rad.map(|q| q as f32), &metadata.urdf_file)?;
         let losses = self.health.borrow().losses;
         let since = monotonic_time();
-        let ours = self.client.set_controller(&archive).await.map_err(|error| ArmFailure {
+        let mut result = self.client.set_controller(&archive).await;
+        if let Err(ClientError::Server { error: ServerError::Unavailable(_), .. }) = result {
+            // The client refuses to reconnect once after it lost a server on which it had set a controller. For an
+            // update that is right; this is the upload after which updates are safe again.
+            result = self.client.set_controller(&archive).await;
+        }
+        let ours = result.map_err(|error| ArmFailure {
             cause: match &error {
                 ClientError::Server { error: ServerError::Unavailable(_), .. } => BridgeFault::ServerGone,
                 // It hangs where the robot died just now.
@@ -270,7 +286,7 @@ impl Supervisor {
             now,
         );
         // The probe's clock is ours: what it asked after this moment sees our controller.
-        Ok(Mode::Armed { ours, since: now, losses, gate })
+        Ok(Mode::Armed { ours, since: now, losses, gate: Box::new(gate) })
     }
 
     fn controller(&self, q_desired: &[f32; 7], urdf: &str) -> Result<Vec<u8>, ArmFailure> {
@@ -287,13 +303,9 @@ impl Supervisor {
         archive.map_err(|e| ArmFailure::refuse(e.to_string()))
     }
 
-    /// Sends the newest target, if it is the commander's, new, and sound.
+    /// Sends the newest target, if it is new and sound.
     async fn follow(&mut self, target: &Stamped<JointTarget>) {
         let Mode::Armed { gate, .. } = &mut self.mode else { return };
-        if target.value.session != self.lease.session() {
-            self.statistics.count(|c| c.targets_ignored += 1);
-            return;
-        }
         let joints = match gate.admit(&target.value, target.time) {
             None => return,
             Some(Ok(joints)) => joints,
@@ -324,6 +336,12 @@ impl Supervisor {
                         error: ServerError::Unavailable(_) | ServerError::DeadlineExceeded, ..
                     }
                     | ClientError::NoControllerSet => BridgeFault::ServerGone,
+                    // A connection that breaks within a call has many texts. Who answers no more is gone.
+                    ClientError::Server { error: ServerError::Other(_), .. }
+                        if self.client.episode_interval().await.is_err() =>
+                    {
+                        BridgeFault::ServerGone
+                    }
                     _ => BridgeFault::UpdateRefused,
                 };
                 self.fault(cause).await;
@@ -369,6 +387,18 @@ impl Supervisor {
         self.orphan = None;
     }
 
+    /// Takes note of what the link refused; a peer of another version is worth a line.
+    fn count_messages(&mut self) {
+        let counters = self.inbox.counters();
+        if counters.refused != self.messages_refused
+            && let Some(refusal) = counters.last_refusal
+        {
+            tracing::warn!("message refused: {refusal} ({} so far)", counters.refused);
+        }
+        self.messages_refused = counters.refused;
+        self.statistics.count(|c| (c.targets_ignored, c.messages_refused) = (counters.foreign, counters.refused));
+    }
+
     fn publish(&self) {
         let health = *self.health.borrow();
         let (state, fault) = match &self.mode {
@@ -380,14 +410,8 @@ impl Supervisor {
         };
         let robot_hz = self.probe.borrow().map_or(0, |probe| probe.robot_hz);
         let session = self.lease.session();
-        let now = Standing {
-            state,
-            fault,
-            session,
-            acknowledged: self.acknowledged,
-            update_us: self.update_us,
-            robot_hz,
-        };
+        let now =
+            Standing { state, fault, session, acknowledged: self.acknowledged, update_us: self.update_us, robot_hz };
         self.standing.send_if_modified(|standing| {
             let urgent = (standing.state, standing.fault, standing.session) != (state, fault, session);
             *standing = now;

@@ -78,6 +78,7 @@ fn the_program_drives_the_arm_over_zenoh_and_hands_it_back_at_sigterm() {
     let statistics = json_line(&mut bridge);
     assert!(bridge.child.wait().unwrap().success());
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    println!("{statistics}");
     assert!(statistics["updates"].as_u64().unwrap() > 0, "{statistics}");
     assert!(statistics["update_us"]["p99"].as_u64().unwrap() > 0, "{statistics}");
     assert_ne!(other.episode().end, -1, "the default controller holds the arm");

@@ -15,9 +15,7 @@
 //! that a decoded value needs no second look; it never panics, whatever the bytes.
 
 use tenon_core::arm::Joints;
-use tenon_core::message::{
-    BridgeFault, BridgeState, BridgeStatus, JointTarget, MESSAGE_VERSION, Request, RobotState,
-};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, JointTarget, MESSAGE_VERSION, Request, RobotState};
 use tenon_core::time::RobotTime;
 use thiserror::Error;
 

@@ -27,6 +27,8 @@ pub struct LinkCounters {
     pub received: u64,
     /// Messages received and refused.
     pub refused: u64,
+    /// Targets of a session that does not command.
+    pub foreign: u64,
     /// Why the last one was refused.
     pub last_refusal: Option<DecodeError>,
 }
@@ -38,6 +40,7 @@ pub(crate) struct Tally {
     pub dropped: AtomicU64,
     received: AtomicU64,
     refused: AtomicU64,
+    foreign: AtomicU64,
     last_refusal: Mutex<Option<DecodeError>>,
 }
 
@@ -48,6 +51,7 @@ impl Tally {
             dropped: self.dropped.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            foreign: self.foreign.load(Ordering::Relaxed),
             // Written only on a refusal, so this lock is free whenever the peer behaves; never waited for.
             last_refusal: self.last_refusal.try_lock().ok().and_then(|last| *last),
         }
@@ -139,6 +143,7 @@ impl ControllerMailbox {
 /// Takes in what arrives at the bridge.
 pub(crate) struct BridgeMailbox {
     target: SlotWriter<JointTarget>,
+    commander: Arc<AtomicU64>,
     requests: Arc<ArrayQueue<Stamped<Request>>>,
     clock: Clock,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -149,6 +154,7 @@ pub(crate) struct BridgeMailbox {
 #[derive(Debug)]
 pub struct BridgeInbox {
     target: SlotReader<JointTarget>,
+    commander: Arc<AtomicU64>,
     requests: Arc<ArrayQueue<Stamped<Request>>>,
     tally: Arc<Tally>,
 }
@@ -157,8 +163,14 @@ pub(crate) fn bridge_mailbox(clock: Clock, wake: Box<dyn Fn() + Send + Sync>) ->
     let (target_in, target) = slot();
     let requests = Arc::new(ArrayQueue::new(REQUEST_QUEUE));
     let tally = Arc::<Tally>::default();
-    let inbox = BridgeInbox { target, requests: Arc::clone(&requests), tally: Arc::clone(&tally) };
-    (BridgeMailbox { target: target_in, requests, clock, wake, tally }, inbox)
+    let commander = Arc::<AtomicU64>::default();
+    let inbox = BridgeInbox {
+        target,
+        commander: Arc::clone(&commander),
+        requests: Arc::clone(&requests),
+        tally: Arc::clone(&tally),
+    };
+    (BridgeMailbox { target: target_in, commander, requests, clock, wake, tally }, inbox)
 }
 
 impl BridgeMailbox {
@@ -167,6 +179,11 @@ impl BridgeMailbox {
         match kind {
             MessageKind::Target => {
                 let Some(value) = self.tally.accept(codec::decode_target(bytes)) else { return };
+                // Judged here, because in the slot a stranger's target would displace the commander's.
+                if value.session != self.commander.load(Ordering::Relaxed) {
+                    self.tally.foreign.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
                 self.target.write(Stamped { time, value });
             }
             MessageKind::Request => {
@@ -183,7 +200,12 @@ impl BridgeMailbox {
 }
 
 impl BridgeInbox {
-    /// The newest target and when it arrived; the same one again until a newer one comes.
+    /// From now on only targets of `session` are taken; 0, as at the start, takes none.
+    pub fn follow(&mut self, session: u64) {
+        self.commander.store(session, Ordering::Relaxed);
+    }
+
+    /// The newest target of the sessions followed and when it arrived; the same one again until a newer one comes.
     pub fn latest_target(&mut self) -> Option<Stamped<JointTarget>> {
         self.target.latest()
     }

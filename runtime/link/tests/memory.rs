@@ -35,6 +35,7 @@ fn the_latest_value_wins_and_is_stamped_at_its_arrival() {
         },
         |_| true,
     );
+    inbox.follow(1);
     assert!(link.latest_state().is_none() && link.latest_status().is_none() && inbox.latest_target().is_none());
     for sequence in 1..=3 {
         time.store(10 * sequence as i64, Ordering::Relaxed);
@@ -83,6 +84,7 @@ fn dropped_messages_do_not_arrive() {
 #[test]
 fn a_nan_target_is_refused_at_both_ends() {
     let (mut link, _sender, mut inbox) = memory_link(Arc::new(MonotonicTime::default), || {}, |_| true);
+    inbox.follow(1);
     let mut nan = target(1);
     nan.joint_positions_rad[2] = f64::NAN;
     assert_eq!(link.send_target(&nan), Err(LinkError::NotFinite { joint: 2 }));
@@ -96,11 +98,24 @@ fn a_nan_target_is_refused_at_both_ends() {
 #[test]
 fn a_peer_of_another_version_is_named() {
     let (mut link, _sender, mut inbox) = memory_link(Arc::new(MonotonicTime::default), || {}, |_| true);
+    inbox.follow(1);
     let mut bytes = codec::encode_target(&target(1));
     bytes[0] = 9;
     link.send_raw(MessageKind::Target, &bytes);
     assert!(inbox.latest_target().is_none());
     assert_eq!(inbox.counters().last_refusal, Some(DecodeError::Version { found: 9 }));
+}
+
+#[test]
+fn a_stranger_never_displaces_the_commander() {
+    let (mut link, _sender, mut inbox) = memory_link(Arc::new(MonotonicTime::default), || {}, |_| true);
+    link.send_target(&target(1)).unwrap();
+    assert!(inbox.latest_target().is_none(), "nobody commands yet");
+    inbox.follow(1);
+    link.send_target(&target(2)).unwrap();
+    link.send_target(&JointTarget { session: 2, ..target(3) }).unwrap();
+    assert_eq!(inbox.latest_target().unwrap().value.sequence, 2);
+    assert_eq!(inbox.counters().foreign, 2);
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn target(sequence: u64) -> JointTarget {
 fn messages_travel_both_ways_and_to_every_controller() {
     let endpoint = endpoint();
     let (sender, mut inbox) = open_bridge_link(&endpoint, &keys(), clock(), || {}).unwrap();
+    inbox.follow(1);
     let connect = || ZenohLink::connect(&endpoint, &keys(), clock(), Duration::from_secs(5)).unwrap();
     let (mut first, mut second) = (connect(), connect());
     let mut sequence = 0;
@@ -99,6 +100,7 @@ fn a_bridge_that_comes_back_is_found_again() {
     let mut link = ZenohLink::connect(&endpoint, &keys(), clock(), Duration::from_secs(5)).unwrap();
     drop(bridge);
     let (_sender, mut inbox) = wait_for("free port", || open_bridge_link(&endpoint, &keys(), clock(), || {}).ok());
+    inbox.follow(1);
     let mut sequence = 0;
     wait_for("target at the new bridge", || {
         sequence += 1;

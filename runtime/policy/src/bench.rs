@@ -363,9 +363,8 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_paper() {
-        let counts = networks().map(|(_, network, d)| {
-            network.parameter_count(d.state_len(), d.prediction_horizon, d.action_dim)
-        });
+        let counts = networks()
+            .map(|(_, network, d)| network.parameter_count(d.state_len(), d.prediction_horizon, d.action_dim));
         assert_eq!(counts, [573_516, 2_305_212, 6_856_346, 1_778_684]);
     }
 }

@@ -32,7 +32,7 @@ impl SplitNetwork {
 #[derive(Debug)]
 enum Networks {
     /// Encoder and step graphs; `base` makes the first steps, `finetuned` the last K'.
-    Split { base: Option<SplitNetwork>, finetuned: Option<SplitNetwork> },
+    Split { base: Option<Box<SplitNetwork>>, finetuned: Option<Box<SplitNetwork>> },
     /// One graph with inputs x, t, state.
     Single { session: Session, order: [usize; 3], state: Vec<f32> },
 }
@@ -58,7 +58,7 @@ impl OnnxDenoiser {
         finetuned: Option<SplitNetwork>,
     ) -> Self {
         Self {
-            networks: Networks::Split { base, finetuned },
+            networks: Networks::Split { base: base.map(Box::new), finetuned: finetuned.map(Box::new) },
             engine,
             state_len: dims.state_len(),
             chunk_len: dims.chunk_len(),
@@ -80,10 +80,7 @@ impl OnnxDenoiser {
                 found,
             };
             let names: Vec<&str> = session.inputs().iter().map(|p| p.name.as_str()).collect();
-            let i = names
-                .iter()
-                .position(|n| *n == name)
-                .ok_or_else(|| wrong(format!("only the inputs {names:?}")))?;
+            let i = names.iter().position(|n| *n == name).ok_or_else(|| wrong(format!("only the inputs {names:?}")))?;
             let port = &session.inputs()[i];
             if port.element_type != element_type || port.shape.len() != rank || port.shape[0] != 1 {
                 return Err(wrong(format!("{} {:?}", port.element_type, port.shape)));
@@ -162,8 +159,7 @@ impl Denoiser for OnnxDenoiser {
         }
         match &mut self.networks {
             Networks::Split { base, finetuned } => {
-                let (network, name) =
-                    if step.finetuned { (finetuned, "fine-tuned") } else { (base, "base") };
+                let (network, name) = if step.finetuned { (finetuned, "fine-tuned") } else { (base, "base") };
                 let network = network.as_mut().ok_or_else(|| PolicyError::Call {
                     detail: format!("step t = {} asks for the {name} network, which this policy lacks", step.t),
                 })?;
@@ -179,6 +175,12 @@ impl Denoiser for OnnxDenoiser {
         }
     }
 }
+
+// The policy thread owns what another thread opened.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<OnnxDenoiser>();
+};
 
 fn check_values(name: &str, values: &[f32], len: usize) -> Result<(), PolicyError> {
     if values.len() != len {

@@ -2,10 +2,10 @@
 //!
 //! This is the only crate that runs ONNX.
 
-pub mod engine;
 pub mod bench;
 pub mod bundle;
 mod denoiser;
+pub mod engine;
 mod error;
 pub mod graph;
 pub mod onnx;

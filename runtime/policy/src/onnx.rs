@@ -169,8 +169,7 @@ impl TensorInfo {
 
 impl std::fmt::Display for TensorInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let dims: Vec<String> =
-            self.shape.iter().map(|d| d.map_or_else(|| "?".into(), |d| d.to_string())).collect();
+        let dims: Vec<String> = self.shape.iter().map(|d| d.map_or_else(|| "?".into(), |d| d.to_string())).collect();
         write!(f, "{} [{}]", self.element_type, dims.join(", "))
     }
 }
@@ -337,8 +336,7 @@ impl GraphBuilder {
 
     /// `value[start..end]` along `axis`.
     pub fn slice(&mut self, value: &Value, axis: i64, start: usize, end: usize) -> Value {
-        let (start, end, axis) =
-            (self.indices(&[start as i64]), self.indices(&[end as i64]), self.indices(&[axis]));
+        let (start, end, axis) = (self.indices(&[start as i64]), self.indices(&[end as i64]), self.indices(&[axis]));
         self.node("Slice", &[value, &start, &end, &axis], &[])
     }
 

@@ -30,7 +30,8 @@ pub struct ParityInputs {
     pub states: Vec<f32>,
     /// Initial noise x_K, `[chains, Tp · Da]`.
     pub initial_noise: Vec<f32>,
-    /// Standard normal draws of each step, `[chains, steps, Tp · Da]`; those of steps without noise are unused.
+    /// Standard normal draws before their clamp, `[chains, steps, Tp · Da]`. The i-th step *that draws* takes entry i of
+    /// its chain (at deployment the last DDPM step and every DDIM step draw none).
     pub step_noise: Vec<f32>,
     /// The steps, with the standard deviations of deployment.
     pub steps: Vec<DenoisingStep>,
@@ -120,9 +121,7 @@ impl ParityInputs {
         for (chain, chunk) in chunks.chunks_exact_mut(self.chunk_len).enumerate() {
             denoiser.condition(self.state(chain))?;
             let draws = self.steps.len() * self.chunk_len;
-            let mut source = Replay {
-                draws: &self.step_noise[chain * draws..][..draws],
-            };
+            let mut source = Replay { draws: &self.step_noise[chain * draws..][..draws] };
             denoise(denoiser, &self.steps, self.clips, &mut source, &mut scratch, chunk)?;
         }
         Ok(chunks)
@@ -196,8 +195,7 @@ fn report(steps: usize, step_error: f32, errors: Vec<f32>) -> ParityReport {
     let mut outliers: Vec<Outlier> = errors
         .iter()
         .enumerate()
-        // Not `>`: a NaN is an outlier too.
-        .filter(|(_, error)| !(**error <= CHAIN_TOLERANCE))
+        .filter(|(_, error)| **error > CHAIN_TOLERANCE || error.is_nan())
         .map(|(chain, &error)| Outlier { chain, error })
         .collect();
     outliers.sort_by(|a, b| b.error.total_cmp(&a.error));

@@ -73,11 +73,7 @@ struct Policy {
 impl Policy {
     fn new(spec: PolicySpec) -> Self {
         let dims = Dims::of(&spec);
-        Self {
-            base: random_parameters(&network(), &dims, 1),
-            finetuned: random_parameters(&network(), &dims, 2),
-            spec,
-        }
+        Self { base: random_parameters(&network(), &dims, 1), finetuned: random_parameters(&network(), &dims, 2), spec }
     }
 
     fn write(&self, folder: &Path, replace: bool) -> Result<PathBuf, PolicyError> {
@@ -263,8 +259,17 @@ fn damaged_bundles_are_refused_by_name() {
     let dims = Dims::of(&policy.spec);
     type Damage<'a> = Box<dyn Fn(&Path) + 'a>;
     let cases: BTreeMap<&str, (Damage, &[&str])> = BTreeMap::from([
-        ("no manifest", (Box::new(|f: &Path| fs::remove_file(f.join(MANIFEST)).unwrap()) as Damage, &["policy.json", "no such file"][..])),
-        ("missing file", (Box::new(|f: &Path| fs::remove_file(f.join("base_step.onnx")).unwrap()), &["base_step.onnx", "not there"])),
+        (
+            "no manifest",
+            (
+                Box::new(|f: &Path| fs::remove_file(f.join(MANIFEST)).unwrap()) as Damage,
+                &["policy.json", "no such file"][..],
+            ),
+        ),
+        (
+            "missing file",
+            (Box::new(|f: &Path| fs::remove_file(f.join("base_step.onnx")).unwrap()), &["base_step.onnx", "not there"]),
+        ),
         (
             "changed file",
             (
@@ -287,33 +292,102 @@ fn damaged_bundles_are_refused_by_name() {
                 &["base_step.onnx", "not an ONNX file"],
             ),
         ),
-        ("encoder in place of step", (Box::new(|f: &Path| {
-            let bytes = fs::read(f.join("base_encoder.onnx")).unwrap();
-            swap(f, "base_step.onnx", &bytes);
-        }), &["base_step.onnx", "inputs", "x, features", "state"])),
-        ("wrong tensor name", (Box::new(|f: &Path| {
-            let bytes = fs::read(f.join("base_step.onnx")).unwrap();
-            // Same length, so that the file stays valid.
-            let mut renamed = bytes;
-            while let Some(at) = renamed.windows(8).position(|w| w == b"features") {
-                renamed[at..at + 8].copy_from_slice(b"festures");
-            }
-            swap(f, "base_step.onnx", &renamed);
-        }), &["base_step.onnx", "x, features", "x, festures"])),
-        ("wrong chunk shape", (Box::new(|f: &Path| swap(f, "finetuned_step.onnx", &graph(Dims { action_dim: 3, ..dims }, 64))), &["finetuned_step.onnx", "`x`", "[1, 4, 2]", "[1, 4, 3]"])),
-        ("wrong width", (Box::new(|f: &Path| swap(f, "finetuned_step.onnx", &graph(dims, 32))), &["finetuned_step.onnx", "`features`", "[1, 64]", "[1, 32]"])),
-        ("truncated manifest", (Box::new(|f: &Path| {
-            let text = fs::read(f.join(MANIFEST)).unwrap();
-            fs::write(f.join(MANIFEST), &text[..text.len() / 2]).unwrap();
-        }), &["policy.json", "EOF"])),
-        ("unknown key", (Box::new(|f: &Path| edit(f, "\"seed\"", "\"sead\": 1, \"seed\"")), &["policy.json", "sead", "line"])),
-        ("unknown key in the spec", (Box::new(|f: &Path| edit(f, "\"period_s\"", "\"periods\": 1, \"period_s\"")), &["policy.json", "periods"])),
-        ("other format", (Box::new(|f: &Path| edit(f, "\"format_version\": 1", "\"format_version\": 9")), &["policy.json", "format_version 9"])),
-        ("other spec version", (Box::new(|f: &Path| edit(f, "\"spec_version\": 1", "\"spec_version\": 9, \"new_key\": 1")), &["policy.json", "spec version 9"])),
-        ("inconsistent spec", (Box::new(|f: &Path| edit(f, "\"action_horizon\": 4", "\"action_horizon\": 9")), &["policy.json", "action horizon 9"])),
-        ("other schedule", (Box::new(|f: &Path| edit(f, "\"finetuned_steps\": 10", "\"finetuned_steps\": 5")), &["policy.json", "base network", "exported for steps"])),
-        ("path in a file name", (Box::new(|f: &Path| edit(f, "\"base_step.onnx\"", "\"../base_step.onnx\"")), &["policy.json", "plain name"])),
-        ("network that cannot be", (Box::new(|f: &Path| edit(f, "\"time_dim\": 16", "\"time_dim\": 3")), &["policy.json", "time_dim = 3"])),
+        (
+            "encoder in place of step",
+            (
+                Box::new(|f: &Path| {
+                    let bytes = fs::read(f.join("base_encoder.onnx")).unwrap();
+                    swap(f, "base_step.onnx", &bytes);
+                }),
+                &["base_step.onnx", "inputs", "x, features", "state"],
+            ),
+        ),
+        (
+            "wrong tensor name",
+            (
+                Box::new(|f: &Path| {
+                    let bytes = fs::read(f.join("base_step.onnx")).unwrap();
+                    // Same length, so that the file stays valid.
+                    let mut renamed = bytes;
+                    while let Some(at) = renamed.windows(8).position(|w| w == b"features") {
+                        renamed[at..at + 8].copy_from_slice(b"festures");
+                    }
+                    swap(f, "base_step.onnx", &renamed);
+                }),
+                &["base_step.onnx", "x, features", "x, festures"],
+            ),
+        ),
+        (
+            "wrong chunk shape",
+            (
+                Box::new(|f: &Path| swap(f, "finetuned_step.onnx", &graph(Dims { action_dim: 3, ..dims }, 64))),
+                &["finetuned_step.onnx", "`x`", "[1, 4, 2]", "[1, 4, 3]"],
+            ),
+        ),
+        (
+            "wrong width",
+            (
+                Box::new(|f: &Path| swap(f, "finetuned_step.onnx", &graph(dims, 32))),
+                &["finetuned_step.onnx", "`features`", "[1, 64]", "[1, 32]"],
+            ),
+        ),
+        (
+            "truncated manifest",
+            (
+                Box::new(|f: &Path| {
+                    let text = fs::read(f.join(MANIFEST)).unwrap();
+                    fs::write(f.join(MANIFEST), &text[..text.len() / 2]).unwrap();
+                }),
+                &["policy.json", "EOF"],
+            ),
+        ),
+        (
+            "unknown key",
+            (Box::new(|f: &Path| edit(f, "\"seed\"", "\"sead\": 1, \"seed\"")), &["policy.json", "sead", "line"]),
+        ),
+        (
+            "unknown key in the spec",
+            (Box::new(|f: &Path| edit(f, "\"period_s\"", "\"periods\": 1, \"period_s\"")), &["policy.json", "periods"]),
+        ),
+        (
+            "other format",
+            (
+                Box::new(|f: &Path| edit(f, "\"format_version\": 1", "\"format_version\": 9")),
+                &["policy.json", "format_version 9"],
+            ),
+        ),
+        (
+            "other spec version",
+            (
+                Box::new(|f: &Path| edit(f, "\"spec_version\": 1", "\"spec_version\": 9, \"new_key\": 1")),
+                &["policy.json", "spec version 9"],
+            ),
+        ),
+        (
+            "inconsistent spec",
+            (
+                Box::new(|f: &Path| edit(f, "\"action_horizon\": 4", "\"action_horizon\": 9")),
+                &["policy.json", "action horizon 9"],
+            ),
+        ),
+        (
+            "other schedule",
+            (
+                Box::new(|f: &Path| edit(f, "\"finetuned_steps\": 10", "\"finetuned_steps\": 5")),
+                &["policy.json", "base network", "exported for steps"],
+            ),
+        ),
+        (
+            "path in a file name",
+            (
+                Box::new(|f: &Path| edit(f, "\"base_step.onnx\"", "\"../base_step.onnx\"")),
+                &["policy.json", "plain name"],
+            ),
+        ),
+        (
+            "network that cannot be",
+            (Box::new(|f: &Path| edit(f, "\"time_dim\": 16", "\"time_dim\": 3")), &["policy.json", "time_dim = 3"]),
+        ),
     ]);
     let sound = temporary.path().join("sound");
     policy.write(&sound, false).unwrap();

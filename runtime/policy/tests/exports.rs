@@ -88,7 +88,7 @@ fn split_single_and_chain_graphs_agree_on_both_engines() {
                 None => reference = Some((all_steps, action)),
                 Some((steps, chain)) => {
                     let errors = [relative_error(&all_steps, steps), relative_error(&action, chain)];
-                    println!("{name}: engines differ by {errors:.1e?}");
+                    println!("{name}: engines differ by {errors:?}");
                     assert!(errors.iter().all(|&e| e <= TOLERANCE), "{name}: {errors:?}");
                 }
             }
@@ -132,4 +132,27 @@ fn an_unknown_engine_is_an_error_with_the_names_there_are() {
     let error = "onnx".parse::<Engine>().unwrap_err().to_string();
     assert!(error.contains("`onnx`") && error.contains("tract") && error.contains("onnxruntime"));
     assert_eq!("onnxruntime".parse::<Engine>().unwrap(), Engine::OnnxRuntime);
+}
+
+/// Runs in a process of its own, because the library of a process is chosen once.
+#[test]
+fn a_missing_library_is_an_error_and_never_a_fallback() {
+    const CHILD: &str = "TENON_TEST_MISSING_LIBRARY";
+    if std::env::var_os(CHILD).is_some() {
+        let error = Engine::OnnxRuntime.available().unwrap_err().to_string();
+        assert!(error.contains("TENON_ONNXRUNTIME") && error.contains("/no/such/library.so"), "{error}");
+        let (name, network, dims) = networks().into_iter().next().unwrap();
+        let parameters = random_parameters(&network, &dims, 1);
+        let model = NetworkGraph::new(&network, dims, &parameters).unwrap().step();
+        let loaded = Session::load(Engine::OnnxRuntime, name, &model, 1);
+        assert!(matches!(loaded, Err(PolicyError::EngineUnavailable { engine: "onnxruntime", .. })), "{loaded:?}");
+        return;
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_missing_library_is_an_error_and_never_a_fallback"])
+        .env(CHILD, "1")
+        .env("TENON_ONNXRUNTIME", "/no/such/library.so")
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
 }

@@ -22,10 +22,8 @@ struct Case {
 impl Case {
     /// A case of the golden set, or a line that says why the test skips it.
     fn read(name: &str) -> Option<Self> {
-        let folder = std::env::var_os("TENON_GOLDEN").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"),
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("TENON_GOLDEN")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"), PathBuf::from);
         let (Ok(text), Ok(bytes)) =
             (fs::read(folder.join(format!("{name}.json"))), fs::read(folder.join(format!("{name}.safetensors"))))
         else {

@@ -13,5 +13,6 @@ mod error;
 pub mod mujoco;
 pub mod panda;
 pub mod saved_state;
+pub mod server;
 
 pub use error::SimError;

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use tenon_core::diffusion::StepNoise;
-use tenon_train::checkpoint::{Checkpoint, Stage};
-use tenon_train::dppo::Policy;
+use tenon_train::checkpoint::Checkpoint;
 use tenon_train::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
+use tenon_train::export::policy_of;
 use tenon_train::interrupt::Interrupt;
-use tenon_train::network::DiffusionMlp;
 use tenon_train::progress::Progress;
 use tenon_train::settings::finetune_config;
 use tenon_train::workers::Workers;
@@ -79,22 +78,6 @@ pub fn run(args: EvaluateArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
     let Some(result) = result else { return Ok(Ending::Interrupted) };
     args.common.output.print(&result, &describe(&result))?;
     Ok(Ending::Done)
-}
-
-/// The policy of a checkpoint: the moving average of pre-training, or both networks of fine-tuning.
-fn policy_of(checkpoint: &Checkpoint) -> anyhow::Result<Policy> {
-    let run = &checkpoint.header.run;
-    let spec = &run.policy;
-    let network = DiffusionMlp::new(&run.network, spec.state_len(), spec.prediction_horizon, spec.action_dim())?;
-    let table = network.table();
-    let (frozen, finetuned) = match checkpoint.header.stage {
-        Stage::Pretrain => {
-            let ema = checkpoint.parameters("ema.", table)?;
-            (ema.clone(), ema)
-        }
-        Stage::Finetune => (checkpoint.parameters("actor.", table)?, checkpoint.parameters("actor_ft.", table)?),
-    };
-    Ok(Policy { network, frozen, finetuned, denoising: spec.denoising.clone() })
 }
 
 fn describe(e: &Evaluation) -> String {

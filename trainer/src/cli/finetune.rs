@@ -62,7 +62,13 @@ pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         Checkpoint::read(&source).context("run `tenon-train pretrain` first, or name its folder with --from")?;
     let before_sha256 = sha256_of(&source)?;
     let task = &config_of(&pretrained)?.task;
-    ensure!(*task == config.task, "{} was pre-trained for {}, not {}", source.display(), task.as_str(), config.task.as_str());
+    ensure!(
+        *task == config.task,
+        "{} was pre-trained for {}, not {}",
+        source.display(),
+        task.as_str(),
+        config.task.as_str()
+    );
     create_folder(&args.out)?;
 
     let (mut run, continued) = match previous(&args.out, args.fresh, &config, &before_sha256)? {
@@ -234,9 +240,9 @@ fn finished(folder: &Path) -> anyhow::Result<Option<Judgement>> {
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     match std::fs::read_to_string(path) {
-        Ok(text) => {
-            Ok(Some(serde_json::from_str(&text).with_context(|| format!("{}; use --fresh to begin anew", path.display()))?))
-        }
+        Ok(text) => Ok(Some(
+            serde_json::from_str(&text).with_context(|| format!("{}; use --fresh to begin anew", path.display()))?,
+        )),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
     }
@@ -244,7 +250,9 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<Opti
 
 fn remove(path: &Path) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("removing {}", path.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("removing {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

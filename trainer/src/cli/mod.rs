@@ -1,5 +1,6 @@
 //! The command line `tenon-train`.
 
+mod bench;
 mod demos;
 mod evaluate;
 mod export;
@@ -49,6 +50,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Write a policy bundle for the robot, with a parity check.
     Export(export::ExportArgs),
+    /// Measure update and sampling speed on random data.
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Finetune(args) => finetune::run(args, &interrupt),
         Command::Evaluate(args) => evaluate::run(args, &interrupt),
         Command::Export(args) => export::run(args, &interrupt),
+        Command::Bench(args) => bench::run(args, &interrupt),
     };
     match ending {
         Ok(Ending::Done) => ExitCode::SUCCESS,
@@ -131,8 +135,9 @@ pub fn main() -> ExitCode {
 
 /// Reads and checks a task's configuration.
 fn read_config(path: &Path) -> anyhow::Result<TaskConfig> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("reading {}: give a task configuration, e.g. configs/tasks/avoid_m1.toml", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("reading {}: give a task configuration, e.g. configs/tasks/avoid_m1.toml", path.display())
+    })?;
     Ok(parse::<TaskConfig>(&path.display().to_string(), &text)?)
 }
 

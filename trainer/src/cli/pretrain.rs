@@ -80,7 +80,8 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
     );
     let threads = args.common.output.threads();
     let train = args.data.join("train.npz");
-    let dataset = Dataset::open(&train).context("run `tenon-train demos avoid` first, or name its folder with --data")?;
+    let dataset =
+        Dataset::open(&train).context("run `tenon-train demos avoid` first, or name its folder with --data")?;
     let (observation, action) = read_normalization(&args.data.join("normalization.npz"))?;
     let data_sha256 = sha256_of(&train)?;
     create_folder(&args.out)?;
@@ -117,7 +118,8 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         let seconds = std::mem::replace(&mut epoch_begun, Instant::now()).elapsed().as_secs_f64();
         let record = EpochRecord { epoch: epoch.epoch, loss: epoch.loss, learning_rate: epoch.learning_rate, seconds };
         metrics.append(&record)?;
-        progress.show(epoch.epoch as usize, &format!("loss {:.4}, learning rate {:.1e}", epoch.loss, epoch.learning_rate));
+        progress
+            .show(epoch.epoch as usize, &format!("loss {:.4}, learning rate {:.1e}", epoch.loss, epoch.learning_rate));
         final_loss = Some(epoch.loss);
         let ends = epoch.epoch == epoch.epochs || interrupt.is_requested();
         if ends || saved.elapsed() >= CHECKPOINT_INTERVAL {

@@ -156,9 +156,7 @@ mod tests {
     #[test]
     fn samples_stay_within_their_episode() {
         let d = dataset();
-        let frames = |horizon, episodes| -> Vec<u32> {
-            d.samples(horizon, episodes).iter().map(|s| s.frame).collect()
-        };
+        let frames = |horizon, episodes| -> Vec<u32> { d.samples(horizon, episodes).iter().map(|s| s.frame).collect() };
         assert_eq!(frames(2, 10), [0, 1, 2, 5]);
         assert_eq!(frames(1, 10), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(frames(2, 1), [0, 1, 2]);

@@ -14,6 +14,9 @@ use crate::error::TrainError;
 
 type Reader = NpzReader<BufReader<File>>;
 
+/// Shape and values.
+type Found<T> = (Vec<usize>, Vec<T>);
+
 fn open(path: &Path) -> Result<Reader, TrainError> {
     let file = File::open(path).map_err(|e| TrainError::file(path, e))?;
     NpzReader::new(BufReader::new(file)).map_err(|e| TrainError::file(path, format!("not a whole .npz file: {e}")))
@@ -23,7 +26,7 @@ fn open(path: &Path) -> Result<Reader, TrainError> {
 fn typed<T: ReadableElement + Clone, D: Dimension>(
     npz: &mut Reader,
     array: &str,
-) -> Result<Option<(Vec<usize>, Vec<T>)>, ReadNpzError> {
+) -> Result<Option<Found<T>>, ReadNpzError> {
     match npz.by_name::<OwnedRepr<T>, D>(&format!("{array}.npy")) {
         Ok(a) => Ok(Some((a.shape().to_vec(), a.iter().cloned().collect()))),
         Err(ReadNpzError::Npy(ReadNpyError::WrongDescriptor(_))) => Ok(None),
@@ -37,11 +40,7 @@ fn wrong(path: &Path, array: &'static str, detail: impl std::fmt::Display) -> Tr
 }
 
 /// An array of floats, single or double.
-fn floats<D: Dimension>(
-    npz: &mut Reader,
-    path: &Path,
-    array: &'static str,
-) -> Result<(Vec<usize>, Vec<f32>), TrainError> {
+fn floats<D: Dimension>(npz: &mut Reader, path: &Path, array: &'static str) -> Result<Found<f32>, TrainError> {
     let fail = |e: ReadNpzError| wrong(path, array, e);
     if let Some(found) = typed::<f32, D>(npz, array).map_err(fail)? {
         return Ok(found);
@@ -73,9 +72,7 @@ fn lengths(npz: &mut Reader, path: &Path) -> Result<Vec<usize>, TrainError> {
     values
         .iter()
         .enumerate()
-        .map(|(i, &v)| {
-            usize::try_from(v).map_err(|_| wrong(path, array, format!("episode {i} has length {v}")))
-        })
+        .map(|(i, &v)| usize::try_from(v).map_err(|_| wrong(path, array, format!("episode {i} has length {v}"))))
         .collect()
 }
 
@@ -113,9 +110,8 @@ fn write_npz(
 
 pub(super) fn write(dataset: &Dataset, path: &Path) -> Result<(), TrainError> {
     let frames = dataset.frames();
-    let matrix = |array, values, width| {
-        ArrayView2::from_shape((frames, width), values).map_err(|e| wrong(path, array, e))
-    };
+    let matrix =
+        |array, values, width| ArrayView2::from_shape((frames, width), values).map_err(|e| wrong(path, array, e));
     let states = matrix("states", &dataset.states, dataset.state_dim)?;
     let actions = matrix("actions", &dataset.actions, dataset.action_dim)?;
     let lengths: Vec<i64> = dataset.lengths.iter().map(|&l| l as i64).collect();

@@ -88,7 +88,8 @@ pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin
         *modes.entry(key).or_insert(0) += 1;
     }
     let steps: usize = episodes.iter().map(Episode::steps).sum();
-    let extreme = |pick: fn(usize, usize) -> usize| episodes.iter().map(Episode::steps).reduce(pick).unwrap_or(0) as f64;
+    let extreme =
+        |pick: fn(usize, usize) -> usize| episodes.iter().map(Episode::steps).reduce(pick).unwrap_or(0) as f64;
     let summary = Summary {
         task: task.as_str().to_string(),
         source: origin.source,

@@ -137,10 +137,8 @@ impl ScriptedPath {
             if moves {
                 noise.fill_standard_normal(&mut tremor);
             }
-            targets.push([
-                self.x(y_m) + self.tremor_m * f64::from(tremor[0]),
-                y_m + self.tremor_m * f64::from(tremor[1]),
-            ]);
+            targets
+                .push([self.x(y_m) + self.tremor_m * f64::from(tremor[0]), y_m + self.tremor_m * f64::from(tremor[1])]);
         }
         targets
     }
@@ -226,7 +224,10 @@ mod tests {
             let path = ScriptedPath::draw(mode, &mut noise);
             let targets = path.targets(200, &mut noise);
             let (first, last) = (targets[0], targets[targets.len() - 1]);
-            assert!((first[0] - START_TCP_M[0]).abs() < 0.005 && (first[1] - START_TCP_M[1]).abs() < 0.005, "{first:?}");
+            assert!(
+                (first[0] - START_TCP_M[0]).abs() < 0.005 && (first[1] - START_TCP_M[1]).abs() < 0.005,
+                "{first:?}"
+            );
             assert!(last[1] > 0.45 && targets.len() < 200, "{mode:?}: {} steps to {last:?}", targets.len());
         }
     }

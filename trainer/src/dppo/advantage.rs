@@ -47,12 +47,7 @@ pub fn generalized_advantages(g: &Gae) -> (Vec<f64>, Vec<f64>) {
 /// Steps 3–5 of the loss: normalise within the minibatch, clip to its quantiles, discount by denoising step.
 ///
 /// `advantages`: one a row, in place; `step_of(i)`: the row's denoising step j; `steps` = K'.
-pub fn shape_advantages(
-    config: &LossConfig,
-    advantages: &mut [f32],
-    steps: usize,
-    step_of: impl Fn(usize) -> usize,
-) {
+pub fn shape_advantages(config: &LossConfig, advantages: &mut [f32], steps: usize, step_of: impl Fn(usize) -> usize) {
     let n = advantages.len() as f64;
     if config.norm_adv && advantages.len() > 1 {
         let mean = advantages.iter().map(|&a| f64::from(a)).sum::<f64>() / n;
@@ -73,8 +68,7 @@ pub fn shape_advantages(
             *a = a.max(lo).min(hi);
         }
     }
-    let discounts: Vec<f32> =
-        (0..steps).map(|j| config.gamma_denoising.powi((steps - 1 - j) as i32) as f32).collect();
+    let discounts: Vec<f32> = (0..steps).map(|j| config.gamma_denoising.powi((steps - 1 - j) as i32) as f32).collect();
     for (i, a) in advantages.iter_mut().enumerate() {
         *a *= discounts[step_of(i)];
     }

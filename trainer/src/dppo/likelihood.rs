@@ -21,10 +21,7 @@ impl Likelihood {
     /// `min_std` = σ^prob_min; `eta` = η of DDIM while training.
     pub fn new(denoising: &Denoising, min_std: f64, eta: f64) -> Self {
         let steps = denoising.steps(StepNoise::Exploration { min_std, eta });
-        Self {
-            steps: steps.into_iter().filter(|s| s.finetuned).collect(),
-            denoised_clip: denoising.denoised_clip,
-        }
+        Self { steps: steps.into_iter().filter(|s| s.finetuned).collect(), denoised_clip: denoising.denoised_clip }
     }
 
     /// K'.

@@ -96,10 +96,7 @@ struct RowSums {
 impl LossBuffers {
     /// For minibatches of up to `rows` rows and K' = `steps`.
     pub fn new(network: &DiffusionMlp, critic: &StateCritic, workers: &Workers, rows: usize, steps: usize) -> Self {
-        Self {
-            actor: NoiseBatch::new(network, workers, rows, steps),
-            critic: CriticBatch::new(critic, workers, rows),
-        }
+        Self { actor: NoiseBatch::new(network, workers, rows, steps), critic: CriticBatch::new(critic, workers, rows) }
     }
 
     /// Values of `out.len()` states, `states: [n, state_len]`.
@@ -319,11 +316,7 @@ fn merge(shards: Vec<RowSums>, rows: usize, steps: usize) -> ActorTerms {
         policy_loss: shards.iter().map(|s| s.policy_loss).sum::<f64>() / n,
         approx_kl: shards.iter().map(|s| s.approx_kl).sum::<f64>() / n,
         clip_fraction: clipped.iter().sum::<f64>() / n,
-        clip_fraction_of_step: clipped
-            .iter()
-            .enumerate()
-            .map(|(j, c)| c / of_step(j, |s| &s.rows_of_step))
-            .collect(),
+        clip_fraction_of_step: clipped.iter().enumerate().map(|(j, c)| c / of_step(j, |s| &s.rows_of_step)).collect(),
         ratio_mean: shards.iter().map(|s| s.ratio).sum::<f64>() / n,
         bc_loss: 0.0,
     }

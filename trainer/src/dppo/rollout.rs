@@ -1,5 +1,7 @@
 //! What one iteration collected.
 
+use crate::error::TrainError;
+
 /// N chunk steps of E environments. Arrays are `[steps, envs, …]`, environment fastest; a sample is `step · envs + env`.
 #[derive(Debug, Clone)]
 pub struct Rollout {
@@ -44,5 +46,27 @@ impl Rollout {
     /// N · E.
     pub fn samples(&self) -> usize {
         self.steps * self.envs
+    }
+
+    /// Says which state, chain or reward is not finite, and in which environment.
+    pub fn check_finite(&self) -> Result<(), TrainError> {
+        let n = self.samples();
+        let place = |sample: usize| format!("chunk step {}, environment {}", sample / self.envs, sample % self.envs);
+        let fail = |what, place| Err(TrainError::Numerical { what, place });
+        if let Some(i) = self.rewards.iter().position(|r| !r.is_finite()) {
+            return fail("the reward", place(i));
+        }
+        for (what, values) in [("the observation", &self.states), ("the sampled chain", &self.chains)] {
+            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+                return fail(what, place(i * n / values.len()));
+            }
+        }
+        if let Some(i) = self.last_states.iter().position(|v| !v.is_finite()) {
+            return fail("the observation after the last step", place(i * self.envs / self.last_states.len()));
+        }
+        if let Some((sample, _)) = self.final_states.iter().find(|(_, s)| s.iter().any(|v| !v.is_finite())) {
+            return fail("the final observation", place(*sample));
+        }
+        Ok(())
     }
 }

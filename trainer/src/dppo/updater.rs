@@ -110,8 +110,7 @@ impl Updater {
 
     /// The mode in which rollouts of training are sampled.
     pub fn exploration(&self) -> ChainMode {
-        let noise =
-            StepNoise::Exploration { min_std: self.config.min_sampling_denoising_std, eta: self.config.eta };
+        let noise = StepNoise::Exploration { min_std: self.config.min_sampling_denoising_std, eta: self.config.eta };
         ChainMode { noise, base_policy: false }
     }
 
@@ -130,8 +129,10 @@ impl Updater {
 
     /// 5. One update from a rollout of training.
     ///
-    /// On an error (a loss or gradient that is not finite) actor and critic stand as after the last good minibatch.
+    /// A rollout that is not finite is refused before anything changes. On any other error (a loss or gradient that is
+    /// not finite) actor and critic stand as after the last good minibatch.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
+        rollout.check_finite()?;
         let (n, steps) = (rollout.samples(), self.policy.finetuned_steps());
         let state_len = self.policy.network.state_len();
 
@@ -232,14 +233,8 @@ impl Updater {
         stats: &mut UpdateStats,
     ) -> Result<(), TrainError> {
         let actor_moves = self.iteration >= self.config.n_critic_warmup_itr;
-        let (critic_terms, critic_gradient) = self.buffers.critic(
-            workers,
-            &self.critic,
-            &self.critic_parameters,
-            &self.config.loss,
-            samples,
-            rows,
-        );
+        let (critic_terms, critic_gradient) =
+            self.buffers.critic(workers, &self.critic, &self.critic_parameters, &self.config.loss, samples, rows);
         let critic_norm = finite_norm("the critic's gradient", critic_gradient, self.critic.table())?;
         let critic_lr = self.config.critic_lr.rate(self.iteration);
         // While the critic warms up the actor stays what it was when it sampled: ρ = 1, nothing to compute.
@@ -289,8 +284,7 @@ impl Updater {
     fn teacher_chains(&mut self, workers: &Workers, samples: &Samples, rows: &[u32]) -> Option<Vec<f32>> {
         let mode = ChainMode { base_policy: true, ..self.exploration() };
         let teacher = self.teacher.as_mut()?;
-        let states: Vec<f32> =
-            rows.iter().flat_map(|&r| samples.state(samples.of_row(r).0).iter().copied()).collect();
+        let states: Vec<f32> = rows.iter().flat_map(|&r| samples.state(samples.of_row(r).0).iter().copied()).collect();
         let mut noise: Vec<SeededNoise> = (0..rows.len() as u64)
             .map(|i| {
                 // Streams are numbered through the whole run, 2³² of them a seed.
@@ -349,8 +343,7 @@ impl Updater {
         checkpoint.restore_optimizer("critic", critic, &mut self.critic_optimizer)?;
         let discounted = checkpoint.f64("reward_scaler.discounted")?.to_vec();
         let statistics = checkpoint.f64("reward_scaler.statistics")?;
-        let (&[mean, variance, count], true) =
-            (statistics, discounted.len() == self.reward_scaler.discounted.len())
+        let (&[mean, variance, count], true) = (statistics, discounted.len() == self.reward_scaler.discounted.len())
         else {
             let detail = format!("made for {} environments", discounted.len());
             return Err(TrainError::Parameter { name: "reward_scaler".into(), detail });

@@ -64,13 +64,7 @@ impl StateCritic {
     }
 
     /// Adds to `gradient` what `value_gradient` (∂loss/∂V, one a row) gives; follows a forward pass of the same rows.
-    pub fn backward(
-        &self,
-        parameters: &[f32],
-        ws: &mut CriticWorkspace,
-        value_gradient: &[f32],
-        gradient: &mut [f32],
-    ) {
+    pub fn backward(&self, parameters: &[f32], ws: &mut CriticWorkspace, value_gradient: &[f32], gradient: &mut [f32]) {
         let rows = value_gradient.len();
         ws.trunk.output_gradient[..rows].copy_from_slice(value_gradient);
         self.trunk.backward(parameters, &mut ws.trunk, rows, gradient);

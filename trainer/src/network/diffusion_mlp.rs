@@ -229,12 +229,8 @@ impl DiffusionMlp {
         let dx = Matrix::new(dx, rows, width);
         multiply(&mut gradient.weight, Into::Add, dx.t(), Matrix::new(&ws.input, rows, self.input_len()));
         if let (Some(encoder), Some(encoder_ws)) = (&self.encoder, &mut ws.encoder) {
-            let condition_weight = Matrix::strided(
-                &prepared.weight[self.chunk_len..],
-                width,
-                self.condition_len,
-                self.input_len(),
-            );
+            let condition_weight =
+                Matrix::strided(&prepared.weight[self.chunk_len..], width, self.condition_len, self.input_len());
             let n = rows * self.condition_len;
             multiply(&mut ws.encoding_gradient, Into::Overwrite, dx, condition_weight);
             encoder_ws.output_gradient()[..n].copy_from_slice(&ws.encoding_gradient[..n]);
@@ -274,8 +270,7 @@ impl DiffusionMlp {
             }
             _ => states,
         };
-        let weight =
-            Matrix::strided(&prepared.weight[self.chunk_len..], width, self.condition_len, self.input_len());
+        let weight = Matrix::strided(&prepared.weight[self.chunk_len..], width, self.condition_len, self.input_len());
         let condition = Matrix::new(condition, rows, self.condition_len);
         multiply(&mut ws.state_share, Into::Overwrite, condition, weight.t());
     }

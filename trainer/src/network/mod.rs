@@ -24,9 +24,9 @@ pub enum Mode {
     Training,
 }
 
-/// Rows that a network walks at a time: the activations of one block stay in the last-level cache, and packing a
-/// weight matrix once a block costs little beside the product.
-pub const BLOCK_ROWS: usize = 1024;
+/// Rows that a network walks at a time: the activations of one block stay in the cache, and packing a weight matrix once
+/// a block costs little beside the product. (256 to 1024 measured within 3 % of one another; below, packing shows.)
+pub const BLOCK_ROWS: usize = 512;
 
 /// A linear layer inside a flat parameter slice: weight `[outputs, inputs]`, bias `[outputs]`.
 #[derive(Debug, Clone)]

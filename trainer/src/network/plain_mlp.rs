@@ -98,12 +98,7 @@ impl PlainMlp {
                 Matrix::new(source, rows, layer.inputs),
             );
             if let Some(d_below) = below.last_mut() {
-                multiply(
-                    d_below,
-                    Into::Overwrite,
-                    Matrix::new(d, rows, layer.outputs),
-                    layer.weight(parameters),
-                );
+                multiply(d_below, Into::Overwrite, Matrix::new(d, rows, layer.outputs), layer.weight(parameters));
             }
         }
     }

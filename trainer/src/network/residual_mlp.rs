@@ -9,9 +9,7 @@
 use tenon_core::network::Activation;
 
 use super::{Linear, Mode, ParameterTable};
-use crate::elementwise::{
-    activation_backward, add, bias_activate, bias_activate_in_place, column_sum, fork, join,
-};
+use crate::elementwise::{activation_backward, add, bias_activate, bias_activate_in_place, column_sum, fork, join};
 use crate::error::TrainError;
 use crate::linalg::{Into, Matrix, multiply};
 
@@ -147,28 +145,12 @@ impl ResidualMlp {
         let branch = &mut ws.branch_gradient[..n];
         for ((l1, l2), b) in self.blocks.iter().zip(&mut ws.blocks).rev() {
             let through_l2 = Matrix::new(dx, rows, self.width);
-            multiply(
-                &mut gradient[l2.weight.clone()],
-                Into::Add,
-                through_l2.t(),
-                Matrix::new(&b.a2, rows, self.width),
-            );
+            multiply(&mut gradient[l2.weight.clone()], Into::Add, through_l2.t(), Matrix::new(&b.a2, rows, self.width));
             column_sum(dx, &mut gradient[l2.bias.clone()]);
             multiply(branch, Into::Overwrite, through_l2, l2.weight(parameters));
-            activation_backward(
-                self.activation,
-                branch,
-                &b.a2[..n],
-                &b.h2[..n],
-                &mut gradient[l1.bias.clone()],
-            );
+            activation_backward(self.activation, branch, &b.a2[..n], &b.h2[..n], &mut gradient[l1.bias.clone()]);
             let through_l1 = Matrix::new(branch, rows, self.width);
-            multiply(
-                &mut gradient[l1.weight.clone()],
-                Into::Add,
-                through_l1.t(),
-                Matrix::new(&b.a1, rows, self.width),
-            );
+            multiply(&mut gradient[l1.weight.clone()], Into::Add, through_l1.t(), Matrix::new(&b.a1, rows, self.width));
             // a2 has served: its buffer takes the gradient at f(x).
             multiply(&mut b.a2[..n], Into::Overwrite, through_l1, l1.weight(parameters));
             let d1_len = b.d1.len().min(n);

@@ -25,13 +25,7 @@ impl AdamW {
     }
 
     /// One step at `learning_rate`. Returns the gradient's L2 norm before clipping to `max_norm`.
-    pub fn step(
-        &mut self,
-        parameters: &mut [f32],
-        gradient: &[f32],
-        learning_rate: f64,
-        max_norm: Option<f64>,
-    ) -> f64 {
+    pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32], learning_rate: f64, max_norm: Option<f64>) -> f64 {
         const BETA1: f64 = 0.9;
         const BETA2: f64 = 0.999;
         let norm = gradient_norm(gradient);

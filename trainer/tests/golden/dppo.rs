@@ -5,9 +5,7 @@ use tenon_core::diffusion::StepNoise;
 use tenon_core::network::{Activation, NetworkSpec};
 use tenon_core::noise::NoiseSource;
 use tenon_core::spec::{Denoising, Sampler};
-use tenon_train::dppo::{
-    ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Policy, Samples, TeacherChains,
-};
+use tenon_train::dppo::{ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Policy, Samples, TeacherChains};
 use tenon_train::network::{DiffusionMlp, Mode, StateCritic};
 use tenon_train::optimizer::gradient_norm;
 use tenon_train::workers::Workers;
@@ -156,7 +154,11 @@ impl Setup {
         let c = &self.c;
         let t = c.indices("pmv.t");
         let len = self.policy.network.chunk_len();
-        let modes = [("ft", StepNoise::Bare { eta: ETA }), ("base", StepNoise::Bare { eta: ETA }), ("det", StepNoise::Evaluation)];
+        let modes = [
+            ("ft", StepNoise::Bare { eta: ETA }),
+            ("base", StepNoise::Bare { eta: ETA }),
+            ("det", StepNoise::Evaluation),
+        ];
         for (name, noise) in modes {
             if !c.has(&format!("pmv.{name}.mean")) {
                 continue;
@@ -180,11 +182,9 @@ impl Setup {
         let c = &self.c;
         let len = self.policy.network.chunk_len();
         let explore = self.exploration();
-        for (name, noise, base_policy) in [
-            ("stoch", explore, false),
-            ("stoch.base", explore, true),
-            ("det", StepNoise::Evaluation, false),
-        ] {
+        for (name, noise, base_policy) in
+            [("stoch", explore, false), ("stoch.base", explore, true), ("det", StepNoise::Evaluation, false)]
+        {
             let mode = ChainMode { noise, base_policy };
             let chains = self.sample(&self.policy, mode, &self.states, self.recorded("x_T", "step_noise"));
             c.compare_to(&format!("sample.{name}.chain"), &chains, CHAIN);
@@ -194,10 +194,8 @@ impl Setup {
                 .collect();
             c.compare_to(&format!("sample.{name}.action"), &chunks, CHAIN);
         }
-        let old = Policy {
-            finetuned: c.parameters("actor_ft_old", self.policy.network.table()),
-            ..self.policy.clone()
-        };
+        let old =
+            Policy { finetuned: c.parameters("actor_ft_old", self.policy.network.table()), ..self.policy.clone() };
         let mode = ChainMode { noise: explore, base_policy: false };
         let chains = self.sample(&old, mode, &self.states, self.recorded("x_T", "step_noise"));
         c.compare("old_chains", &chains, &c.f64("old_chains"), CHAIN);
@@ -232,14 +230,7 @@ impl Setup {
             [("logprobs", &self.policy.finetuned), ("logprobs.base", &self.policy.frozen), ("old_logprobs", &old)]
         {
             let mut elements = vec![0.0; self.batch * self.steps() * network.chunk_len()];
-            buffers.log_prob_elements(
-                &self.workers,
-                network,
-                parameters,
-                &self.likelihood(),
-                &samples,
-                &mut elements,
-            );
+            buffers.log_prob_elements(&self.workers, network, parameters, &self.likelihood(), &samples, &mut elements);
             c.compare_to(name, &elements, CHAIN);
             if name == "logprobs" {
                 let len = network.chunk_len();
@@ -268,14 +259,12 @@ impl Setup {
             b.iter().flat_map(|&b| all_chains[b * chain_len..][..chain_len].iter().copied()).collect();
         let rows: Vec<u32> = j.iter().enumerate().map(|(i, j)| (i * steps + j) as u32).collect();
         let element_log_probs = c.f32("ppo.oldlogprobs");
-        let (advantages, returns, old_values) =
-            (c.f32("ppo.advantages"), c.f32("ppo.returns"), c.f32("ppo.oldvalues"));
+        let (advantages, returns, old_values) = (c.f32("ppo.advantages"), c.f32("ppo.returns"), c.f32("ppo.oldvalues"));
         let mut buffers = self.buffers(rows.len());
         for (variant, settings) in c.config["ppo_variants"].as_object().expect("variants") {
             let number = |key: &str| settings[key].as_f64();
             let use_bc = settings["use_bc_loss"].as_bool().expect("a switch");
-            let horizon_len =
-                settings["reward_horizon"].as_u64().expect("a horizon") as usize * c.usize("action_dim");
+            let horizon_len = settings["reward_horizon"].as_u64().expect("a horizon") as usize * c.usize("action_dim");
             let config = LossConfig {
                 gamma_denoising: c.number("gamma_denoising"),
                 clip_ploss_coef: c.number("clip_ploss_coef"),
@@ -291,8 +280,7 @@ impl Setup {
             };
             let mut old_log_probs = vec![0.0; rows.len() * steps];
             for (&row, elements) in rows.iter().zip(element_log_probs.chunks_exact(len)) {
-                old_log_probs[row as usize] =
-                    Likelihood::mean_clamped(elements[..horizon_len].iter().copied());
+                old_log_probs[row as usize] = Likelihood::mean_clamped(elements[..horizon_len].iter().copied());
             }
             let samples = Samples {
                 states: &states,
@@ -346,14 +334,8 @@ impl Setup {
                 c.compare_gradient(network.table(), gradient, |p| gradient_of("actor_ft", p).expect("all or none"));
             }
 
-            let (critic, gradient) = buffers.critic(
-                &self.workers,
-                &self.critic,
-                &self.critic_parameters,
-                &config,
-                &samples,
-                &rows,
-            );
+            let (critic, gradient) =
+                buffers.critic(&self.workers, &self.critic, &self.critic_parameters, &config, &samples, &rows);
             c.compare_loss(&name("v_loss"), critic.value_loss);
             c.compare_loss(&name("gradnorm.critic"), gradient_norm(gradient));
             if gradients > 0 {

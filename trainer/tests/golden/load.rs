@@ -109,9 +109,9 @@ impl Case {
     }
 
     pub fn dims(&self, key: &str) -> Vec<usize> {
-        self.config[key].as_array().map_or_else(Vec::new, |a| {
-            a.iter().map(|v| v.as_u64().expect("a width") as usize).collect()
-        })
+        self.config[key]
+            .as_array()
+            .map_or_else(Vec::new, |a| a.iter().map(|v| v.as_u64().expect("a width") as usize).collect())
     }
 
     /// Each value within `tolerance` of the reference's largest magnitude. Returns the largest deviation so measured.

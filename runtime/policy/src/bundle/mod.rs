@@ -223,9 +223,7 @@ fn check_interface(
     let file = path.display().to_string();
     let found = onnx::interface(model).map_err(|detail| PolicyError::Manifest { path: path.into(), detail })?;
     for (kind, expected, found) in [("inputs", inputs, &found.inputs), ("outputs", outputs, &found.outputs)] {
-        let names = |infos: &[TensorInfo]| {
-            infos.iter().map(|i| i.name.clone()).collect::<Vec<_>>().join(", ")
-        };
+        let names = |infos: &[TensorInfo]| infos.iter().map(|i| i.name.clone()).collect::<Vec<_>>().join(", ");
         if names(expected) != names(found) {
             return Err(PolicyError::Tensor {
                 file,

@@ -39,17 +39,10 @@ impl BundleWriter {
     /// Writes the bundle beside `destination`. An existing bundle there is an error unless it is to be replaced.
     ///
     /// Between this and [`BundleWriter::commit`] the bundle can be opened and tried ([`BundleWriter::open`]).
-    pub fn create(
-        destination: impl AsRef<Path>,
-        replace: bool,
-        content: &BundleContent,
-    ) -> Result<Self, PolicyError> {
+    pub fn create(destination: impl AsRef<Path>, replace: bool, content: &BundleContent) -> Result<Self, PolicyError> {
         let destination = destination.as_ref().to_path_buf();
         check_destination(&destination, replace)?;
-        content
-            .spec
-            .check()
-            .map_err(|source| PolicyError::Spec { path: destination.join(MANIFEST), source })?;
+        content.spec.check().map_err(|source| PolicyError::Spec { path: destination.join(MANIFEST), source })?;
         let parent = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
@@ -91,10 +84,8 @@ impl BundleWriter {
             networks,
             provenance: content.provenance.clone(),
         };
-        let text = serde_json::to_string_pretty(&manifest).map_err(|e| PolicyError::Manifest {
-            path: self.destination.join(MANIFEST),
-            detail: e.to_string(),
-        })?;
+        let text = serde_json::to_string_pretty(&manifest)
+            .map_err(|e| PolicyError::Manifest { path: self.destination.join(MANIFEST), detail: e.to_string() })?;
         self.write_file(MANIFEST, format!("{text}\n").as_bytes())?;
         // The temporary folder is private; the bundle is as readable as its files.
         fs::set_permissions(self.folder(), fs::Permissions::from_mode(0o755)).map_err(PolicyError::io(self.folder()))

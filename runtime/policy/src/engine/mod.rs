@@ -147,18 +147,12 @@ impl Session {
         engine.available()?;
         let load = |detail| PolicyError::Load { file: file.into(), engine: engine.name(), detail };
         let interface = onnx::interface(model).map_err(load)?;
-        let inputs = interface
-            .inputs
-            .iter()
-            .map(|info| settle(file, info, batch))
-            .collect::<Result<Vec<_>, _>>()?;
+        let inputs = interface.inputs.iter().map(|info| settle(file, info, batch)).collect::<Result<Vec<_>, _>>()?;
         let inner = match engine {
             #[cfg(feature = "tract")]
             Engine::Tract => Inner::Tract(tract::TractSession::load(model, &inputs).map_err(load)?),
             #[cfg(feature = "ort")]
-            Engine::OnnxRuntime => {
-                Inner::OnnxRuntime(onnxruntime::OrtSession::load(model, &inputs).map_err(load)?)
-            }
+            Engine::OnnxRuntime => Inner::OnnxRuntime(onnxruntime::OrtSession::load(model, &inputs).map_err(load)?),
             #[allow(unreachable_patterns)]
             _ => unreachable!("available() refused engines that are not built in"),
         };

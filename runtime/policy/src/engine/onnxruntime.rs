@@ -29,9 +29,8 @@ pub fn library_path() -> Result<PathBuf, PolicyError> {
             false => Err(unavailable(format!("{VARIABLE} names {}, which is no file", path.display()))),
         };
     }
-    let installed = std::env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.parent()?.join("lib").join(LIBRARY)));
+    let installed =
+        std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("lib").join(LIBRARY)));
     let development = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.deps/lib").join(LIBRARY);
     let candidates: Vec<PathBuf> = installed.into_iter().chain([development]).collect();
     candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {

@@ -53,8 +53,8 @@ fn typed(model: &[u8], inputs: &[Port]) -> TractResult<TypedModel> {
             _ => f32::datum_type(),
         };
         model.set_input_fact(i, InferenceFact::dt_shape(datum_type, &port.shape))?;
-        // The output facts of a model with an open batch still name the open dimension.
     }
+    // The output facts of a model with an open batch still name the open dimension.
     for i in 0..model.output_outlets()?.len() {
         model.set_output_fact(i, InferenceFact::default())?;
     }

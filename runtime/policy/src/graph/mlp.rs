@@ -10,8 +10,9 @@ use crate::onnx::{GraphBuilder, Value};
 
 fn head<'a>(net: &NetworkGraph<'a>) -> (&'a [usize], Activation) {
     match net.network {
-        NetworkSpec::DiffusionMlp { mlp_dims, activation, .. }
-        | NetworkSpec::VitMlp { mlp_dims, activation, .. } => (mlp_dims, *activation),
+        NetworkSpec::DiffusionMlp { mlp_dims, activation, .. } | NetworkSpec::VitMlp { mlp_dims, activation, .. } => {
+            (mlp_dims, *activation)
+        }
         NetworkSpec::Unet { .. } => unreachable!("a U-Net has no MLP head"),
     }
 }

@@ -29,6 +29,9 @@ pub use parameters::{Parameters, Tensor, check_parameters, random_parameters};
 use crate::error::PolicyError;
 use crate::onnx::{GraphBuilder, Value};
 
+/// More denoising steps than any policy has (the paper's have 10 to 100).
+const MAX_DENOISING_STEPS: usize = 100_000;
+
 /// Sizes of a policy that its networks depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dims {
@@ -210,13 +213,7 @@ impl<'a> NetworkGraph<'a> {
         self.features_from(g, state, image_features.as_ref(), time)
     }
 
-    fn features_from(
-        &self,
-        g: &mut GraphBuilder,
-        state: &Value,
-        image_features: Option<&Value>,
-        time: Time,
-    ) -> Value {
+    fn features_from(&self, g: &mut GraphBuilder, state: &Value, image_features: Option<&Value>, time: Time) -> Value {
         match self.network {
             NetworkSpec::DiffusionMlp { .. } | NetworkSpec::VitMlp { .. } => {
                 mlp::features(g, self, state, image_features, time)
@@ -247,6 +244,10 @@ pub fn check_network(network: &NetworkSpec, dims: &Dims) -> Result<(), PolicyErr
     if let Some((name, _)) = positive.iter().find(|(_, n)| *n == 0) {
         return fail(format!("{name} must be at least 1"));
     }
+    // A damaged manifest must not make the schedule fill the memory.
+    if dims.denoising_steps > MAX_DENOISING_STEPS {
+        return fail(format!("denoising_steps = {}: at most {MAX_DENOISING_STEPS}", dims.denoising_steps));
+    }
     let (NetworkSpec::DiffusionMlp { time_dim, .. }
     | NetworkSpec::Unet { time_dim, .. }
     | NetworkSpec::VitMlp { time_dim, .. }) = network;
@@ -266,7 +267,7 @@ pub fn check_network(network: &NetworkSpec, dims: &Dims) -> Result<(), PolicyErr
                 return fail(format!("dim = {dim}, dim_mults = {dim_mults:?}: must be at least 1 and not empty"));
             }
             let halvings = 1usize.checked_shl(dim_mults.len() as u32 - 1).unwrap_or(0);
-            if halvings == 0 || dims.prediction_horizon % halvings != 0 {
+            if halvings == 0 || !dims.prediction_horizon.is_multiple_of(halvings) {
                 return fail(format!(
                     "prediction_horizon = {}: a U-Net of {} levels needs a multiple of {halvings}",
                     dims.prediction_horizon,
@@ -304,7 +305,7 @@ pub fn check_network(network: &NetworkSpec, dims: &Dims) -> Result<(), PolicyErr
 
 fn check_residual(mlp_dims: &[usize]) -> Result<(), PolicyError> {
     let equal = mlp_dims.windows(2).all(|w| w[0] == w[1]);
-    if mlp_dims.len() % 2 == 0 || !equal || mlp_dims.contains(&0) {
+    if mlp_dims.len().is_multiple_of(2) || !equal || mlp_dims.contains(&0) {
         let detail = format!("mlp_dims = {mlp_dims:?}: a residual MLP has an odd number of equal widths");
         return Err(PolicyError::Network { detail });
     }

@@ -19,11 +19,7 @@ pub struct Tensor {
 pub type Parameters = BTreeMap<String, Tensor>;
 
 /// Checks that `parameters` are exactly those of the network: names, shapes, finite values.
-pub fn check_parameters(
-    network: &NetworkSpec,
-    dims: &Dims,
-    parameters: &Parameters,
-) -> Result<(), PolicyError> {
+pub fn check_parameters(network: &NetworkSpec, dims: &Dims, parameters: &Parameters) -> Result<(), PolicyError> {
     let expected = network.parameters(dims.state_len(), dims.prediction_horizon, dims.action_dim);
     for (name, shape) in &expected {
         let Some(tensor) = parameters.get(name) else {
@@ -31,11 +27,8 @@ pub fn check_parameters(
         };
         let values: usize = shape.iter().product();
         if tensor.shape != *shape || tensor.data.len() != values {
-            let detail = format!(
-                "expected shape {shape:?}, found {:?} with {} values",
-                tensor.shape,
-                tensor.data.len()
-            );
+            let detail =
+                format!("expected shape {shape:?}, found {:?} with {} values", tensor.shape, tensor.data.len());
             return Err(PolicyError::Parameter { name: name.clone(), detail });
         }
         if let Some(i) = tensor.data.iter().position(|x| !x.is_finite()) {

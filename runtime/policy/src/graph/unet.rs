@@ -110,14 +110,11 @@ pub(super) fn noise(g: &mut GraphBuilder, net: &NetworkGraph, x: &Value, feature
     for level in 0..levels {
         h = block(g, &h, length);
         h = block(g, &h, length);
+        skips.push(h.clone());
+        // The last level is not down-sampled: its output goes on to the middle and is the first skip of the way up.
         if level + 1 < levels {
-            skips.push(h.clone());
             h = conv(g, net, &format!("down_modules.{level}.2.conv"), &h, 3, 2);
             length /= 2;
-        }
-        // The last level is not down-sampled: its output goes on to the middle and is the first skip of the way up.
-        else {
-            skips.push(h.clone());
         }
     }
     h = block(g, &h, length);
@@ -182,6 +179,9 @@ fn conv_block(
 }
 
 /// Normalises each group of channels to mean 0 and variance 1 (without the affine part).
+///
+/// As InstanceNormalization over one row a group: ONNX Runtime has a kernel for it and tract makes its fused RMS norm
+/// of it.
 fn group_norm(g: &mut GraphBuilder, sizes: &Sizes, x: &Value, width: usize, length: usize) -> Value {
     let groups = sizes.groups;
     let rows = g.reshape(x, &[1, groups, width / groups * length]);

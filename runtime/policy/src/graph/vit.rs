@@ -75,14 +75,7 @@ pub(super) fn image_features(g: &mut GraphBuilder, net: &NetworkGraph, state: &V
 }
 
 /// Multi-head attention inside each camera's tokens: `qkv [cameras · patches, 3 · width]` → `[cameras · patches, width]`.
-fn attention(
-    g: &mut GraphBuilder,
-    qkv: &Value,
-    cameras: usize,
-    patches: usize,
-    heads: usize,
-    width: usize,
-) -> Value {
+fn attention(g: &mut GraphBuilder, qkv: &Value, cameras: usize, patches: usize, heads: usize, width: usize) -> Value {
     let head = width / heads;
     let split = |g: &mut GraphBuilder, i: usize, permutation: &[i64]| {
         let part = g.slice(qkv, 1, i * width, (i + 1) * width);
@@ -104,10 +97,8 @@ fn attention(
 fn conv2d(g: &mut GraphBuilder, net: &NetworkGraph, name: &str, x: &Value, kernel: i64, stride: i64) -> Value {
     let weight = net.constant(g, &format!("{name}.weight"));
     let bias = net.constant(g, &format!("{name}.bias"));
-    let attributes = [
-        ("kernel_shape", Attribute::Ints(&[kernel, kernel])),
-        ("strides", Attribute::Ints(&[stride, stride])),
-    ];
+    let attributes =
+        [("kernel_shape", Attribute::Ints(&[kernel, kernel])), ("strides", Attribute::Ints(&[stride, stride]))];
     g.node("Conv", &[x, &weight, &bias], &attributes)
 }
 

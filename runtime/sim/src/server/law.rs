@@ -38,7 +38,9 @@ impl Law {
         if let ControllerLaw::HybridJointImpedance { frame, .. } = &law
             && *frame != PANDA_LINK8_FRAME
         {
-            return Err(format!("the law's Jacobian is at frame {frame}; only {PANDA_LINK8_FRAME} (panda_link8) is modelled"));
+            return Err(format!(
+                "the law's Jacobian is at frame {frame}; only {PANDA_LINK8_FRAME} (panda_link8) is modelled"
+            ));
         }
         Ok(Self { law, flange: Arm::new(Pose::identity()) })
     }

@@ -19,6 +19,8 @@ mod plane;
 mod realtime;
 mod robot_client;
 mod service;
+#[cfg(test)]
+mod tests;
 mod truth;
 mod urdf;
 
@@ -27,17 +29,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
-pub use arm::ServerScene;
-pub use law::Law;
+pub use arm::{ServerScene, SimulatedArm};
+pub use law::{Law, LawInput};
 pub use log::StateRecord;
 pub use plane::{ControlPlane, PlaneError, Reading};
 pub use realtime::monotonic_nanos;
 pub use robot_client::ArmStatistics;
 pub use truth::TruthLine;
+pub use urdf::panda_urdf;
 
-use arm::SimulatedArm;
+
 use dispatch::Services;
 use gripper::GripperMailbox;
 use robot_client::RobotClient;
@@ -132,9 +135,11 @@ impl SimServer {
         // The real gripper server is a process of its own; a client that is given this port for both works too.
         let services = Services::new(ControllerService::new(plane), GripperMailbox::default());
         let served = runtime.spawn(async move {
+            // Set on the sockets: the builder's own switch is ignored for a listener that is passed in, and Nagle's
+            // algorithm with delayed acknowledgements would hold small replies back for 40 ms.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let result = tonic::transport::Server::builder()
-                .tcp_nodelay(true)
-                .serve_with_incoming_shutdown(services, TcpListenerStream::new(listener), async {
+                .serve_with_incoming_shutdown(services, incoming, async {
                     // A dropped sender means the same as a sent message: stop.
                     let _ = stop.await;
                 })

@@ -38,7 +38,10 @@ impl ControllerService {
 
     /// Runs a call that changes the controller to its end even if its client gives up, as the real server does: it
     /// keeps its turn while it waits for a robot that does not call.
-    async fn in_turn<F>(&self, call: impl FnOnce(Arc<Mutex<ControlPlane>>) -> F) -> Result<Response<LogInterval>, Status>
+    async fn in_turn<F>(
+        &self,
+        call: impl FnOnce(Arc<Mutex<ControlPlane>>) -> F,
+    ) -> Result<Response<LogInterval>, Status>
     where
         F: Future<Output = Result<Interval, PlaneError>> + Send + 'static,
     {
@@ -164,7 +167,9 @@ impl PolymetisControllerServer for ControllerService {
 }
 
 fn built_in_arm() -> Status {
-    Status::already_exists("this server has its own simulated arm; start a controller server without one for another robot client")
+    Status::already_exists(
+        "this server has its own simulated arm; start a controller server without one for another robot client",
+    )
 }
 
 /// Records from `next` on, up to `end` (exclusive) or, without one, for as long as the client listens. Indices that the

@@ -1,0 +1,254 @@
+//! The command line, as a user meets it: whole small runs, resuming, bad input, Ctrl-C.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A task that trains in seconds: small networks, few environments, few steps.
+fn small_config(folder: &Path) -> PathBuf {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/tasks/avoid_m1.toml");
+    let mut text = std::fs::read_to_string(config).unwrap();
+    for (key, value) in [
+        ("network", r#"{ kind = "diffusion_mlp", time_dim = 8, mlp_dims = [32, 32, 32], activation = "relu" }"#),
+        ("critic_mlp_dims", "[16, 16, 16]"),
+        ("per_mode", "1"),
+        ("epochs", "6"),
+        ("warmup_epochs", "1"),
+        ("ema_start_epoch", "2"),
+        ("environments", "4"),
+        ("iterations", "3"),
+        ("update_epochs", "2"),
+        ("batch_size", "50"),
+    ] {
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| match line.split_once('=') {
+                Some((found, _)) if found.trim() == key => format!("{key} = {value}"),
+                _ => line.to_string(),
+            })
+            .collect();
+        text = lines.join("\n");
+    }
+    let (head, tail) = text.split_once("[evaluate]").unwrap();
+    let (_, deploy) = tail.split_once("[deploy]").unwrap();
+    let text = format!("{head}[evaluate]\nseed = 1000\nepisodes = 4\n\n[deploy]{deploy}\n");
+    let path = folder.join("task.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenon-train"));
+    command.current_dir(folder).args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().unwrap()
+}
+
+fn succeed(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs and expects an error; returns what it said.
+fn refuse(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Seconds differ from run to run; everything else must not.
+fn without_seconds(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| {
+            let mut value = json(line);
+            value.as_object_mut().unwrap().retain(|key, _| !key.starts_with("seconds"));
+            value
+        })
+        .collect()
+}
+
+const DEMOS: [&str; 6] = ["demos", "avoid", "--config", "task.toml", "--out", "demos"];
+const PRETRAIN: [&str; 7] = ["pretrain", "--config", "task.toml", "--data", "demos", "--out", "pretrain"];
+const FINETUNE: [&str; 7] = ["finetune", "--config", "task.toml", "--from", "pretrain", "--out", "finetune"];
+
+fn with<'a>(arguments: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    arguments.iter().chain(more).copied().collect()
+}
+
+#[test]
+fn a_small_run_goes_through_all_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    small_config(folder);
+    let summary = json(&succeed(folder, &with(&DEMOS, &["--json"])));
+    assert_eq!(summary["episodes"], 24);
+    assert_eq!(summary["selected_episodes"], 2);
+    let summary = json(&succeed(folder, &with(&PRETRAIN, &["--json", "--threads", "1"])));
+    assert_eq!(summary["epochs"], 6);
+    assert_eq!(without_seconds(&folder.join("pretrain/metrics.jsonl")).len(), 6);
+
+    // So small a policy misses the goal, and says so by its exit code; every file is there all the same.
+    let output = run(folder, &with(&FINETUNE, &["--json"]));
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let judgement = json(std::str::from_utf8(&output.stdout).unwrap());
+    assert_eq!((&judgement["iterations"], &judgement["reached"]), (&3.into(), &false.into()));
+    for (when, noise) in [("before", "evaluation_noise"), ("after", "training_noise")] {
+        let evaluation = &judgement[when][noise];
+        assert_eq!(evaluation["episodes"], 4);
+        assert_eq!(evaluation["paths_xy_m"].as_array().unwrap().len(), 4);
+    }
+    let file = std::fs::read_to_string(folder.join("finetune/evaluation.json")).unwrap();
+    assert_eq!(json(&file), judgement);
+
+    let checkpoint = "finetune/checkpoint.safetensors";
+    let report = json(&succeed(folder, &["export", "--checkpoint", checkpoint, "--out", "bundle", "--json"]));
+    assert!(report["parity"]["within_1e5"].as_u64().unwrap() >= 990, "{report}");
+    assert!(report["files"].as_object().unwrap().len() == 5, "two graphs of two networks and the manifest: {report}");
+    let error = refuse(folder, &["export", "--checkpoint", checkpoint, "--out", "bundle"]);
+    assert!(error.contains("--replace"), "{error}");
+    succeed(folder, &["export", "--checkpoint", checkpoint, "--out", "bundle", "--replace"]);
+
+    // The bundle drives the arm as the checkpoint does.
+    let judged = |source: [&str; 2]| {
+        let arguments = ["evaluate", "--config", "task.toml", "--episodes", "4", "--json"];
+        json(&succeed(folder, &with(&arguments, &source)))
+    };
+    let (ours, exported) = (judged(["--checkpoint", checkpoint]), judged(["--bundle", "bundle"]));
+    assert_eq!(ours["path_success"], exported["path_success"]);
+
+    // Finished runs are not repeated.
+    let before = std::fs::metadata(folder.join(checkpoint)).unwrap().modified().unwrap();
+    assert_eq!(run(folder, &FINETUNE).status.code(), Some(3));
+    succeed(folder, &PRETRAIN);
+    assert_eq!(std::fs::metadata(folder.join(checkpoint)).unwrap().modified().unwrap(), before);
+}
+
+/// Kills without warning in the middle, continues, and compares with a run that nobody disturbed.
+#[test]
+fn a_killed_run_continues_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    small_config(folder);
+    succeed(folder, &DEMOS);
+    succeed(folder, &PRETRAIN);
+    run(folder, &FINETUNE);
+
+    let out = |name: &'static str| with(&FINETUNE[..6], &[name, "--threads", "1"]);
+    let mut child = command(folder, &out("killed")).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let metrics = folder.join("killed/metrics.jsonl");
+    let begun = Instant::now();
+    while std::fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none(), "too late to kill");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(run(folder, &out("killed")).status.code(), Some(3));
+    assert_eq!(without_seconds(&metrics), without_seconds(&folder.join("finetune/metrics.jsonl")));
+    for name in ["finetune", "killed"] {
+        std::fs::remove_file(folder.join(name).join("config.toml")).unwrap();
+    }
+    let [a, b] = ["finetune", "killed"].map(|name| {
+        let path = folder.join(name).join("checkpoint.safetensors");
+        tenon_train::checkpoint::Checkpoint::read(&path).unwrap()
+    });
+    assert!(a == b, "the weights differ");
+}
+
+#[test]
+fn a_folder_of_another_run_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    small_config(folder);
+    succeed(folder, &DEMOS);
+    succeed(folder, &PRETRAIN);
+    let error = refuse(folder, &with(&PRETRAIN, &["--seed", "7"]));
+    assert!(error.contains("other settings") && error.contains("--fresh"), "{error}");
+    succeed(folder, &with(&PRETRAIN, &["--seed", "7", "--fresh"]));
+}
+
+#[test]
+fn bad_input_is_answered_with_what_and_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let path = small_config(folder);
+    let error = refuse(folder, &PRETRAIN);
+    assert!(error.contains("train.npz") && error.contains("demos avoid"), "{error}");
+    let error = refuse(folder, &["demos", "avoid", "--config", "no.toml", "--out", "demos"]);
+    assert!(error.contains("no.toml"), "{error}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("weight_decay", "weigth_decay")).unwrap();
+    let error = refuse(folder, &DEMOS);
+    assert!(error.contains("task.toml:") && error.contains("`weight_decay`"), "{error}");
+    std::fs::write(&path, &text).unwrap();
+    let error = refuse(folder, &["export", "--checkpoint", "task.toml", "--out", "bundle"]);
+    assert!(error.contains("task.toml") && !folder.join("bundle").exists(), "{error}");
+
+    // A truncated checkpoint, and weights that are not numbers.
+    succeed(folder, &DEMOS);
+    succeed(folder, &PRETRAIN);
+    let checkpoint = folder.join("pretrain/checkpoint.safetensors");
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
+    let error = refuse(folder, &FINETUNE);
+    assert!(error.contains("checkpoint.safetensors"), "{error}");
+    let mut broken = bytes.clone();
+    let end = broken.len();
+    broken[end / 2..].fill(0xff);
+    std::fs::write(&checkpoint, &broken).unwrap();
+    refuse(folder, &["export", "--checkpoint", "pretrain/checkpoint.safetensors", "--out", "bundle"]);
+    assert!(!folder.join("bundle").exists(), "a bundle that fails is not written");
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    for command in [&["demos", "avoid"][..], &["pretrain"], &["finetune"], &["evaluate"], &["export"], &["bench"]] {
+        let text = succeed(Path::new("."), &with(command, &["--help"]));
+        assert!(text.contains("Example") && text.contains("tenon-train"), "{command:?}: {text}");
+    }
+}
+
+/// Ctrl-C in the middle of demonstrations, pre-training and fine-tuning.
+#[test]
+fn an_interrupt_ends_every_step_within_two_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let path = small_config(folder);
+    succeed(folder, &DEMOS);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let long = text.replace("epochs = 6\n", "epochs = 100000\n").replace("iterations = 3\n", "iterations = 100000\n");
+    for (step, arguments) in [
+        ("demos", with(&DEMOS, &["--per-mode", "1000"])),
+        ("pretrain", PRETRAIN.to_vec()),
+        ("finetune", FINETUNE.to_vec()),
+    ] {
+        if step == "finetune" {
+            std::fs::write(&path, &text).unwrap();
+            succeed(folder, &with(&PRETRAIN, &["--fresh"]));
+        }
+        std::fs::write(&path, &long).unwrap();
+        let mut child = command(folder, &arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(child.try_wait().unwrap().is_none(), "{step} ended by itself");
+        let interrupted = Instant::now();
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let status = child.wait().unwrap();
+        assert!(interrupted.elapsed() < Duration::from_secs(2), "{step}: {:?}", interrupted.elapsed());
+        assert_eq!(status.code(), Some(130), "{step}");
+        for entry in std::fs::read_dir(folder.join(step)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(!name.starts_with(".tmp"), "{step} left {name}");
+        }
+    }
+    tenon_train::checkpoint::Checkpoint::read(&folder.join("pretrain/checkpoint.safetensors")).unwrap();
+}

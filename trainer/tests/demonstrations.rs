@@ -1,0 +1,143 @@
+//! Scripted and recorded demonstrations: what they hold, that the environment replays them, that bad files are refused.
+
+use std::path::{Path, PathBuf};
+
+use tenon_core::avoid::{CHUNK_STEPS, DemonstrationSet, MODE_COUNT, Mode, chunk_succeeds};
+use tenon_sim::avoid::{AvoidEnv, AvoidScene};
+use tenon_sim::batch::Environment;
+use tenon_train::demos::{MAX_INCREMENT_M, ScriptOptions, ScriptReport, read_human, script, select};
+
+fn scripted(threads: usize) -> ScriptReport {
+    script(ScriptOptions { seed: 5, per_mode: 1, threads }, &|| false, &|_| {}).unwrap()
+}
+
+#[test]
+fn scripted_episodes_cover_all_modes_and_are_the_same_for_any_thread_count() {
+    let report = scripted(1);
+    assert_eq!(report, scripted(3));
+    assert_eq!(report.episodes.len(), MODE_COUNT);
+    for (mode, episode) in Mode::all().zip(&report.episodes) {
+        assert_eq!(episode.mode, Some(mode));
+        assert!((60..=106).contains(&episode.steps()), "{} steps", episode.steps());
+        let largest = episode.actions.iter().flatten().fold(0f32, |m, a| m.max(a.abs()));
+        assert!(f64::from(largest) <= MAX_INCREMENT_M + 1e-9, "{largest}");
+        assert_eq!(episode.commanded_xy_m.len(), episode.steps() + 1);
+    }
+}
+
+/// The stored pairs are what the environment hands out, and imitating them earns the success.
+#[test]
+fn the_environment_replays_scripted_episodes_and_pays_for_them() {
+    let scene = AvoidScene::new().unwrap();
+    let mut environment = AvoidEnv::new(&scene);
+    let mut observation = [0.0; 4];
+    for episode in scripted(2).episodes {
+        environment.reset(0, &mut observation);
+        for (stored, action) in episode.observations.iter().zip(&episode.actions) {
+            environment.step(&action.map(f64::from), &mut observation);
+            assert_eq!(observation.map(|v| v as f32), *stored);
+        }
+        assert!(!environment.rod_touched());
+
+        environment.reset(0, &mut observation);
+        let mut actions: Vec<f64> = episode.actions.iter().flatten().map(|&a| f64::from(a)).collect();
+        actions.resize(200, 0.0);
+        let succeeded = actions.chunks_exact(2 * CHUNK_STEPS).any(|chunk| {
+            let outcome = environment.step_chunk(chunk, &mut observation);
+            chunk_succeeds(outcome.reward, outcome.steps)
+        });
+        let ends_left = episode.mode.is_some_and(|mode| mode.bits().is_set(5));
+        assert_eq!(succeeded, ends_left, "{:?}", episode.mode);
+    }
+}
+
+#[test]
+fn stopping_ends_scripting_early() {
+    let report = script(ScriptOptions { seed: 5, per_mode: 40, threads: 2 }, &|| true, &|_| {}).unwrap();
+    assert!(report.stopped && report.episodes.is_empty());
+}
+
+fn human_file() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/avoid/demos.npz");
+    if !path.is_file() {
+        println!("skipped: {} is not there", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn human_demonstrations_are_selected_as_the_paper_does() {
+    let Some(path) = human_file() else { return };
+    let episodes = read_human(&path).unwrap();
+    assert_eq!(episodes.len(), 96);
+    assert_eq!(episodes.iter().map(|e| e.steps() + 1).sum::<usize>(), 7401);
+    for (set, steps) in DemonstrationSet::ALL.into_iter().zip([571, 622, 685]) {
+        let selected = select(&episodes, set);
+        assert_eq!(selected.len(), 8, "{set:?}");
+        assert_eq!(selected.iter().map(|e| e.steps()).sum::<usize>(), steps, "{set:?}");
+        for bit in set.final_bits() {
+            let with_bit = selected.iter().filter(|e| e.mode.is_some_and(|m| m.bits().is_set(bit))).count();
+            assert_eq!(with_bit, 4, "{set:?}, bit {bit}");
+        }
+    }
+}
+
+/// A recorded file, damaged one way or another.
+mod bad_input {
+    use super::*;
+    use ndarray_npz::NpzWriter;
+    use ndarray_npz::ndarray::{Array1, Array2};
+
+    fn refused(lengths: Vec<i64>, commanded: Array2<f32>, measured: Array2<f32>) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("demos.npz");
+        let mut npz = NpzWriter::new(std::fs::File::create(&path).unwrap());
+        npz.add_array("lengths.npy", &Array1::from(lengths)).unwrap();
+        npz.add_array("des_xyz.npy", &commanded).unwrap();
+        npz.add_array("c_xyz.npy", &measured).unwrap();
+        npz.finish().unwrap();
+        read_human(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nan_is_refused_with_its_place() {
+        let mut measured = Array2::zeros((5, 3));
+        measured[(3, 1)] = f32::NAN;
+        let error = refused(vec![2, 3], Array2::zeros((5, 3)), measured);
+        assert!(error.contains("demos.npz") && error.contains("`c_xyz`, episode 1, frame 1: value 1"), "{error}");
+    }
+
+    #[test]
+    fn wrong_width_is_refused() {
+        let error = refused(vec![5], Array2::zeros((5, 2)), Array2::zeros((5, 3)));
+        assert!(error.contains("`des_xyz`") && error.contains("2 values"), "{error}");
+    }
+
+    #[test]
+    fn no_episode_is_refused() {
+        let error = refused(vec![], Array2::zeros((0, 3)), Array2::zeros((0, 3)));
+        assert!(error.contains("no episode"), "{error}");
+        let error = refused(vec![1], Array2::zeros((1, 3)), Array2::zeros((1, 3)));
+        assert!(error.contains("episode 0 has 1 rows"), "{error}");
+    }
+
+    #[test]
+    fn missing_rows_are_refused() {
+        let error = refused(vec![4, 4], Array2::zeros((8, 3)), Array2::zeros((7, 3)));
+        assert!(error.contains("`c_xyz`") && error.contains("7 rows"), "{error}");
+    }
+
+    #[test]
+    fn a_truncated_file_is_refused() {
+        let Some(path) = human_file() else { return };
+        let bytes = std::fs::read(path).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let cut = folder.path().join("cut.npz");
+        for keep in [0, 100, bytes.len() / 2, bytes.len() - 30] {
+            std::fs::write(&cut, &bytes[..keep]).unwrap();
+            let error = read_human(&cut).unwrap_err().to_string();
+            assert!(error.contains("cut.npz"), "{error}");
+        }
+    }
+}
