@@ -142,6 +142,7 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
         damping: config.damping(),
         safety: config.safety_limits(),
         targets_per_action: config.control.targets_per_action,
+        lag_compensation_s: config.control.lag_compensation_s,
         max_state_age: Duration::from_millis(100),
         max_late_ticks: 5,
     };

@@ -14,7 +14,7 @@ use tenon_link::RobotLink;
 
 use crate::clock;
 use crate::inference::InferenceHandle;
-use crate::machine::{Controller, Event, Inputs, Order, Outcome, Phase};
+use crate::machine::{Controller, Event, InferRequest, Inputs, Order, Outcome, Phase};
 use crate::timing::Timing;
 
 /// Events the log may lag behind before new ones are dropped (and counted).
@@ -33,6 +33,8 @@ pub struct Handles {
     pub orders: Arc<ArrayQueue<Order>>,
     pub events: Arc<ArrayQueue<(MonotonicTime, Event)>>,
     pub dropped_events: Arc<AtomicU64>,
+    /// What the policy was asked, for the record.
+    pub requests: Arc<ArrayQueue<InferRequest>>,
     pub view: triple_buffer::Output<View>,
     /// Ticks done; a watchdog is fed while this moves.
     pub ticks: Arc<AtomicU64>,
@@ -44,6 +46,7 @@ pub struct Ends {
     orders: Arc<ArrayQueue<Order>>,
     events: Arc<ArrayQueue<(MonotonicTime, Event)>>,
     dropped_events: Arc<AtomicU64>,
+    requests: Arc<ArrayQueue<InferRequest>>,
     view: triple_buffer::Input<View>,
     ticks: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -56,17 +59,19 @@ pub fn handles() -> (Handles, Ends) {
     let orders = Arc::new(ArrayQueue::new(8));
     let events = Arc::new(ArrayQueue::new(EVENT_QUEUE));
     let dropped_events = Arc::new(AtomicU64::new(0));
+    let requests = Arc::new(ArrayQueue::new(EVENT_QUEUE));
     let ticks = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let handles = Handles {
         orders: orders.clone(),
         events: events.clone(),
         dropped_events: dropped_events.clone(),
+        requests: requests.clone(),
         view: output,
         ticks: ticks.clone(),
         stop: stop.clone(),
     };
-    (handles, Ends { orders, events, dropped_events, view: input, ticks, stop })
+    (handles, Ends { orders, events, dropped_events, requests, view: input, ticks, stop })
 }
 
 /// Runs until `stop` is set; returns the times it kept and the controller.
@@ -123,6 +128,8 @@ pub fn run(
             // Full only if the policy's thread has stopped answering; the tick's time-out names that.
             let _ = inference.requests.try_send(request);
             timing.observe.record(clock::elapsed(now));
+            // A record that falls behind loses its oldest entry; the loop does not wait for it.
+            ends.requests.force_push(request);
         }
         let publish = clock::now();
         if let Some(joints) = outcome.target {

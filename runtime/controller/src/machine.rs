@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use nalgebra::SVector;
+use nalgebra::{SVector, Vector3};
 use tenon_core::action::{ActionChunk, decode_action};
 use tenon_core::arm::{Arm, Joints};
 use tenon_core::geometry::{Pose, interpolate};
@@ -144,6 +144,8 @@ pub struct Settings {
     pub damping: Damping,
     pub safety: SafetyLimits,
     pub targets_per_action: usize,
+    /// Lag of the arm's impedance law behind a moving target, s; the target leads by it. 0 = the paper's law.
+    pub lag_compensation_s: f64,
     pub max_state_age: Duration,
     pub max_late_ticks: usize,
 }
@@ -184,6 +186,8 @@ struct Run {
     waiting_since: Option<MonotonicTime>,
     from: Pose,
     to: Pose,
+    /// Velocity of the commanded tool point, smoothed over one period, m/s: what the target leads by.
+    velocity_m_s: Vector3<f64>,
     started: bool,
 }
 
@@ -341,6 +345,7 @@ impl Controller {
                     waiting_since: None,
                     from: self.commanded_pose,
                     to: self.commanded_pose,
+                    velocity_m_s: Vector3::zeros(),
                     started: false,
                 });
                 out.infer = Some(self.observe(id, &state.value));
@@ -460,7 +465,13 @@ impl Controller {
             return;
         }
         let n = self.settings.targets_per_action;
-        let pose = interpolate(&run.from, &run.to, (run.sub_tick + 1) as f64 / n as f64);
+        let mut pose = interpolate(&run.from, &run.to, (run.sub_tick + 1) as f64 / n as f64);
+        // Joint impedance damps absolute velocity: a moving target is followed Kd/Kp late (spec polymetis.md §5). K (x + K⁻¹D v
+        // − x_meas) − D v_meas is the same law with the velocity term it lacks.
+        let period_s = self.tick_period_s * n as f64;
+        let velocity = (run.to.translation.vector - run.from.translation.vector) / period_s;
+        run.velocity_m_s += (velocity - run.velocity_m_s) / n as f64;
+        pose.translation.vector += run.velocity_m_s * self.settings.lag_compensation_s;
         let chunk = run.chunk.map_or(0, |c| c.request);
         let step = (run.step) % self.action_horizon;
         // The paper's law starts from the *measured* joints, so a steady-state error is not integrated.

@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tenon_core::config::RobotConfig;
-use tenon_core::time::MonotonicTime;
 use tenon_policy::{Bundle, Engine};
 
 use crate::judge::{JudgedEpisode, TruthFile};
@@ -52,6 +51,10 @@ pub struct Episode {
     /// CLOCK_MONOTONIC, ns: first action, and end of the last.
     pub started_ns: i64,
     pub ended_ns: i64,
+    /// The episode ran to its end; a fault or Ctrl-C did not cut it short.
+    pub complete: bool,
+    /// What the policy saw at each chunk, in physical units.
+    pub observations: Vec<Vec<f32>>,
     /// Present where the simulator's own state was there to judge.
     #[serde(flatten)]
     pub judged: Option<JudgedEpisode>,
@@ -90,6 +93,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         damping: config.damping(),
         safety: config.safety_limits(),
         targets_per_action: config.control.targets_per_action,
+        lag_compensation_s: config.control.lag_compensation_s,
         max_state_age: Duration::from_secs_f64(config.control.max_state_age_s),
         max_late_ticks: config.control.max_late_ticks,
     };
@@ -139,7 +143,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
     let Ok((timing, controller)) = control.join() else { bail!("the control thread panicked; its message is above") };
 
     let bridge = services.and_then(Services::stop);
-    let episodes = judge(&windows, options.robot, &truth)?;
+    let episodes = judge(windows, options.robot, &truth)?;
     let counts = controller.safety().counts;
     let report = RunReport {
         robot: options.robot,
@@ -169,21 +173,20 @@ pub fn load_config(path: &std::path::Path) -> Result<RobotConfig> {
     Ok(tenon_core::config::parse(&path.display().to_string(), &text)?)
 }
 
-fn judge(windows: &[(MonotonicTime, MonotonicTime)], robot: Robot, truth: &std::path::Path) -> Result<Vec<Episode>> {
+fn judge(windows: Vec<session::Window>, robot: Robot, truth: &std::path::Path) -> Result<Vec<Episode>> {
     let truth = match robot {
         Robot::Sim if !windows.is_empty() => Some(TruthFile::read(truth)?),
         _ => None,
     };
-    Ok(windows
-        .iter()
-        .enumerate()
-        .map(|(index, &(start, end))| Episode {
-            index,
-            started_ns: start.as_nanos(),
-            ended_ns: end.as_nanos(),
-            judged: truth.as_ref().map(|t| t.judge(start, end)),
-        })
-        .collect())
+    let episodes = windows.into_iter().enumerate().map(|(index, w)| Episode {
+        index,
+        started_ns: w.start.as_nanos(),
+        ended_ns: w.end.as_nanos(),
+        complete: w.complete,
+        observations: w.observations,
+        judged: truth.as_ref().map(|t| t.judge(w.start, w.end)),
+    });
+    Ok(episodes.collect())
 }
 
 /// The simulated robot's processes; dropped in this order: the bridge lets go before the server ends.

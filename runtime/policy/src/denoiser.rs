@@ -34,7 +34,7 @@ enum Networks {
     /// Encoder and step graphs; `base` makes the first steps, `finetuned` the last K'.
     Split { base: Option<Box<SplitNetwork>>, finetuned: Option<Box<SplitNetwork>> },
     /// One graph with inputs x, t, state.
-    Single { session: Session, order: [usize; 3], state: Vec<f32> },
+    Single { session: Box<Session>, order: [usize; 3], state: Vec<f32> },
 }
 
 /// A policy's network(s) on an ONNX engine.
@@ -98,7 +98,7 @@ impl OnnxDenoiser {
             });
         }
         let (chunk_len, state_len) = (session.inputs()[order[0]].len(), session.inputs()[order[2]].len());
-        let networks = Networks::Single { session, order, state: vec![0.0; state_len] };
+        let networks = Networks::Single { session: Box::new(session), order, state: vec![0.0; state_len] };
         Ok(Self { networks, engine, state_len, chunk_len, image: Vec::new(), conditioned: false })
     }
 

@@ -14,11 +14,11 @@ pub const MAX_INCREMENT_M: f64 = 0.0125;
 
 /// Middle and standard deviation of x (metres) where a gap is crossed, by bit.
 const CROSSING_X_M: [(f64, f64); 9] = [
-    (0.431, 0.014),
-    (0.585, 0.014),
-    (0.352, 0.014),
+    (0.431, 0.012),
+    (0.585, 0.012),
+    (0.352, 0.011),
     (0.500, 0.009),
-    (0.654, 0.014),
+    (0.654, 0.012),
     (0.290, 0.011),
     (0.425, 0.009),
     (0.575, 0.009),
@@ -28,6 +28,11 @@ const CROSSING_X_M: [(f64, f64); 9] = [
 const ROW_FIRST_BIT: [usize; 3] = [0, 2, 5];
 /// Crossings are drawn within this many standard deviations.
 const CROSSING_SPREAD: f64 = 2.0;
+/// How much a crossing leans towards the next gap, as a share of the way there: whoever knows where to go next does not
+/// aim at the middle. So the way a path takes next shows before it has to be decided.
+const LEAN: f64 = 0.2;
+/// Most that a crossing leans, metres.
+const MOST_LEAN_M: f64 = 0.012;
 /// y at which a path ends, metres: far enough that a whole chunk lies beyond the goal line.
 const END_Y_M: [f64; 2] = [0.458, 0.478];
 /// Cruising speed along the path, metres a step.
@@ -89,9 +94,12 @@ impl ScriptedPath {
     pub fn draw(mode: Mode, noise: &mut SeededNoise) -> Self {
         let gaps = [mode.gap_l1, mode.gap_l2, mode.gap_l3];
         let mut knots = vec![[START_TCP_M[1], START_TCP_M[0]]];
+        let crossing = |row: usize| CROSSING_X_M[ROW_FIRST_BIT[row] + usize::from(gaps[row])];
         for row in 0..3 {
-            let (middle, deviation) = CROSSING_X_M[ROW_FIRST_BIT[row] + usize::from(gaps[row])];
-            knots.push([ROW_Y_M[row], middle + bounded_normal(noise, deviation)]);
+            let (middle_m, deviation_m) = crossing(row);
+            let lean_m = if row < 2 { LEAN * (crossing(row + 1).0 - middle_m) } else { 0.0 };
+            let lean_m = lean_m.clamp(-MOST_LEAN_M, MOST_LEAN_M);
+            knots.push([ROW_Y_M[row], middle_m + lean_m + bounded_normal(noise, deviation_m)]);
         }
         let last_x_m = knots[3][1];
         let end_y_m = noise.rng().random_range(END_Y_M[0]..END_Y_M[1]);

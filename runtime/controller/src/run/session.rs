@@ -13,6 +13,15 @@ use super::program::Program;
 use crate::control_loop::Handles;
 use crate::machine::{Event, Order, Phase};
 
+/// An episode: when it was, and what the policy saw at each chunk (physical units).
+pub struct Window {
+    pub start: MonotonicTime,
+    pub end: MonotonicTime,
+    pub observations: Vec<Vec<f32>>,
+    /// The episode ran to its end.
+    pub complete: bool,
+}
+
 /// A run in progress.
 pub struct Session {
     handles: Handles,
@@ -20,7 +29,7 @@ pub struct Session {
     interrupted: Arc<AtomicBool>,
     quiet: bool,
     watchdog: Watchdog,
-    pub windows: Vec<(MonotonicTime, MonotonicTime)>,
+    pub windows: Vec<Window>,
     pub late_chunks: u64,
 }
 
@@ -59,8 +68,12 @@ impl Session {
             self.order(Order::Run { actions: program.actions });
             let limit = Duration::from_secs_f64(spec.period_s * program.actions as f64 * 3.0 + 5.0);
             let start = self.wait(limit, "the first action", |e| matches!(e, Event::RunStarted))?;
-            let end = self.wait(limit, "the episode", |e| matches!(e, Event::RunEnded { .. }))?;
-            self.windows.push((start, end));
+            let ended = self.wait(limit, "the episode", |e| matches!(e, Event::RunEnded { .. }));
+            let observations =
+                std::iter::from_fn(|| self.handles.requests.pop()).map(|r| r.observation[..r.len].to_vec()).collect();
+            let end = *ended.as_ref().unwrap_or(&crate::clock::now());
+            self.windows.push(Window { start, end, observations, complete: ended.is_ok() });
+            ended?;
             if !self.quiet {
                 eprintln!("episode {:>2}/{episodes}: {:.2} s", index + 1, end.seconds_since(start));
             }
