@@ -212,9 +212,8 @@ fn plants(config: &RobotConfig) -> [Box<dyn Plant>; 2] {
 #[test]
 fn two_runs_with_one_seed_are_identical_to_the_bit() {
     let config = robot();
-    let runs: Vec<Vec<_>> = (0..2)
-        .map(|_| plants(&config).into_iter().map(|mut p| run(p.as_mut(), &config, 3, 24)).collect())
-        .collect();
+    let runs: Vec<Vec<_>> =
+        (0..2).map(|_| plants(&config).into_iter().map(|mut p| run(p.as_mut(), &config, 3, 24)).collect()).collect();
     assert_eq!(runs[0], runs[1]);
     assert!(runs[0].iter().all(|history| history.len() >= 24 * config.control.targets_per_action));
 }

@@ -36,6 +36,8 @@ pub struct Health {
     pub robot: bool,
     /// Counts losses of the server, so that a short one is not missed by who looks rarely.
     pub losses: u64,
+    /// Counts servers that had lost their memory: no state recorded, after there had been some.
+    pub restarts: u64,
 }
 
 /// Polls the robot state and publishes every new one.
@@ -61,14 +63,15 @@ async fn poll_states(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut stamps = StampWatch::default();
     let (mut sequence, mut missed) = (0, 0);
-    let mut complained = false;
+    let (mut complained, mut recorded) = (false, false);
     loop {
         ticks.tick().await;
         let answer = client.robot_state().await;
         let now = monotonic_time();
+        let mut restarted = false;
         let (server, robot) = match answer {
             Ok(message) => {
-                missed = 0;
+                (missed, recorded) = (0, true);
                 match robot_state(&message, sequence + 1) {
                     Ok(state) => {
                         // A repeated state is not published: at the controller its age has to grow.
@@ -93,18 +96,24 @@ async fn poll_states(
                 }
             }
             Err(error) => match error.server_error() {
-                Some(ServerError::Unavailable(_)) => (false, false),
                 Some(ServerError::DeadlineExceeded) => {
                     missed += 1;
                     (missed < MISSED_ANSWERS, stamps.is_alive(now))
                 }
-                // It answers, with an error: nothing recorded yet, or something we do not know.
-                _ => (true, false),
+                Some(ServerError::EmptyBuffer) => {
+                    restarted = std::mem::take(&mut recorded);
+                    stamps.forget();
+                    (true, false)
+                }
+                // Unavailable, or one of the many texts of a connection that breaks within a call: a server knows no
+                // other errors of this one.
+                _ => (false, false),
             },
         };
         health.send_if_modified(|health| {
             let before = *health;
             health.losses += u64::from(before.server && !server);
+            health.restarts += u64::from(restarted);
             (health.server, health.robot) = (server, robot);
             *health != before
         });

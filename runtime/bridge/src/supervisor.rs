@@ -49,8 +49,9 @@ enum Mode {
         ours: i32,
         /// When SetController was called: what was asked before says nothing about it.
         since: MonotonicTime,
-        /// Losses of the server counted when it was armed.
+        /// Losses and restarts of the server counted when it was armed.
         losses: u64,
+        restarts: u64,
         gate: Box<TargetGate>,
     },
     /// `session` held the lease until then.
@@ -186,8 +187,11 @@ impl Supervisor {
 
     /// What has gone wrong since it was armed.
     fn trouble(&self, on_time: bool) -> Option<BridgeFault> {
-        let Mode::Armed { ours, since, losses, .. } = &self.mode else { return None };
+        let Mode::Armed { ours, since, losses, restarts, .. } = &self.mode else { return None };
         let health = *self.health.borrow();
+        if health.restarts != *restarts {
+            return Some(BridgeFault::ServerRestarted);
+        }
         if !health.server || health.losses != *losses {
             return Some(BridgeFault::ServerGone);
         }
@@ -257,7 +261,7 @@ impl Supervisor {
         self.watchdog.progress(monotonic_time());
         let held_rad = state.joint_positions_rad;
         let archive = self.controller(&held_rad.map(|q| q as f32), &metadata.urdf_file)?;
-        let losses = self.health.borrow().losses;
+        let Health { losses, restarts, .. } = *self.health.borrow();
         let since = monotonic_time();
         let mut result = self.client.set_controller(&archive).await;
         if let Err(ClientError::Server { error: ServerError::Unavailable(_), .. }) = result {
@@ -286,7 +290,7 @@ impl Supervisor {
             now,
         );
         // The probe's clock is ours: what it asked after this moment sees our controller.
-        Ok(Mode::Armed { ours, since: now, losses, gate: Box::new(gate) })
+        Ok(Mode::Armed { ours, since: now, losses, restarts, gate: Box::new(gate) })
     }
 
     fn controller(&self, q_desired: &[f32; 7], urdf: &str) -> Result<Vec<u8>, ArmFailure> {

@@ -33,6 +33,12 @@ const CROSSING_SPREAD: f64 = 2.0;
 const LEAN: f64 = 0.2;
 /// Most that a crossing leans, metres.
 const MOST_LEAN_M: f64 = 0.012;
+/// Crossings farther apart than this (metres) are joined by a move across in the free band between their rows.
+const FAR_ACROSS_M: f64 = 0.12;
+/// Distance of that band from the middle of either row, metres.
+const CLEAR_OF_ROW_M: f64 = 0.05;
+/// Share of the way across that lies outside the band, on either side.
+const FAR_SHARE: f64 = 0.1;
 /// y at which a path ends, metres: far enough that a whole chunk lies beyond the goal line.
 const END_Y_M: [f64; 2] = [0.458, 0.478];
 /// Cruising speed along the path, metres a step.
@@ -97,11 +103,20 @@ impl ScriptedPath {
         let crossing = |row: usize| CROSSING_X_M[ROW_FIRST_BIT[row] + usize::from(gaps[row])];
         for row in 0..3 {
             let (middle_m, deviation_m) = crossing(row);
-            let lean_m = if row < 2 { LEAN * (crossing(row + 1).0 - middle_m) } else { 0.0 };
+            // Beside the open side of the second row only: elsewhere there is no room for it.
+            let leans = row == 1 && gaps[1] != 1;
+            let lean_m = if leans { LEAN * (crossing(2).0 - middle_m) } else { 0.0 };
             let lean_m = lean_m.clamp(-MOST_LEAN_M, MOST_LEAN_M);
-            knots.push([ROW_Y_M[row], middle_m + lean_m + bounded_normal(noise, deviation_m)]);
+            let x_m = middle_m + lean_m + bounded_normal(noise, deviation_m);
+            let before_m = knots[knots.len() - 1][1];
+            let across_m = x_m - before_m;
+            if row > 0 && across_m.abs() > FAR_ACROSS_M {
+                knots.push([ROW_Y_M[row - 1] + CLEAR_OF_ROW_M, before_m + FAR_SHARE * across_m]);
+                knots.push([ROW_Y_M[row] - CLEAR_OF_ROW_M, x_m - FAR_SHARE * across_m]);
+            }
+            knots.push([ROW_Y_M[row], x_m]);
         }
-        let last_x_m = knots[3][1];
+        let last_x_m = knots[knots.len() - 1][1];
         let end_y_m = noise.rng().random_range(END_Y_M[0]..END_Y_M[1]);
         knots.push([0.36, last_x_m + bounded_normal(noise, 0.008)]);
         knots.push([end_y_m + 0.02, last_x_m + bounded_normal(noise, 0.012)]);

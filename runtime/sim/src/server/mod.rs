@@ -40,7 +40,6 @@ pub use robot_client::ArmStatistics;
 pub use truth::TruthLine;
 pub use urdf::panda_urdf;
 
-
 use dispatch::Services;
 use gripper::GripperMailbox;
 use robot_client::RobotClient;

@@ -1,0 +1,303 @@
+//! The programs as a user meets them: the simulated robot in real time, killed peers, Ctrl-C, wrong input.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
+use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_policy::bundle::Provenance;
+use tenon_policy::graph::{Dims, random_parameters};
+use tenon_policy::{BundleContent, BundleWriter};
+
+/// A program beside this test's own folder: `target/release/<name>`.
+pub fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a test has a path");
+    let path = own.parent().and_then(Path::parent).expect("target/release/deps").join(name);
+    assert!(path.is_file(), "{} is not built: `make test` builds the programs first", path.display());
+    path
+}
+
+/// An Avoid policy with random weights whose actions are at most 0.5 mm: it moves the arm a little, anywhere.
+fn bundle(folder: &Path) -> PathBuf {
+    let limits = |v: f32, n: usize| Limits { min: vec![-v; n], max: vec![v; n] };
+    let spec = PolicySpec {
+        spec_version: SPEC_VERSION,
+        task: "avoid_m1".into(),
+        observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
+        action: vec![ActionField::PlanarIncrement { z_m: 0.12, quat_wxyz: [0.0, 1.0, 0.0, 0.0] }],
+        observation_horizon: 1,
+        prediction_horizon: 4,
+        action_horizon: 4,
+        period_s: 0.035,
+        observation_delay_steps: 1,
+        denoising: Denoising {
+            denoising_steps: 20,
+            finetuned_steps: 10,
+            sampler: Sampler::Ddpm,
+            denoised_clip: 1.0,
+            noise_clip: 3.0,
+            final_action_clip: None,
+        },
+        normalizer: Normalizer {
+            observation: limits(1.0, 4),
+            action: limits(0.0005, 2),
+            zero_range: ZeroRange::AddEpsilon,
+            observation_clip: None,
+        },
+    };
+    let network = NetworkSpec::DiffusionMlp {
+        time_dim: 16,
+        mlp_dims: vec![32; 3],
+        cond_mlp_dims: vec![],
+        activation: Activation::ReLU,
+    };
+    let parameters = random_parameters(&network, &Dims::of(&spec), 1);
+    let unknown = || "unknown".to_string();
+    let provenance = Provenance::new(1, unknown(), unknown(), unknown(), unknown(), unknown());
+    let content = BundleContent {
+        spec: &spec,
+        network: &network,
+        base: Some(&parameters),
+        finetuned: Some(&parameters),
+        provenance: &provenance,
+    };
+    let path = folder.join("bundle");
+    BundleWriter::create(&path, false, &content).expect("the bundle is valid").commit().expect("a fresh place")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+/// A rig of its own for each test: configuration with free ports, bundle, folder.
+struct Rig {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    bundle: PathBuf,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let text = include_str!("../configs/robot.toml")
+            .replace("tcp/127.0.0.1:7447", &format!("tcp/127.0.0.1:{}", free_port()))
+            .replace("127.0.0.1:50051", &format!("127.0.0.1:{}", free_port()))
+            // CI's two cores are busy with other tests; what is tested here is what happens, not how fast.
+            .replace("max_state_age_s = 0.25", "max_state_age_s = 2.0")
+            .replace("max_late_ticks = 5 ", "max_late_ticks = 500 ")
+            .replace("heartbeat_timeout_s = 0.3", "heartbeat_timeout_s = 2.0");
+        let config = folder.path().join("robot.toml");
+        std::fs::write(&config, text).expect("the folder is writable");
+        let bundle = bundle(folder.path());
+        Self { folder, config, bundle }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("deploy")
+    }
+
+    fn run(&self, episodes: usize) -> Command {
+        let mut command = Command::new(program("tenon"));
+        command.args(["run", "--robot", "sim", "--episodes", &episodes.to_string(), "--bundle"]);
+        command.arg(&self.bundle).arg("--config").arg(&self.config).arg("--out").arg(self.out());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn report(&self) -> serde_json::Value {
+        let text = std::fs::read_to_string(self.out().join("run.json")).expect("run.json was written");
+        serde_json::from_str(&text).expect("run.json is JSON")
+    }
+}
+
+/// Waits for the first episode's first second: the arm moves then.
+fn wait_until_it_moves(rig: &Rig, child: &mut Child) {
+    let truth = rig.out().join("truth.jsonl");
+    let until = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < until {
+        if std::fs::metadata(&truth).is_ok_and(|m| m.len() > 20_000) {
+            return;
+        }
+        assert!(child.try_wait().expect("a child").is_none(), "it ended before it moved");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("no motion within a minute");
+}
+
+fn signal(pid: u32, number: i32) {
+    let pid = libc::pid_t::try_from(pid).expect("a pid");
+    // SAFETY: the process is a child (or grandchild) of this test that has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, number) }, 0, "signalling {pid}");
+}
+
+fn finish(mut child: Child, limit: Duration) -> (Option<i32>, String, Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        if let Some(status) = child.try_wait().expect("a child") {
+            let took = begun.elapsed();
+            let mut text = String::new();
+            child.stderr.take().expect("piped").read_to_string(&mut text).expect("text");
+            return (status.code(), text, took);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    panic!("it did not end within {limit:?}");
+}
+
+/// A child of `parent` by program name, from /proc.
+fn child_of(parent: u32, name: &str) -> u32 {
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+        let is =
+            |key: &str, value: &str| status.lines().any(|l| l.strip_prefix(key).is_some_and(|v| v.trim() == value));
+        // The kernel cuts names at 15 characters.
+        if is("PPid:", &parent.to_string()) && is("Name:", &name[..name.len().min(15)]) {
+            return pid;
+        }
+    }
+    panic!("{name} does not run under {parent}");
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn an_episode_runs_on_the_simulated_robot_and_is_judged() {
+    let rig = Rig::new();
+    let output = rig.run(1).output().expect("tenon starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = rig.report();
+    let episode = &report["episodes"][0];
+    assert_eq!(episode["complete"], true);
+    assert_eq!(episode["success"], false, "random weights do not reach the goal");
+    assert_eq!(episode["observations"].as_array().map(Vec::len), Some(25), "a chunk every four of 100 actions");
+    assert!(episode["path_xy_m"].as_array().is_some_and(|p| p.len() >= 95));
+    for stage in ["observe", "infer", "ik", "publish", "bridge_update", "arm_state_age"] {
+        assert!(report["timing"][stage]["n"].as_u64().is_some_and(|n| n > 0), "{stage} was not measured");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_run_within_two_seconds_with_its_record_whole() {
+    let rig = Rig::new();
+    let mut child = rig.run(20).spawn().expect("tenon starts");
+    wait_until_it_moves(&rig, &mut child);
+    signal(child.id(), libc::SIGINT);
+    let (code, text, took) = finish(child, Duration::from_secs(10));
+    assert_eq!(code, Some(130), "{text}");
+    assert!(text.contains("the arm holds"), "{text}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(rig.report()["fault"].as_str().is_some_and(|f| f.contains("interrupted")));
+}
+
+#[test]
+fn a_killed_bridge_and_a_killed_server_are_named() {
+    for (peer, cause) in [("tenon-bridge", "bridge is silent"), ("tenon-sim-server", "Polymetis server")] {
+        let rig = Rig::new();
+        let mut child = rig.run(20).spawn().expect("tenon starts");
+        wait_until_it_moves(&rig, &mut child);
+        signal(child_of(child.id(), peer), libc::SIGKILL);
+        let (code, text, _) = finish(child, Duration::from_secs(15));
+        assert_eq!(code, Some(1), "{peer}: {text}");
+        assert!(text.contains(cause), "{peer}: {text}");
+        assert!(rig.report()["fault"].as_str().is_some_and(|f| f.contains(cause)), "{peer}");
+    }
+}
+
+#[test]
+fn a_second_run_on_the_same_robot_is_refused_and_the_first_goes_on() {
+    let rig = Rig::new();
+    let mut first = rig.run(1).spawn().expect("tenon starts");
+    wait_until_it_moves(&rig, &mut first);
+    let other = tempfile::tempdir().expect("a temporary folder");
+    // Through the same bridge: the lease decides.
+    let leased = Command::new(program("tenon"))
+        .args(["run", "--robot", "panda", "--episodes", "1", "--bundle"])
+        .arg(&rig.bundle)
+        .arg("--config")
+        .arg(&rig.config)
+        .arg("--out")
+        .arg(other.path().join("a"))
+        .output()
+        .expect("tenon starts");
+    assert_eq!(leased.status.code(), Some(1));
+    assert!(stderr(&leased).contains("another `tenon run`"), "{}", stderr(&leased));
+    // With its own simulated robot: the port is taken.
+    let ports = Command::new(program("tenon"))
+        .args(["run", "--robot", "sim", "--episodes", "1", "--bundle"])
+        .arg(&rig.bundle)
+        .arg("--config")
+        .arg(&rig.config)
+        .arg("--out")
+        .arg(other.path().join("b"))
+        .output()
+        .expect("tenon starts");
+    assert_eq!(ports.status.code(), Some(1));
+    assert!(stderr(&ports).contains("in use"), "{}", stderr(&ports));
+    let (code, text, _) = finish(first, Duration::from_secs(60));
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn wrong_input_says_what_where_and_what_to_do() {
+    let rig = Rig::new();
+    let tenon = |args: &[&str]| {
+        let output = Command::new(program("tenon")).args(args).output().expect("tenon starts");
+        assert!(!output.status.success(), "{args:?} must fail");
+        stderr(&output)
+    };
+    let (bundle, config) = (rig.bundle.display().to_string(), rig.config.display().to_string());
+    let text = tenon(&["run", "--robot", "sim", "--bundle", "no-such-bundle", "--config", &config]);
+    assert!(text.contains("no-such-bundle"), "{text}");
+    let text = tenon(&["run", "--robot", "sim", "--bundle", &bundle, "--config", &config, "--engine", "tracr"]);
+    assert!(text.contains("tracr") && text.contains("tract"), "{text}");
+
+    let typo = rig.folder.path().join("typo.toml");
+    let shipped = std::fs::read_to_string(&rig.config).expect("the rig's file");
+    std::fs::write(&typo, shipped.replace("endpoint =", "endpont =")).expect("the folder is writable");
+    let line = shipped.lines().position(|l| l.starts_with("endpoint")).expect("the key is there") + 1;
+    let text = tenon(&["run", "--robot", "sim", "--bundle", &bundle, "--config", &typo.display().to_string()]);
+    assert!(text.contains(&format!("typo.toml:{line}:")) && text.contains("did you mean `endpoint`"), "{text}");
+
+    let network = std::fs::read_dir(&rig.bundle)
+        .expect("the bundle is a folder")
+        .flatten()
+        .map(|e| e.path())
+        .find(|p| p.extension().is_some_and(|e| e == "onnx"))
+        .expect("a bundle has networks");
+    let mut bytes = std::fs::read(&network).expect("a file");
+    bytes.truncate(bytes.len() - 1);
+    std::fs::write(&network, bytes).expect("the folder is writable");
+    let text = tenon(&["run", "--robot", "sim", "--bundle", &bundle, "--config", &config]);
+    let name = network.file_name().expect("a file has a name").to_string_lossy().into_owned();
+    assert!(text.contains(&name), "{text}");
+}
+
+#[test]
+fn every_program_has_help_with_an_example() {
+    for (name, subcommands) in [
+        ("tenon", &["demo", "run", "report", "bench infer"][..]),
+        ("tenon-train", &["demos avoid", "pretrain", "finetune", "evaluate", "export"][..]),
+        ("tenon-calibrate", &["photo"][..]),
+        ("tenon-bridge", &[""][..]),
+        ("tenon-sim-server", &[""][..]),
+    ] {
+        for subcommand in subcommands {
+            let output = Command::new(program(name))
+                .args(subcommand.split_whitespace())
+                .arg("--help")
+                .output()
+                .expect("the program starts");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("Usage"), "{name} {subcommand}: {text}");
+            assert!(text.contains("xample"), "{name} {subcommand} --help shows no example");
+        }
+    }
+}
