@@ -144,8 +144,8 @@ pub struct Settings {
     pub damping: Damping,
     pub safety: SafetyLimits,
     pub targets_per_action: usize,
-    /// Lag of the arm's impedance law behind a moving target, s; the target leads by it. 0 = the paper's law.
-    pub lag_compensation_s: f64,
+    /// Lag of each joint's impedance law behind a moving target, s; the target leads by it. 0 = the paper's law.
+    pub lag_compensation_s: Joints,
     pub max_state_age: Duration,
     pub max_late_ticks: usize,
 }
@@ -465,17 +465,13 @@ impl Controller {
             return;
         }
         let n = self.settings.targets_per_action;
-        let mut pose = interpolate(&run.from, &run.to, (run.sub_tick + 1) as f64 / n as f64);
-        // Joint impedance damps absolute velocity: a moving target is followed Kd/Kp late (spec polymetis.md §5). K (x + K⁻¹D v
-        // − x_meas) − D v_meas is the same law with the velocity term it lacks.
+        let pose = interpolate(&run.from, &run.to, (run.sub_tick + 1) as f64 / n as f64);
         let period_s = self.tick_period_s * n as f64;
         let velocity = (run.to.translation.vector - run.from.translation.vector) / period_s;
-        run.velocity_m_s += (velocity - run.velocity_m_s) / n as f64;
-        pose.translation.vector += run.velocity_m_s * self.settings.lag_compensation_s;
+        run.velocity_m_s += (velocity - run.velocity_m_s) * (2.0 / n as f64).min(1.0);
         let chunk = run.chunk.map_or(0, |c| c.request);
         let step = (run.step) % self.action_horizon;
-        // The paper's law starts from the *measured* joints, so a steady-state error is not integrated.
-        let wanted = match self.inverse_kinematics(&state.value.joint_positions_rad, &pose) {
+        let wanted = match self.feed_forward(&state.value.joint_positions_rad, &pose, &run.velocity_m_s) {
             Ok(q) => q,
             Err(cause) => return self.fault(cause, out),
         };
@@ -580,6 +576,22 @@ impl Controller {
         let filled = write_observation(&self.observation, &view, &mut observation[..self.observation_dim]);
         debug_assert!(filled.is_ok(), "`new` refuses fields that only a simulation can fill");
         InferRequest { id, len: self.observation_dim, observation }
+    }
+
+    /// The joints for a moving tool pose, leading by the lag of the impedance law.
+    ///
+    /// The paper's law starts from the *measured* joints, so a steady-state error is not integrated. Joint impedance
+    /// damps absolute velocity, so a moving target is followed Kd/Kp late (spec polymetis.md §5):
+    /// Kp (q* + Kd/Kp · q̇* − q) − Kd q̇ = Kp (q* − q) + Kd (q̇* − q̇) is the same law with the velocity term it lacks.
+    fn feed_forward(&self, q: &Joints, pose: &Pose, velocity_m_s: &Vector3<f64>) -> Result<Joints, FaultCause> {
+        /// Long enough to be exact in f64, short enough to stay linear.
+        const AHEAD_S: f64 = 0.01;
+        let now = self.inverse_kinematics(q, pose)?;
+        let mut ahead = *pose;
+        ahead.translation.vector += velocity_m_s * AHEAD_S;
+        let then = self.inverse_kinematics(q, &ahead)?;
+        let lag = &self.settings.lag_compensation_s;
+        Ok(std::array::from_fn(|i| now[i] + (then[i] - now[i]) / AHEAD_S * lag[i]))
     }
 
     fn inverse_kinematics(&self, q: &Joints, pose: &Pose) -> Result<Joints, FaultCause> {

@@ -75,7 +75,7 @@ impl Bench {
                 workspace: WorkspaceBox { min_m: [0.15, -0.4, 0.05], max_m: [0.85, 0.6, 0.6] },
             },
             targets_per_action: 5,
-            lag_compensation_s: 0.0,
+            lag_compensation_s: [0.0; 7],
             max_state_age: Duration::from_millis(100),
             max_late_ticks: 5,
         };
@@ -369,7 +369,7 @@ fn a_policy_that_only_a_simulation_can_feed_is_refused() {
             workspace: WorkspaceBox { min_m: [-1.0; 3], max_m: [1.0; 3] },
         },
         targets_per_action: 1,
-        lag_compensation_s: 0.0,
+        lag_compensation_s: [0.0; 7],
         max_state_age: Duration::from_millis(100),
         max_late_ticks: 5,
     };

@@ -19,6 +19,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// authentication: leave it on the local host.
 #[derive(Debug, Parser)]
 #[command(
+    name = "tenon-sim-server",
     version,
     after_help = "Example:\n  tenon-sim-server --scene avoid --truth /tmp/truth.jsonl &\n  tenon-bridge --config configs/robot.toml\n\nCtrl-C ends it."
 )]

@@ -33,8 +33,8 @@ pub struct ToolConfig {
 pub struct ControlConfig {
     /// Joint targets sent within one period of the policy; the pose is interpolated between them.
     pub targets_per_action: usize,
-    /// Lag of the arm's impedance law behind a moving target (about Kd/Kp); the target leads by it. 0 = the paper's law.
-    pub lag_compensation_s: f64,
+    /// Lag of each joint's impedance law behind a moving target (Kd/Kp); the target leads by it. 0 = the paper's law.
+    pub lag_compensation_s: Joints,
     /// A robot state older than this holds the arm.
     pub max_state_age_s: f64,
     /// That many late ticks in a row are a fault.
@@ -126,7 +126,9 @@ impl Check for RobotConfig {
         p.within("tool.offset_m", self.tool.offset_m, 0.0, 1.0);
         p.within("tool.yaw_rad", self.tool.yaw_rad, -3.2, 3.2);
         p.at_least_one("control.targets_per_action", self.control.targets_per_action);
-        p.within("control.lag_compensation_s", self.control.lag_compensation_s, 0.0, 0.3);
+        for lag in self.control.lag_compensation_s {
+            p.within("control.lag_compensation_s", lag, 0.0, 0.5);
+        }
         p.positive("control.max_state_age_s", self.control.max_state_age_s);
         p.at_least_one("control.max_late_ticks", self.control.max_late_ticks);
         p.within("control.realtime_priority", f64::from(self.control.realtime_priority), 0.0, 99.0);
