@@ -109,6 +109,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         Robot::Sim => Some(Services::start(&config_file, &config, &truth)?),
         Robot::Panda => None,
     };
+    crate::processes::prefer();
     let link = tenon_link::ZenohLink::connect(
         &config.link.endpoint,
         &tenon_link::RobotKeys::new(tenon_link::DEFAULT_ROBOT)?,
