@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use tenon_core::avoid::{CHUNK_STEPS, DemonstrationSet, MODE_COUNT, Mode, chunk_succeeds};
+use tenon_core::avoid::{CHUNK_STEPS, COMMANDED_HEIGHT_M, DemonstrationSet, MODE_COUNT, Mode, chunk_succeeds};
 use tenon_sim::avoid::{AvoidEnv, AvoidScene};
 use tenon_sim::batch::Environment;
-use tenon_train::demos::{MAX_INCREMENT_M, ScriptOptions, ScriptReport, read_human, script, select};
+use tenon_train::demos::{Alignment, MAX_INCREMENT_M, ScriptOptions, ScriptReport, read_human, script, select};
 
 fn scripted(threads: usize) -> ScriptReport {
     script(ScriptOptions { seed: 5, per_mode: 1, threads }, &|| false, &|_| {}).unwrap()
@@ -48,6 +48,44 @@ fn the_environment_replays_scripted_episodes_and_pays_for_them() {
         });
         let ends_left = episode.mode.is_some_and(|mode| mode.bits().is_set(5));
         assert_eq!(succeeded, ends_left, "{:?}", episode.mode);
+    }
+}
+
+/// What training pairs with an action is what a policy that plans chunks of four sees before it.
+#[test]
+fn training_pairs_are_those_of_run_time() {
+    let scene = AvoidScene::new().unwrap();
+    let mut environment = AvoidEnv::new(&scene);
+    let mut observation = [0.0; 4];
+    let episode = &scripted(2).episodes[12];
+    environment.reset(0, &mut observation);
+    let seen = episode.training_observations(Alignment::RunTime);
+    for (chunk, actions) in episode.actions.chunks_exact(CHUNK_STEPS).enumerate() {
+        assert_eq!(observation.map(|v| v as f32), seen[chunk * CHUNK_STEPS], "chunk {chunk}");
+        let actions: Vec<f64> = actions.iter().flatten().map(|&a| f64::from(a)).collect();
+        environment.step_chunk(&actions, &mut observation);
+    }
+}
+
+/// A recorded row holds the set point of the step that is about to run, so its age differs from the measured one's.
+#[test]
+fn recorded_demonstrations_replayed_in_the_environment_show_their_training_pairs() {
+    let Some(path) = human_file() else { return };
+    let scene = AvoidScene::new().unwrap();
+    let mut environment = AvoidEnv::new(&scene);
+    for episode in read_human(&path).unwrap().iter().take(3) {
+        let seen = episode.training_observations(Alignment::RunTime);
+        environment.restart();
+        let mut before = environment.observation();
+        for (t, commanded) in episode.commanded_xy_m.iter().enumerate().take(seen.len()) {
+            // `before`: the state before step t, which a policy sees when it decides on the set point of step t + 1.
+            if t > 0 {
+                let apart = (0..4).map(|i| (before[i] - f64::from(seen[t][i])).abs()).fold(0.0, f64::max);
+                assert!(apart < 0.004, "step {t}: {before:?} and {:?}", seen[t]);
+            }
+            environment.step_setpoint([commanded[0], commanded[1], COMMANDED_HEIGHT_M]).unwrap();
+            before = environment.observation();
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tenon_core::avoid::MODE_COUNT;
-use tenon_train::demos::{Origin, ScriptOptions, Source, read_human, script, write};
+use tenon_train::demos::{Alignment, Origin, ScriptOptions, Source, read_human, script, write};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
 
@@ -31,15 +31,35 @@ pub struct DemosArgs {
     /// Scripted episodes of each of the 24 modes [default: demos.per_mode of the configuration].
     #[arg(long, value_name = "N", conflicts_with = "from")]
     per_mode: Option<usize>,
+    /// Which observation train.npz pairs with an action: the one that the policy sees at run time (one control step
+    /// old), or the one of the recorded row.
+    #[arg(long, value_enum, default_value = "run-time")]
+    alignment: AlignmentKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AlignmentKind {
+    RunTime,
+    Recorded,
 }
 
 pub fn run(args: DemosArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let config = read_config(&args.common.config)?;
+    let alignment = match args.alignment {
+        AlignmentKind::RunTime => Alignment::RunTime,
+        AlignmentKind::Recorded => Alignment::Recorded,
+    };
     let begun = Instant::now();
     let (episodes, mut origin) = match &args.from {
         Some(path) => {
-            let origin =
-                Origin { source: Source::Human, seed: None, rejected_collisions: 0, rejected_others: 0, seconds: 0.0 };
+            let origin = Origin {
+                source: Source::Human,
+                alignment,
+                seed: None,
+                rejected_collisions: 0,
+                rejected_others: 0,
+                seconds: 0.0,
+            };
             (read_human(path).context("the recorded demonstrations cannot be used")?, origin)
         }
         None => {
@@ -59,6 +79,7 @@ pub fn run(args: DemosArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
             }
             let origin = Origin {
                 source: Source::Scripted,
+                alignment,
                 seed: Some(config.demos.seed),
                 rejected_collisions: report.rejected_collisions,
                 rejected_others: report.rejected_others,

@@ -13,7 +13,7 @@ use tenon_core::avoid::{ACTION_DIM, OBSERVATION_DIM};
 use tenon_core::config::TaskName;
 use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
 
-use super::{Episode, Source, select, selection_of};
+use super::{Alignment, Episode, Source, select, selection_of};
 use crate::dataset::{Dataset, write_normalization};
 use crate::error::TrainError;
 use crate::run_dir::{create_folder, sha256_of, write_json};
@@ -23,6 +23,8 @@ use crate::run_dir::{create_folder, sha256_of, write_json};
 pub struct Summary {
     pub task: String,
     pub source: Source,
+    /// Which observation `train.npz` pairs with an action.
+    pub alignment: Alignment,
     pub episodes: usize,
     pub steps: usize,
     /// Episodes by mode index; `undecided` for those that do not pass all three rows.
@@ -46,6 +48,7 @@ pub struct Summary {
 #[derive(Debug, Clone, Copy)]
 pub struct Origin {
     pub source: Source,
+    pub alignment: Alignment,
     pub seed: Option<u64>,
     pub rejected_collisions: usize,
     pub rejected_others: usize,
@@ -62,7 +65,8 @@ pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin
     }
     write_all(&folder.join("all.npz"), episodes)?;
 
-    let mut states: Vec<f32> = selected.iter().flat_map(|e| e.observations.iter().flatten().copied()).collect();
+    let mut states: Vec<f32> =
+        selected.iter().flat_map(|e| e.training_observations(origin.alignment).into_flattened()).collect();
     let mut actions: Vec<f32> = selected.iter().flat_map(|e| e.actions.iter().flatten().copied()).collect();
     let normalizer = avoid_normalizer(Limits::of_rows(&states, OBSERVATION_DIM), Limits::of_rows(&actions, ACTION_DIM));
     normalizer.normalize_observation(&mut states);
@@ -93,6 +97,7 @@ pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin
     let summary = Summary {
         task: task.as_str().to_string(),
         source: origin.source,
+        alignment: origin.alignment,
         episodes: episodes.len(),
         steps,
         modes,
@@ -136,6 +141,9 @@ fn write_all(path: &Path, episodes: &[Episode]) -> Result<(), TrainError> {
     Ok(())
 }
 
+/// Shape and values of an array.
+type Found<T> = (Vec<usize>, Vec<T>);
+
 /// An `.npz` that is being read; errors name file and array.
 pub(super) struct NpzFile<'a> {
     path: &'a Path,
@@ -154,7 +162,7 @@ impl<'a> NpzFile<'a> {
     fn typed<T: ReadableElement + Clone, D: Dimension>(
         &mut self,
         array: &'static str,
-    ) -> Result<Option<(Vec<usize>, Vec<T>)>, TrainError> {
+    ) -> Result<Option<Found<T>>, TrainError> {
         match self.reader.by_name::<OwnedRepr<T>, D>(&format!("{array}.npy")) {
             Ok(a) => Ok(Some((a.shape().to_vec(), a.iter().cloned().collect()))),
             Err(ReadNpzError::Npy(ReadNpyError::WrongDescriptor(_))) => Ok(None),
@@ -162,7 +170,7 @@ impl<'a> NpzFile<'a> {
         }
     }
 
-    pub fn floats<D: Dimension>(&mut self, array: &'static str) -> Result<(Vec<usize>, Vec<f32>), TrainError> {
+    pub fn floats<D: Dimension>(&mut self, array: &'static str) -> Result<Found<f32>, TrainError> {
         if let Some(found) = self.typed::<f32, D>(array)? {
             return Ok(found);
         }
@@ -172,7 +180,7 @@ impl<'a> NpzFile<'a> {
         }
     }
 
-    pub fn integers<D: Dimension>(&mut self, array: &'static str) -> Result<(Vec<usize>, Vec<i64>), TrainError> {
+    pub fn integers<D: Dimension>(&mut self, array: &'static str) -> Result<Found<i64>, TrainError> {
         if let Some(found) = self.typed::<i64, D>(array)? {
             return Ok(found);
         }

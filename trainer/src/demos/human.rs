@@ -5,8 +5,8 @@ use std::path::Path;
 use ndarray_npz::ndarray::{Ix1, Ix2};
 use tenon_core::avoid::{DEMONSTRATION_WINDOW_M, path_mode_bits};
 
-use super::Episode;
 use super::files::NpzFile;
+use super::{Episode, Source};
 use crate::error::TrainError;
 
 /// Reads and checks a file of recorded demonstrations.
@@ -68,6 +68,7 @@ pub fn read_human(path: &Path) -> Result<Vec<Episode>, TrainError> {
                 .collect(),
             mode: path_mode_bits(commanded_xy_m.iter().copied(), DEMONSTRATION_WINDOW_M).mode(),
             commanded_xy_m,
+            source: Source::Human,
         });
         start += length;
     }

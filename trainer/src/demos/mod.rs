@@ -1,8 +1,15 @@
 //! Demonstrations of D3IL Avoid: scripted in the simulation or converted from the recorded human ones.
 //!
-//! Both give [`Episode`]s in one convention (specification of the simulation tasks, §4): the observation of step t is
-//! the commanded and the measured x, y *before* the step, the action is `commanded[t+1] − commanded[t]`. The simulated
-//! environment hands its observations out in just that way, so what it returns beside an action is what is stored.
+//! An [`Episode`] holds rows as they were recorded (specification of the simulation tasks, §4): commanded and measured
+//! x, y, and the action `commanded[t+1] − commanded[t]`. The simulation shows both positions as they are before the
+//! action; in the human recordings the commanded one is that of the step that is about to run (replaying them shows
+//! it), so it is one step ahead.
+//!
+//! # What the policy sees
+//! At run time a chunk is planned from an observation one control step old (`observation_delay_steps` of the policy):
+//! for the action that leads from set point D(t) to D(t+1) the policy sees D(t−1) and the position measured with it.
+//! Cloned from rows as recorded it would lag behind its own plan, cut corners and prefer one way round an obstacle;
+//! the training set therefore pairs each action with what is seen at run time ([`Alignment::RunTime`]).
 //!
 //! [`write`] makes the folder that pre-training reads: every episode in physical units, and the selection M1, M2 or M3
 //! of it, normalised.
@@ -31,12 +38,28 @@ pub struct Episode {
     pub commanded_xy_m: Vec<[f64; 2]>,
     /// The way through the rows, where all three are decided.
     pub mode: Option<Mode>,
+    pub source: Source,
 }
 
 impl Episode {
     /// Number of steps.
     pub fn steps(&self) -> usize {
         self.actions.len()
+    }
+
+    /// The observation that training pairs with each action.
+    pub fn training_observations(&self, alignment: Alignment) -> Vec<[f32; OBSERVATION_DIM]> {
+        (0..self.steps())
+            .map(|t| {
+                let (now, before) = (self.observations[t], self.observations[t.saturating_sub(1)]);
+                match (alignment, self.source) {
+                    (Alignment::Recorded, _) => now,
+                    (Alignment::RunTime, Source::Scripted) => before,
+                    // The commanded position is one step ahead of the measured one.
+                    (Alignment::RunTime, Source::Human) => [before[0], before[1], now[2], now[3]],
+                }
+            })
+            .collect()
     }
 
     /// Reward of the state before each step, as the environment pays it to an arm that touches nothing.
@@ -61,6 +84,17 @@ impl Episode {
 pub enum Source {
     Scripted,
     Human,
+}
+
+/// Which observation training pairs with an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alignment {
+    /// The one that the policy sees at run time, one control step old.
+    #[default]
+    RunTime,
+    /// The one of the recorded row.
+    Recorded,
 }
 
 /// Which demonstrations a task trains on.

@@ -39,20 +39,20 @@ const FAR_ACROSS_M: f64 = 0.12;
 const CLEAR_OF_ROW_M: f64 = 0.05;
 /// Share of the way across that lies outside the band, on either side.
 const FAR_SHARE: f64 = 0.1;
-/// y at which a path ends, metres: far enough that a whole chunk lies beyond the goal line.
-const END_Y_M: [f64; 2] = [0.458, 0.478];
+/// y at which a path ends, metres: a whole chunk lies beyond the goal line, and fine-tuning has room around it.
+const END_Y_M: [f64; 2] = [0.490, 0.520];
 /// Cruising speed along the path, metres a step.
-const SPEED_M: [f64; 2] = [0.0125, 0.0170];
+const SPEED_M: [f64; 2] = [0.0135, 0.0175];
 /// Steps of rest at the start.
-const REST_STEPS: [usize; 2] = [0, 2];
+const REST_STEPS: [usize; 2] = [0, 1];
 /// Steps until the cruising speed is reached.
-const RAMP_STEPS: [f64; 2] = [4.0, 9.0];
+const RAMP_STEPS: [f64; 2] = [3.0, 8.0];
 /// Length of the final braking, metres.
 const BRAKE_M: f64 = 0.03;
 /// Slowest motion while braking, as a share of the cruising speed.
 const BRAKE_FLOOR: f64 = 0.25;
 /// Steps at rest at the end.
-const HOLD_STEPS: [usize; 2] = [2, 5];
+const HOLD_STEPS: [usize; 2] = [1, 3];
 /// Amplitude of each wave of the wobble, metres.
 const WOBBLE_M: f64 = 0.0025;
 /// Standard deviation of the tremor of the commanded point, metres.

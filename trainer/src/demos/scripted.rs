@@ -7,7 +7,7 @@ use tenon_core::avoid::{
 use tenon_core::noise::SeededNoise;
 use tenon_sim::avoid::{AvoidEnv, AvoidScene};
 
-use super::{Episode, MAX_INCREMENT_M, ScriptedPath};
+use super::{Episode, MAX_INCREMENT_M, ScriptedPath, Source};
 use crate::error::TrainError;
 
 /// Steps of the shortest and longest demonstration: those of the human ones.
@@ -138,6 +138,7 @@ fn demonstrate(environment: &mut AvoidEnv, mode: Mode, path: &ScriptedPath, nois
         actions: Vec::with_capacity(targets.len()),
         commanded_xy_m: vec![environment.commanded_xy_m()],
         mode: Some(mode),
+        source: Source::Scripted,
     };
     for target in targets {
         let before = environment.commanded_xy_m();
