@@ -21,8 +21,8 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// An Avoid policy with random weights whose actions are at most 0.5 mm: it moves the arm a little, anywhere.
-fn bundle(folder: &Path) -> PathBuf {
+/// An Avoid policy with random weights and actions up to `largest_action_m`: with 0.5 mm it moves the arm a little, anywhere.
+fn bundle(folder: &Path, largest_action_m: f32) -> PathBuf {
     let limits = |v: f32, n: usize| Limits { min: vec![-v; n], max: vec![v; n] };
     let spec = PolicySpec {
         spec_version: SPEC_VERSION,
@@ -44,7 +44,7 @@ fn bundle(folder: &Path) -> PathBuf {
         },
         normalizer: Normalizer {
             observation: limits(1.0, 4),
-            action: limits(0.0005, 2),
+            action: limits(largest_action_m, 2),
             zero_range: ZeroRange::AddEpsilon,
             observation_clip: None,
         },
@@ -92,7 +92,7 @@ impl Rig {
             .replace("heartbeat_timeout_s = 0.3", "heartbeat_timeout_s = 2.0");
         let config = folder.path().join("robot.toml");
         std::fs::write(&config, text).expect("the folder is writable");
-        let bundle = bundle(folder.path());
+        let bundle = bundle(folder.path(), 0.0005);
         Self { folder, config, bundle }
     }
 
@@ -181,6 +181,28 @@ fn an_episode_runs_on_the_simulated_robot_and_is_judged() {
     assert!(episode["path_xy_m"].as_array().is_some_and(|p| p.len() >= 95));
     for stage in ["observe", "infer", "ik", "publish", "bridge_update", "arm_state_age"] {
         assert!(report["timing"][stage]["n"].as_u64().is_some_and(|n| n > 0), "{stage} was not measured");
+    }
+}
+
+#[test]
+fn an_action_beyond_the_limits_stops_the_episode_and_nothing_of_it_is_commanded() {
+    let mut rig = Rig::new();
+    std::fs::remove_dir_all(&rig.bundle).expect("the small bundle is there");
+    rig.bundle = bundle(rig.folder.path(), 5.0);
+    let output = rig.run(2).output().expect("tenon starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("would jump"), "{}", stderr(&output));
+    let report = rig.report();
+    let episodes = report["episodes"].as_array().expect("episodes");
+    assert_eq!(episodes.len(), 2, "the simulated arm is armed again");
+    for episode in episodes {
+        assert_eq!((&episode["complete"], &episode["success"]), (&false.into(), &false.into()));
+        let path = episode["path_xy_m"].as_array().expect("a path");
+        let xy = |i: usize| [path[i][0].as_f64().expect("x"), path[i][1].as_f64().expect("y")];
+        for i in 1..path.len() {
+            let (a, b) = (xy(i - 1), xy(i));
+            assert!((a[0] - b[0]).hypot(a[1] - b[1]) < 0.01, "the arm holds: {a:?} {b:?}");
+        }
     }
 }
 

@@ -135,7 +135,8 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         })
         .context("starting the control thread")?;
 
-    let mut session = session::Session::new(handles, policy_errors, interrupted.clone(), options.quiet);
+    let mut session =
+        session::Session::new(handles, policy_errors, interrupted.clone(), options.quiet, options.robot == Robot::Sim);
     let outcome = session.episodes(&spec, options.episodes);
     session.finish();
     let late_chunks = session.late_chunks;

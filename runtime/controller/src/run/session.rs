@@ -11,7 +11,7 @@ use tenon_core::time::MonotonicTime;
 
 use super::program::Program;
 use crate::control_loop::Handles;
-use crate::machine::{Event, Order, Phase};
+use crate::machine::{Event, FaultCause, Order, Phase};
 
 /// An episode: when it was, and what the policy saw at each chunk (physical units).
 pub struct Window {
@@ -28,18 +28,27 @@ pub struct Session {
     policy_errors: Receiver<String>,
     interrupted: Arc<AtomicBool>,
     quiet: bool,
+    rearm: bool,
     watchdog: Watchdog,
     pub windows: Vec<Window>,
     pub late_chunks: u64,
 }
 
 impl Session {
-    pub fn new(handles: Handles, policy_errors: Receiver<String>, interrupted: Arc<AtomicBool>, quiet: bool) -> Self {
+    /// `rearm`: see [`Session::recover`].
+    pub fn new(
+        handles: Handles,
+        policy_errors: Receiver<String>,
+        interrupted: Arc<AtomicBool>,
+        quiet: bool,
+        rearm: bool,
+    ) -> Self {
         Self {
             handles,
             policy_errors,
             interrupted,
             quiet,
+            rearm,
             watchdog: Watchdog::default(),
             windows: Vec::new(),
             late_chunks: 0,
@@ -73,11 +82,29 @@ impl Session {
                 std::iter::from_fn(|| self.handles.requests.pop()).map(|r| r.observation[..r.len].to_vec()).collect();
             let end = *ended.as_ref().unwrap_or(&crate::clock::now());
             self.windows.push(Window { start, end, observations, complete: ended.is_ok() });
-            ended?;
+            if let Err(error) = ended {
+                self.recover(error)?;
+            }
             if !self.quiet {
                 eprintln!("episode {:>2}/{episodes}: {:.2} s", index + 1, end.seconds_since(start));
             }
         }
+        Ok(())
+    }
+
+    /// After an episode that the controller stopped because of what the policy asked for: on the simulated robot, where
+    /// no person stands, arms again and goes on; the episode counts as failed. On a robot only a person re-arms.
+    fn recover(&mut self, error: anyhow::Error) -> Result<()> {
+        let by_the_policy = matches!(
+            self.handles.view.read().phase,
+            Phase::Fault(FaultCause::Refused { .. } | FaultCause::BadAction { .. } | FaultCause::Singular(_))
+        );
+        if !(self.rearm && by_the_policy) {
+            return Err(error);
+        }
+        eprintln!("episode stopped: {error:#} It counts as failed; the simulated arm is armed again.");
+        self.order(Order::Arm { session: session_id() });
+        self.wait(Duration::from_secs(8), "arming again", |e| matches!(e, Event::Armed))?;
         Ok(())
     }
 
