@@ -76,8 +76,10 @@ impl Session {
             self.pause(Duration::from_millis(300))?;
             self.order(Order::Run { actions: program.actions });
             let limit = Duration::from_secs_f64(spec.period_s * program.actions as f64 * 3.0 + 5.0);
-            let start = self.wait(limit, "the first action", |e| matches!(e, Event::RunStarted))?;
-            let ended = self.wait(limit, "the episode", |e| matches!(e, Event::RunEnded { .. }));
+            let (start, ended) = match self.wait(limit, "the first action", |e| matches!(e, Event::RunStarted)) {
+                Ok(start) => (start, self.wait(limit, "the episode", |e| matches!(e, Event::RunEnded { .. }))),
+                Err(error) => (crate::clock::now(), Err(error)),
+            };
             let observations =
                 std::iter::from_fn(|| self.handles.requests.pop()).map(|r| r.observation[..r.len].to_vec()).collect();
             let end = *ended.as_ref().unwrap_or(&crate::clock::now());
