@@ -411,6 +411,14 @@ impl Controller {
                     if !q.iter().all(|v| v.is_finite()) {
                         return self.fault(FaultCause::NonFiniteState, out);
                     }
+                    if now == since && self.session == session {
+                        // Re-armed while the bridge never stopped following us: what we commanded last is still in force, and
+                        // starting from the measured joints would be a step.
+                        self.state = State::Holding;
+                        out.target = Some(*self.safety.commanded_rad());
+                        out.event = Some(Event::Armed);
+                        return;
+                    }
                     let counts = self.safety.counts;
                     self.safety = SafetyStage::new(self.settings.arm, self.settings.safety, q);
                     self.safety.counts = counts;

@@ -283,8 +283,11 @@ fn a_fault_is_left_only_by_an_order() {
     }
     assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Bridge(BridgeFault::ControllerDropped)));
     assert_eq!(bench.tick(Some(Order::Run { actions: 4 })).event, Some(Event::OrderIgnored));
-    // Re-armed under the lease that it never gave back.
-    assert_eq!(bench.tick(Some(Order::Arm { session: 10 })).event, Some(Event::Armed));
+    // Re-armed under the lease that it never gave back, from what is still commanded, wherever the arm has sagged to.
+    let commanded = *bench.controller.safety().commanded_rad();
+    bench.q[1] += 0.2;
+    let outcome = bench.tick(Some(Order::Arm { session: 10 }));
+    assert_eq!((outcome.event, outcome.target), (Some(Event::Armed), Some(commanded)));
     assert_eq!(bench.controller.session(), 9);
 }
 
