@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use tenon_core::config::{TaskConfig, parse};
 use tenon_core::network::{Activation, NetworkSpec};
-use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
-use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_policy::bundle::Provenance;
 use tenon_policy::graph::{Dims, random_parameters};
 use tenon_policy::{BundleContent, BundleWriter};
@@ -23,32 +23,10 @@ pub fn program(name: &str) -> PathBuf {
 
 /// An Avoid policy with random weights and actions up to `largest_action_m`: with 0.5 mm it moves the arm a little, anywhere.
 fn bundle(folder: &Path, largest_action_m: f32) -> PathBuf {
-    let limits = |v: f32, n: usize| Limits { min: vec![-v; n], max: vec![v; n] };
-    let spec = PolicySpec {
-        spec_version: SPEC_VERSION,
-        task: "avoid_m1".into(),
-        observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
-        action: vec![ActionField::PlanarIncrement { z_m: 0.12, quat_wxyz: [0.0, 1.0, 0.0, 0.0] }],
-        observation_horizon: 1,
-        prediction_horizon: 4,
-        action_horizon: 4,
-        period_s: 0.035,
-        observation_delay_steps: 1,
-        denoising: Denoising {
-            denoising_steps: 20,
-            finetuned_steps: 10,
-            sampler: Sampler::Ddpm,
-            denoised_clip: 1.0,
-            noise_clip: 3.0,
-            final_action_clip: None,
-        },
-        normalizer: Normalizer {
-            observation: limits(1.0, 4),
-            action: limits(largest_action_m, 2),
-            zero_range: ZeroRange::AddEpsilon,
-            observation_clip: None,
-        },
-    };
+    let task: TaskConfig =
+        parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml")).expect("the shipped file");
+    let normalizer = Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(largest_action_m, 2));
+    let spec = task.policy_spec(normalizer, task.policy.finetuned_steps);
     let network = NetworkSpec::DiffusionMlp {
         time_dim: 16,
         mlp_dims: vec![32; 3],

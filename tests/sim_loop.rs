@@ -9,11 +9,11 @@ use tenon_controller::machine::{Controller, Event, Inputs, Order, Phase, Setting
 use tenon_core::action::ActionChunk;
 use tenon_core::arm::Joints;
 use tenon_core::avoid;
-use tenon_core::config::{RobotConfig, parse};
+use tenon_core::config::{RobotConfig, TaskConfig, parse};
 use tenon_core::diffusion::{Denoiser, DenoisingStep};
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
-use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
-use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_core::normalizer::{Limits, Normalizer};
+use tenon_core::spec::PolicySpec;
 use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
 use tenon_polymetis::archive::{ParameterArchive, hybrid_controller, read_parameters};
 use tenon_sim::server::{Law, LawInput, ServerScene, SimulatedArm, panda_urdf};
@@ -41,33 +41,12 @@ impl Denoiser for Wobble {
 }
 
 fn spec() -> PolicySpec {
-    let limits = |lo: &[f32], hi: &[f32]| Limits { min: lo.to_vec(), max: hi.to_vec() };
-    PolicySpec {
-        spec_version: SPEC_VERSION,
-        task: "avoid_m1".into(),
-        observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
-        action: vec![ActionField::PlanarIncrement { z_m: 0.12, quat_wxyz: avoid::COMMANDED_QUAT_WXYZ }],
-        observation_horizon: 1,
-        prediction_horizon: 4,
-        action_horizon: 4,
-        period_s: 0.035,
-        observation_delay_steps: 1,
-        denoising: Denoising {
-            denoising_steps: 20,
-            finetuned_steps: 10,
-            sampler: Sampler::Ddpm,
-            denoised_clip: 1.0,
-            noise_clip: 3.0,
-            final_action_clip: None,
-        },
-        normalizer: Normalizer {
-            observation: limits(&[0.2, -0.3, 0.2, -0.3], &[0.8, 0.5, 0.8, 0.5]),
-            // Small and mostly forward, so that the arm stays clear of the first obstacle for the length of the test.
-            action: limits(&[-0.002, 0.0], &[0.004, 0.004]),
-            zero_range: ZeroRange::AddEpsilon,
-            observation_clip: None,
-        },
-    }
+    let task: TaskConfig =
+        parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml")).expect("the shipped file");
+    let observation = Limits { min: [0.2, -0.3].repeat(2), max: [0.8, 0.5].repeat(2) };
+    // Small and mostly forward, so that the arm stays clear of the first obstacle for the length of the test.
+    let action = Limits { min: vec![-0.002, 0.0], max: vec![0.004, 0.004] };
+    task.policy_spec(Normalizer::new(observation, action), task.policy.finetuned_steps)
 }
 
 /// An arm in simulated time.

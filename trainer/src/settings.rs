@@ -1,33 +1,12 @@
 //! From a task's configuration to what the numeric library and the policy need.
 
-use tenon_core::avoid::{COMMANDED_HEIGHT_M, COMMANDED_QUAT_WXYZ, CONTROL_PERIOD_MS};
 use tenon_core::config::TaskConfig;
 use tenon_core::network::Activation;
-use tenon_core::normalizer::Normalizer;
-use tenon_core::spec::{ActionField, ObservationField, PolicySpec, SPEC_VERSION};
 
 use crate::checkpoint::CriticSpec;
 use crate::dppo::{FinetuneConfig, LossConfig, TimeOut};
 use crate::optimizer::LrSchedule;
 use crate::pretrain::{Prediction, PretrainConfig};
-
-/// The policy of Avoid with the limits of its data. `finetuned_steps`: K', 0 before fine-tuning.
-pub fn policy_spec(config: &TaskConfig, normalizer: Normalizer, finetuned_steps: usize) -> PolicySpec {
-    PolicySpec {
-        spec_version: SPEC_VERSION,
-        task: config.task.as_str().to_string(),
-        observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
-        action: vec![ActionField::PlanarIncrement { z_m: COMMANDED_HEIGHT_M, quat_wxyz: COMMANDED_QUAT_WXYZ }],
-        observation_horizon: 1,
-        prediction_horizon: config.policy.prediction_horizon,
-        action_horizon: config.policy.action_horizon,
-        period_s: CONTROL_PERIOD_MS as f64 / 1000.0,
-        // The environment hands out the state before the last action of a chunk (spec sim_tasks.md §4, "Lag").
-        observation_delay_steps: 1,
-        denoising: config.policy.denoising(finetuned_steps),
-        normalizer,
-    }
-}
 
 /// V(s) of the task (spec dppo.md §3.5).
 pub fn critic_spec(config: &TaskConfig) -> CriticSpec {

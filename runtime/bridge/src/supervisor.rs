@@ -340,12 +340,6 @@ impl Supervisor {
                         error: ServerError::Unavailable(_) | ServerError::DeadlineExceeded, ..
                     }
                     | ClientError::NoControllerSet => BridgeFault::ServerGone,
-                    // A connection that breaks within a call has many texts. Who answers no more is gone.
-                    ClientError::Server { error: ServerError::Other(_), .. }
-                        if self.client.episode_interval().await.is_err() =>
-                    {
-                        BridgeFault::ServerGone
-                    }
                     _ => BridgeFault::UpdateRefused,
                 };
                 self.fault(cause).await;

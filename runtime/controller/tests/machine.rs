@@ -7,40 +7,20 @@ use tenon_controller::motion::Motion;
 use tenon_core::action::ActionChunk;
 use tenon_core::arm::{Arm, Joints, RobotModel, tool_along_flange_z};
 use tenon_core::avoid;
+use tenon_core::config::{TaskConfig, parse};
 use tenon_core::ik::Damping;
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
-use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
+use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::safety::{Refusal, SafetyLimits, WorkspaceBox};
-use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_core::spec::{ObservationField, PolicySpec};
 use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
 
+/// The shipped Avoid task, its observation `delay` periods old.
 fn spec(delay: usize) -> PolicySpec {
-    let limits = |n: usize| Limits { min: vec![-1.0; n], max: vec![1.0; n] };
-    PolicySpec {
-        spec_version: SPEC_VERSION,
-        task: "avoid_m1".into(),
-        observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
-        action: vec![ActionField::PlanarIncrement { z_m: 0.12, quat_wxyz: avoid::COMMANDED_QUAT_WXYZ }],
-        observation_horizon: 1,
-        prediction_horizon: 4,
-        action_horizon: 4,
-        period_s: 0.035,
-        observation_delay_steps: delay,
-        denoising: Denoising {
-            denoising_steps: 20,
-            finetuned_steps: 10,
-            sampler: Sampler::Ddpm,
-            denoised_clip: 1.0,
-            noise_clip: 3.0,
-            final_action_clip: None,
-        },
-        normalizer: Normalizer {
-            observation: limits(4),
-            action: limits(2),
-            zero_range: ZeroRange::AddEpsilon,
-            observation_clip: None,
-        },
-    }
+    let task: TaskConfig =
+        parse("avoid_m1.toml", include_str!("../../../configs/tasks/avoid_m1.toml")).expect("the shipped file");
+    let normalizer = Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(1.0, 2));
+    PolicySpec { observation_delay_steps: delay, ..task.policy_spec(normalizer, task.policy.finetuned_steps) }
 }
 
 /// A controller, an arm that is wherever it was commanded last, a bridge that always agrees, and a policy that moves

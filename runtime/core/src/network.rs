@@ -46,6 +46,15 @@ pub enum NetworkSpec {
     },
 }
 
+/// Sinusoidal embedding of step t: `[sin(t ω_i), cos(t ω_i)]`, ω_i = exp(−i · ln 10000 / (d/2 − 1)), i < d/2, formed in
+/// f32 like the authors' (spec dppo.md §3.1). `dim` is even and at least 4.
+pub fn sinusoid(t: usize, dim: usize) -> Vec<f32> {
+    let half = dim / 2;
+    let rate = (10_000f64.ln() / (half as f64 - 1.0)) as f32;
+    let angles: Vec<f32> = (0..half).map(|i| t as f32 * (-(i as f32) * rate).exp()).collect();
+    angles.iter().map(|a| a.sin()).chain(angles.iter().map(|a| a.cos())).collect()
+}
+
 /// Name and shape of a parameter tensor.
 pub type Parameter = (String, Vec<usize>);
 
@@ -245,5 +254,13 @@ mod tests {
         assert_eq!(vit(768, 2).parameter_count(18, 8, 14), 2_048_720);
         let critic: usize = critic_parameters(11, &[256; 3]).iter().map(|(_, s)| s.iter().product::<usize>()).sum();
         assert_eq!(critic, 134_913);
+    }
+
+    #[test]
+    fn sinusoid_starts_at_zero_one_and_ends_at_the_slowest_frequency() {
+        let e = sinusoid(3, 16);
+        assert_eq!(sinusoid(0, 4), [0.0, 0.0, 1.0, 1.0]);
+        assert!((e[0] - 3f32.sin()).abs() < 1e-7 && (e[8] - 3f32.cos()).abs() < 1e-7);
+        assert!((e[7] - 3e-4).abs() < 1e-9, "{e:?}");
     }
 }

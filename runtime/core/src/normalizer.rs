@@ -36,6 +36,11 @@ pub struct Normalizer {
 }
 
 impl Limits {
+    /// −bound to bound in each of `dim` values.
+    pub fn symmetric(bound: f32, dim: usize) -> Self {
+        Self { min: vec![-bound; dim], max: vec![bound; dim] }
+    }
+
     /// Limits of `rows` concatenated rows of `dim` values. Panics if `dim` is 0; an empty table gives infinities,
     /// which [`Limits::check`] refuses.
     pub fn of_rows(rows: &[f32], dim: usize) -> Self {
@@ -70,6 +75,11 @@ impl Limits {
 }
 
 impl Normalizer {
+    /// The usual one, from the limits of a data set: `AddEpsilon`, no clamp (spec dppo.md §7.1).
+    pub fn new(observation: Limits, action: Limits) -> Self {
+        Self { observation, action, zero_range: ZeroRange::AddEpsilon, observation_clip: None }
+    }
+
     /// Normalises one or more observations in place (rows of Do values).
     pub fn normalize_observation(&self, x: &mut [f32]) {
         normalize(&self.observation, self.zero_range, x);

@@ -128,6 +128,9 @@ impl Denoising {
     }
 }
 
+/// Largest K: a damaged manifest must not make the schedule fill the memory.
+pub const MAX_DENOISING_STEPS: usize = 100_000;
+
 /// The definition of a policy, shared by trainer, bundle and runtime.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +166,8 @@ pub enum SpecError {
     Horizon { action_horizon: usize, prediction_horizon: usize },
     #[error("the fields of {part} add up to {fields} values, the normalizer has {limits}")]
     Width { part: &'static str, fields: usize, limits: usize },
+    #[error("{found} denoising steps: at most {MAX_DENOISING_STEPS}")]
+    TooManySteps { found: usize },
     #[error("{steps} sampled steps do not fit into {denoising_steps} denoising steps")]
     Sampler { steps: usize, denoising_steps: usize },
     #[error("{finetuned} fine-tuned steps exceed the {executed} executed steps")]
@@ -211,6 +216,9 @@ impl PolicySpec {
             if value == 0 {
                 return Err(SpecError::Zero { name });
             }
+        }
+        if self.denoising.denoising_steps > MAX_DENOISING_STEPS {
+            return Err(SpecError::TooManySteps { found: self.denoising.denoising_steps });
         }
         if self.action_horizon > self.prediction_horizon {
             return Err(SpecError::Horizon {

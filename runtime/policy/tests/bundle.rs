@@ -7,48 +7,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{engines, relative_error};
+use tenon_core::config::{TaskConfig, parse};
 use tenon_core::diffusion::{Denoiser, SampleScratch, StepNoise, denoise, sample};
 use tenon_core::network::{Activation, NetworkSpec};
 use tenon_core::noise::SeededNoise;
-use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
-use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_core::normalizer::{Limits, Normalizer};
+use tenon_core::spec::{PolicySpec, Sampler};
 use tenon_policy::bundle::{MANIFEST, Provenance};
 use tenon_policy::engine::{Input, Session};
 use tenon_policy::graph::{Dims, NetworkGraph, Parameters, random_parameters};
 use tenon_policy::parity::{ParityInputs, compare};
 use tenon_policy::{Bundle, BundleContent, BundleWriter, Engine, OnnxDenoiser, PolicyError};
 
-fn limits(dim: usize) -> Limits {
-    Limits { min: vec![-1.0; dim], max: vec![1.0; dim] }
-}
-
-/// The Avoid policy of the paper, narrower.
+/// The shipped Avoid task with another sampler.
 fn spec(sampler: Sampler, denoising_steps: usize, finetuned_steps: usize) -> PolicySpec {
-    PolicySpec {
-        spec_version: SPEC_VERSION,
-        task: "avoid_m1".into(),
-        observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
-        action: vec![ActionField::PlanarIncrement { z_m: 0.12, quat_wxyz: [0.0, 1.0, 0.0, 0.0] }],
-        observation_horizon: 1,
-        prediction_horizon: 4,
-        action_horizon: 4,
-        period_s: 0.035,
-        observation_delay_steps: 1,
-        denoising: Denoising {
-            denoising_steps,
-            finetuned_steps,
-            sampler,
-            denoised_clip: 1.0,
-            noise_clip: 3.0,
-            final_action_clip: None,
-        },
-        normalizer: Normalizer {
-            observation: limits(4),
-            action: limits(2),
-            zero_range: ZeroRange::AddEpsilon,
-            observation_clip: None,
-        },
-    }
+    let mut task: TaskConfig =
+        parse("avoid_m1.toml", include_str!("../../../configs/tasks/avoid_m1.toml")).expect("the shipped file");
+    task.policy.sampler = sampler;
+    task.policy.denoising_steps = denoising_steps;
+    task.policy_spec(Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(1.0, 2)), finetuned_steps)
 }
 
 fn network() -> NetworkSpec {

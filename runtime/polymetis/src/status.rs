@@ -2,6 +2,8 @@
 //!
 //! `CANCELLED` is the server's code for nearly every application error, so the text decides.
 
+use std::error::Error;
+
 use tonic::{Code, Status};
 
 /// Longest text kept of an error that is not recognised; backtraces of several kB occur.
@@ -64,6 +66,9 @@ impl ServerError {
             {
                 Self::InvalidController(shorten(text))
             }
+            // An answer has no source: this status was made here, from a connection that broke within the call. Such
+            // errors come with many codes and texts.
+            _ if status.source().is_some() => Self::Unavailable(shorten(text)),
             code => Self::Other(format!("{code:?}: {}", shorten(text))),
         }
     }
@@ -128,6 +133,9 @@ mod tests {
         assert_eq!(classify(Code::DeadlineExceeded, ""), ServerError::DeadlineExceeded);
         assert_eq!(classify(Code::Cancelled, "Timeout expired"), ServerError::DeadlineExceeded);
         assert!(matches!(classify(Code::Unknown, "Unexpected error in RPC handling"), ServerError::Other(_)));
+        let mut broken = Status::new(Code::Unknown, "h2 protocol error: error reading a body from connection");
+        broken.set_source(std::sync::Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+        assert!(matches!(ServerError::classify(&broken), ServerError::Unavailable(_)));
     }
 
     #[test]

@@ -9,16 +9,16 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tenon_core::config::TaskConfig;
+use tenon_core::normalizer::Normalizer;
 use tenon_train::checkpoint::{Checkpoint, RunInfo, Stage};
 use tenon_train::dataset::{Dataset, read_normalization};
-use tenon_train::demos::avoid_normalizer;
 use tenon_train::interrupt::Interrupt;
 use tenon_train::pretrain::Pretrainer;
 use tenon_train::progress::Progress;
 use tenon_train::run_dir::{
     CHECKPOINT_FILE, Metrics, commit, create_folder, sha256_of, write_checkpoint, write_json, write_text,
 };
-use tenon_train::settings::{policy_spec, pretrain_config};
+use tenon_train::settings::pretrain_config;
 
 use super::{Common, Ending, config_of, config_text, read_config};
 
@@ -97,7 +97,7 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
             ]);
             let run = RunInfo {
                 network: config.policy.network.clone(),
-                policy: policy_spec(&config, avoid_normalizer(observation, action), 0),
+                policy: config.policy_spec(Normalizer::new(observation, action), 0),
                 critic: None,
                 config: config_text(&config)?,
                 provenance,

@@ -11,7 +11,7 @@ use ndarray_npz::{NpzReader, NpzWriter, ReadNpzError};
 use serde::{Deserialize, Serialize};
 use tenon_core::avoid::{ACTION_DIM, OBSERVATION_DIM};
 use tenon_core::config::TaskName;
-use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
+use tenon_core::normalizer::{Limits, Normalizer};
 
 use super::{Alignment, Episode, Source, select, selection_of};
 use crate::dataset::{Dataset, write_normalization};
@@ -68,7 +68,7 @@ pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin
     let mut states: Vec<f32> =
         selected.iter().flat_map(|e| e.training_observations(origin.alignment).into_flattened()).collect();
     let mut actions: Vec<f32> = selected.iter().flat_map(|e| e.actions.iter().flatten().copied()).collect();
-    let normalizer = avoid_normalizer(Limits::of_rows(&states, OBSERVATION_DIM), Limits::of_rows(&actions, ACTION_DIM));
+    let normalizer = Normalizer::new(Limits::of_rows(&states, OBSERVATION_DIM), Limits::of_rows(&actions, ACTION_DIM));
     normalizer.normalize_observation(&mut states);
     normalizer.normalize_action(&mut actions);
     let frames = selected.iter().map(|e| e.steps()).sum();
@@ -112,11 +112,6 @@ pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin
     };
     write_json(&folder.join("summary.json"), &summary)?;
     Ok(summary)
-}
-
-/// The normaliser of Avoid from the limits of a data set (specification dppo.md §7.1).
-pub fn avoid_normalizer(observation: Limits, action: Limits) -> Normalizer {
-    Normalizer { observation, action, zero_range: ZeroRange::AddEpsilon, observation_clip: None }
 }
 
 /// Every episode in physical units: `states`, `actions`, `traj_lengths`, `modes` (−1 where undecided).

@@ -22,7 +22,7 @@ mod scripted;
 use tenon_core::avoid::{ACTION_DIM, DemonstrationSet, Mode, ModeBits, OBSERVATION_DIM, reward};
 use tenon_core::config::TaskName;
 
-pub use files::{Origin, Summary, avoid_normalizer, write};
+pub use files::{Origin, Summary, write};
 pub use human::read_human;
 pub use path::{MAX_INCREMENT_M, ScriptedPath};
 pub use scripted::{ScriptOptions, ScriptReport, script};

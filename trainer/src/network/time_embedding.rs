@@ -1,6 +1,6 @@
 //! Sinusoidal embedding of the integer step t, then Linear(d → 2d) → Mish → Linear(2d → d) (spec dppo.md §3.1).
 
-use tenon_core::network::Activation;
+use tenon_core::network::{Activation, sinusoid};
 
 use super::plain_mlp::{PlainMlp, PlainWorkspace};
 use super::{Mode, ParameterTable};
@@ -32,16 +32,7 @@ impl TimeEmbedding {
     }
 
     pub fn embed(&self, parameters: &[f32], times: &[usize]) -> EmbeddedTimes {
-        let mut sinusoids = vec![0.0; times.len() * self.dim];
-        let half = self.dim / 2;
-        for (row, &t) in sinusoids.chunks_exact_mut(self.dim).zip(times) {
-            for i in 0..half {
-                // ω_i = exp(−i ln(10000) / (half − 1))
-                let omega = (-(i as f64) * 10_000f64.ln() / (half - 1) as f64).exp();
-                row[i] = (t as f64 * omega).sin() as f32;
-                row[half + i] = (t as f64 * omega).cos() as f32;
-            }
-        }
+        let sinusoids: Vec<f32> = times.iter().flat_map(|&t| sinusoid(t, self.dim)).collect();
         let mut ws = self.mlp.workspace(times.len(), Mode::Training);
         self.mlp.forward(parameters, &mut ws, &sinusoids, times.len());
         EmbeddedTimes { sinusoids, count: times.len(), ws }

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::parse::{Check, Problems};
+use crate::avoid::{COMMANDED_HEIGHT_M, COMMANDED_QUAT_WXYZ, CONTROL_PERIOD_MS};
 use crate::network::NetworkSpec;
-use crate::spec::{Denoising, Sampler};
+use crate::normalizer::Normalizer;
+use crate::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +18,26 @@ pub struct TaskConfig {
     pub finetune: FinetuneConfig,
     pub evaluate: EvaluateConfig,
     pub deploy: DeployConfig,
+}
+
+impl TaskConfig {
+    /// The policy of this task with the limits of its data. `finetuned_steps`: K', 0 before fine-tuning.
+    pub fn policy_spec(&self, normalizer: Normalizer, finetuned_steps: usize) -> PolicySpec {
+        PolicySpec {
+            spec_version: SPEC_VERSION,
+            task: self.task.as_str().to_string(),
+            observation: vec![ObservationField::CommandedPosition2, ObservationField::TcpPosition2],
+            action: vec![ActionField::PlanarIncrement { z_m: COMMANDED_HEIGHT_M, quat_wxyz: COMMANDED_QUAT_WXYZ }],
+            observation_horizon: 1,
+            prediction_horizon: self.policy.prediction_horizon,
+            action_horizon: self.policy.action_horizon,
+            period_s: CONTROL_PERIOD_MS as f64 / 1000.0,
+            // The environment hands out the state before the last action of a chunk (spec sim_tasks.md §4, "Lag").
+            observation_delay_steps: 1,
+            denoising: self.policy.denoising(finetuned_steps),
+            normalizer,
+        }
+    }
 }
 
 /// D3IL Avoid with the demonstrations of two modes (spec sim_tasks.md §4).

@@ -1,7 +1,7 @@
 //! Building blocks shared by the networks (spec dppo.md §3.1).
 
 use tenon_core::diffusion::DenoisingStep;
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{Activation, NetworkSpec, sinusoid};
 
 use super::{NetworkGraph, Tensor};
 use crate::onnx::{Attribute, GraphBuilder, Value};
@@ -99,15 +99,6 @@ fn columns(weight: &Tensor, start: usize, end: usize) -> Vec<f32> {
     weight.data.chunks_exact(weight.shape[1]).flat_map(|row| row[start..end].iter().copied()).collect()
 }
 
-/// Sinusoidal embedding of step t: `[sin(t ω_i), cos(t ω_i)]`, ω_i = exp(−i · ln 10000 / (d/2 − 1)), i < d/2, formed in
-/// f32 like the authors' (spec dppo.md §3.1).
-pub fn sinusoid(t: usize, dim: usize) -> Vec<f32> {
-    let half = dim / 2;
-    let rate = (10_000f64.ln() / (half as f64 - 1.0)) as f32;
-    let angles: Vec<f32> = (0..half).map(|i| t as f32 * (-(i as f32) * rate).exp()).collect();
-    angles.iter().map(|a| a.sin()).chain(angles.iter().map(|a| a.cos())).collect()
-}
-
 /// Time features `[n, time_dim]` of the steps `t [n]` (int64), in the graph.
 pub(super) fn time_features(g: &mut GraphBuilder, net: &NetworkGraph, t: &Value) -> Value {
     let (steps, dim) = (net.dims.denoising_steps, net.time_dim());
@@ -173,17 +164,4 @@ pub(super) fn denoise(
     let (mean_from_x0, mean_from_x) = (g.scalar(step.mean_from_x0), g.scalar(step.mean_from_x));
     let (a, b) = (g.mul(&x0, &mean_from_x0), g.mul(x, &mean_from_x));
     g.add(&a, &b)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sinusoid_starts_at_zero_one_and_ends_at_the_slowest_frequency() {
-        let e = sinusoid(3, 16);
-        assert_eq!(sinusoid(0, 4), [0.0, 0.0, 1.0, 1.0]);
-        assert!((e[0] - 3f32.sin()).abs() < 1e-7 && (e[8] - 3f32.cos()).abs() < 1e-7);
-        assert!((e[7] - 3e-4).abs() < 1e-9, "{e:?}");
-    }
 }

@@ -21,16 +21,12 @@ mod vit;
 
 use tenon_core::diffusion::{Clips, DenoisingStep};
 use tenon_core::network::NetworkSpec;
-use tenon_core::spec::PolicySpec;
+use tenon_core::spec::{MAX_DENOISING_STEPS, PolicySpec};
 
-pub use blocks::sinusoid;
 pub use parameters::{Parameters, Tensor, check_parameters, random_parameters};
 
 use crate::error::PolicyError;
 use crate::onnx::{GraphBuilder, Value};
-
-/// More denoising steps than any policy has (the paper's have 10 to 100).
-const MAX_DENOISING_STEPS: usize = 100_000;
 
 /// Sizes of a policy that its networks depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,7 +240,6 @@ pub fn check_network(network: &NetworkSpec, dims: &Dims) -> Result<(), PolicyErr
     if let Some((name, _)) = positive.iter().find(|(_, n)| *n == 0) {
         return fail(format!("{name} must be at least 1"));
     }
-    // A damaged manifest must not make the schedule fill the memory.
     if dims.denoising_steps > MAX_DENOISING_STEPS {
         return fail(format!("denoising_steps = {}: at most {MAX_DENOISING_STEPS}", dims.denoising_steps));
     }

@@ -6,160 +6,28 @@
 //!
 //! States: Disarmed → Arming → Holding ⇄ Moving / Running; any → Fault. Nothing re-arms by itself.
 
+mod interface;
+mod running;
+
 use std::time::Duration;
 
-use nalgebra::{SVector, Vector3};
-use tenon_core::action::{ActionChunk, decode_action};
-use tenon_core::arm::{Arm, Joints};
-use tenon_core::geometry::{Pose, interpolate};
-use tenon_core::ik::{Damping, IkOutcome, differential_ik};
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
-use tenon_core::observation::{RobotView, write_observation};
-use tenon_core::safety::{Refusal, SafetyLimits, SafetyStage, Verdict};
+use tenon_core::arm::Joints;
+use tenon_core::geometry::Pose;
+use tenon_core::ik::{IkOutcome, differential_ik};
+use tenon_core::message::{BridgeState, Request};
+use tenon_core::safety::{SafetyStage, Verdict};
 use tenon_core::spec::{ActionField, ObservationField, PolicySpec};
-use tenon_core::time::{MonotonicTime, Stamped};
-use thiserror::Error;
+use tenon_core::time::MonotonicTime;
 
-use crate::motion::{Motion, Progress, Setpoint};
+pub use interface::{
+    Event, FaultCause, InferRequest, Inputs, MAX_OBSERVATION, Order, Outcome, Phase, Settings, SettingsError,
+};
+use running::Run;
 
-/// Most values of one observation.
-pub const MAX_OBSERVATION: usize = 64;
+use crate::motion::{Progress, Setpoint};
+
 /// Most periods that an observation may be old.
 const MAX_DELAY: usize = 4;
-
-/// What the tick sees.
-#[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
-    pub state: Option<Stamped<RobotState>>,
-    pub status: Option<Stamped<BridgeStatus>>,
-    /// The newest chunk that the policy has made.
-    pub chunk: Option<&'a ActionChunk>,
-    /// A command of the operator or the episode sequencer, each given once.
-    pub order: Option<Order>,
-    /// Ticks that were skipped in a row before this one because the loop was late.
-    pub late_ticks: usize,
-}
-
-/// What can be asked of the controller.
-#[derive(Debug, Clone, Copy)]
-pub enum Order {
-    Arm {
-        session: u64,
-    },
-    Move(Motion),
-    /// Run the policy for that many actions, then hold.
-    Run {
-        actions: usize,
-    },
-    /// Stop where the arm is commanded now, and hold.
-    Hold,
-    Disarm,
-}
-
-/// A request to the policy: sample a chunk from this observation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct InferRequest {
-    pub id: u64,
-    pub len: usize,
-    /// Observation in physical units.
-    pub observation: [f32; MAX_OBSERVATION],
-}
-
-/// Why the controller is in `Fault`.
-#[derive(Debug, Clone, Copy, PartialEq, Error)]
-pub enum FaultCause {
-    #[error("no robot state for {age_ms} ms (limit {limit_ms} ms)")]
-    StaleState { age_ms: u64, limit_ms: u64 },
-    #[error("the robot reports error code {0}")]
-    RobotError(i32),
-    #[error("robot state is not finite")]
-    NonFiniteState,
-    #[error("action {step} of chunk {chunk} is not finite or no pose")]
-    BadAction { chunk: u64, step: usize },
-    #[error("chunk {chunk}, action {step} refused: {refusal}")]
-    Refused { chunk: u64, step: usize, refusal: Refusal },
-    #[error("motion refused: {0}")]
-    MotionRefused(Refusal),
-    #[error("the arm is singular here (smallest singular value {0:.4})")]
-    Singular(f64),
-    #[error("no chunk from the policy for {0} ms")]
-    NoChunk(u64),
-    #[error("{0} ticks late in a row")]
-    Late(usize),
-    #[error("bridge: {0}")]
-    Bridge(BridgeFault),
-    #[error("the bridge is silent")]
-    BridgeSilent,
-    #[error("the arm is leased to session {0:016x}, another `tenon run`")]
-    LeasedToAnother(u64),
-    #[error("arming timed out (bridge: {0:?})")]
-    ArmingTimedOut(Option<BridgeState>),
-}
-
-/// Public view of the state.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Phase {
-    Disarmed,
-    Arming,
-    Holding,
-    Moving,
-    Running,
-    Fault(FaultCause),
-}
-
-/// What happened in a tick, for the log and the sequencer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Event {
-    Armed,
-    MotionEnded,
-    /// A run began: its first action is executed in this tick.
-    RunStarted,
-    /// The observation of action `step` was taken (not yet the action executed).
-    RunEnded {
-        actions: usize,
-    },
-    /// The arm waits for a chunk.
-    ChunkLate {
-        chunk: u64,
-    },
-    Faulted(FaultCause),
-    /// An order that does not fit the state was ignored.
-    OrderIgnored,
-    Disarmed,
-}
-
-/// The decision of a tick.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Outcome {
-    pub target: Option<Joints>,
-    pub request: Option<Request>,
-    pub infer: Option<InferRequest>,
-    pub event: Option<Event>,
-}
-
-/// Settings of a controller; physical facts from `robot.toml`, everything of the policy from its `PolicySpec`.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    pub arm: Arm,
-    pub damping: Damping,
-    pub safety: SafetyLimits,
-    pub targets_per_action: usize,
-    /// Lag of each joint's impedance law behind a moving target, s; the target leads by it. 0 = the paper's law.
-    pub lag_compensation_s: Joints,
-    pub max_state_age: Duration,
-    pub max_late_ticks: usize,
-}
-
-/// What is wrong with a policy for this controller.
-#[derive(Debug, Error, PartialEq)]
-pub enum SettingsError {
-    #[error("the policy observes {0:?}, which only a simulation can provide")]
-    SimulationOnly(ObservationField),
-    #[error("the policy acts through {0:?}, which only a simulation understands")]
-    SimulationOnlyAction(ActionField),
-    #[error("{what} = {value} exceeds {limit}")]
-    TooLarge { what: &'static str, value: usize, limit: usize },
-}
 
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -169,26 +37,6 @@ enum State {
     Moving(Progress),
     Running(Run),
     Fault(FaultCause),
-}
-
-/// A run of the policy.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    /// Actions to execute in all, and executed so far.
-    actions: usize,
-    step: usize,
-    /// Tick within the period, 0..targets_per_action.
-    sub_tick: usize,
-    chunk: Option<ActionChunk>,
-    /// Request that the next chunk must answer, and since when the arm waits for it.
-    awaited: u64,
-    requested: bool,
-    waiting_since: Option<MonotonicTime>,
-    from: Pose,
-    to: Pose,
-    /// Velocity of the commanded tool point, smoothed over one period, m/s: what the target leads by.
-    velocity_m_s: Vector3<f64>,
-    started: bool,
 }
 
 /// Decides what the arm does. See the module's text.
@@ -213,7 +61,6 @@ pub struct Controller {
 
 const ARMING_TIMEOUT: Duration = Duration::from_secs(5);
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
-const CHUNK_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Controller {
     /// Checks that the policy can run on a robot.
@@ -335,19 +182,7 @@ impl Controller {
                 self.commanded_pose.translation = measured.translation;
                 let id = self.next_request;
                 self.next_request += 1;
-                self.state = State::Running(Run {
-                    actions,
-                    step: 0,
-                    sub_tick: 0,
-                    chunk: None,
-                    awaited: id,
-                    requested: true,
-                    waiting_since: None,
-                    from: self.commanded_pose,
-                    to: self.commanded_pose,
-                    velocity_m_s: Vector3::zeros(),
-                    started: false,
-                });
+                self.state = State::Running(Run::new(actions, id, self.commanded_pose));
                 out.infer = Some(self.observe(id, &state.value));
             }
             (Order::Hold, State::Moving(_) | State::Running(_)) => self.state = State::Holding,
@@ -465,141 +300,6 @@ impl Controller {
         } else {
             self.state = State::Moving(progress);
         }
-    }
-
-    fn running(&mut self, mut run: Run, now: MonotonicTime, dt_s: f64, inputs: &Inputs, out: &mut Outcome) {
-        let Some(state) = inputs.state else { return };
-        if run.sub_tick == 0 && !self.begin_action(&mut run, now, inputs, &state.value, out) {
-            return;
-        }
-        let n = self.settings.targets_per_action;
-        let pose = interpolate(&run.from, &run.to, (run.sub_tick + 1) as f64 / n as f64);
-        let period_s = self.tick_period_s * n as f64;
-        let velocity = (run.to.translation.vector - run.from.translation.vector) / period_s;
-        run.velocity_m_s += (velocity - run.velocity_m_s) * (2.0 / n as f64).min(1.0);
-        let chunk = run.chunk.map_or(0, |c| c.request);
-        let step = (run.step) % self.action_horizon;
-        let wanted = match self.feed_forward(&state.value.joint_positions_rad, &pose, &run.velocity_m_s) {
-            Ok(q) => q,
-            Err(cause) => return self.fault(cause, out),
-        };
-        match self.safety.check(&wanted, dt_s) {
-            Verdict::Passed(q) | Verdict::Limited(q) => out.target = Some(q),
-            Verdict::Refused(refusal) => return self.fault(FaultCause::Refused { chunk, step, refusal }, out),
-        }
-        run.sub_tick += 1;
-        if run.sub_tick == n {
-            run.sub_tick = 0;
-            run.step += 1;
-            self.commanded_pose = run.to;
-            if run.step == run.actions {
-                self.state = State::Holding;
-                out.event = Some(Event::RunEnded { actions: run.step });
-                return;
-            }
-        }
-        self.state = State::Running(run);
-    }
-
-    /// First tick of a period: observe, ask for the next chunk in time, take the next action. `false` = the arm holds.
-    fn begin_action(
-        &mut self,
-        run: &mut Run,
-        now: MonotonicTime,
-        inputs: &Inputs,
-        state: &RobotState,
-        out: &mut Outcome,
-    ) -> bool {
-        let in_chunk = run.step % self.action_horizon;
-        if in_chunk == 0 {
-            if !run.requested {
-                self.request_chunk(run, state, out);
-            }
-            let Some(chunk) = inputs.chunk.filter(|c| c.request == run.awaited) else {
-                self.wait_for_chunk(run, now, out);
-                return false;
-            };
-            run.chunk = Some(*chunk);
-            run.requested = false;
-            run.waiting_since = None;
-        }
-        let Some(chunk) = run.chunk else { return false };
-        let target = chunk.action(in_chunk).and_then(|a| decode_action(&self.action, &self.commanded_pose, a));
-        let Some(target) = target else {
-            self.fault(FaultCause::BadAction { chunk: chunk.request, step: in_chunk }, out);
-            return false;
-        };
-        // The whole action is judged before any part of it is commanded.
-        let distance_m = (target.T_base_tcp.translation.vector - self.commanded_pose.translation.vector).norm();
-        let limit_m = self.settings.safety.abort_tcp_step_m;
-        if distance_m > limit_m {
-            let refusal = Refusal::Jump { distance_m, limit_m };
-            self.fault(FaultCause::Refused { chunk: chunk.request, step: in_chunk, refusal }, out);
-            return false;
-        }
-        // The next chunk is computed from the observation that is `delay` periods old when it begins, taken before
-        // this period's action.
-        let begins = run.step + self.delay;
-        if self.delay > 0 && begins.is_multiple_of(self.action_horizon) && begins < run.actions {
-            self.request_chunk(run, state, out);
-        }
-        run.from = self.commanded_pose;
-        run.to = target.T_base_tcp;
-        if !run.started {
-            run.started = true;
-            out.event = Some(Event::RunStarted);
-        }
-        true
-    }
-
-    fn request_chunk(&mut self, run: &mut Run, state: &RobotState, out: &mut Outcome) {
-        run.awaited = self.next_request;
-        run.requested = true;
-        self.next_request += 1;
-        out.infer = Some(self.observe(run.awaited, state));
-    }
-
-    fn wait_for_chunk(&mut self, run: &mut Run, now: MonotonicTime, out: &mut Outcome) {
-        out.target = Some(*self.safety.commanded_rad());
-        let since = *run.waiting_since.get_or_insert(now);
-        let waited = now.since(since);
-        if waited > CHUNK_TIMEOUT {
-            return self.fault(FaultCause::NoChunk(waited.as_millis() as u64), out);
-        }
-        if run.started {
-            out.event = Some(Event::ChunkLate { chunk: run.awaited });
-        }
-        self.state = State::Running(*run);
-    }
-
-    fn observe(&self, id: u64, state: &RobotState) -> InferRequest {
-        let (T_base_tcp, J) = self.settings.arm.tcp_jacobian(&state.joint_positions_rad);
-        let view = RobotView {
-            T_base_tcp,
-            tcp_twist: J * SVector::<f64, 7>::from(state.joint_velocities_rad_s),
-            gripper_width_m: state.gripper_width_m,
-            T_base_commanded: self.commanded_pose,
-        };
-        let mut observation = [0.0; MAX_OBSERVATION];
-        let filled = write_observation(&self.observation, &view, &mut observation[..self.observation_dim]);
-        debug_assert!(filled.is_ok(), "`new` refuses fields that only a simulation can fill");
-        InferRequest { id, len: self.observation_dim, observation }
-    }
-
-    /// The joints for a moving tool pose, leading by the lag of the impedance law.
-    ///
-    /// The paper's law starts from the *measured* joints, so a steady-state error is not integrated. Joint impedance
-    /// damps absolute velocity, so a moving target is followed Kd/Kp late (spec polymetis.md §5):
-    /// Kp (q* + Kd/Kp · q̇* − q) − Kd q̇ = Kp (q* − q) + Kd (q̇* − q̇) is the same law with the velocity term it lacks.
-    fn feed_forward(&self, q: &Joints, pose: &Pose, velocity_m_s: &Vector3<f64>) -> Result<Joints, FaultCause> {
-        /// Long enough to be exact in f64, short enough to stay linear.
-        const AHEAD_S: f64 = 0.01;
-        let now = self.inverse_kinematics(q, pose)?;
-        let mut ahead = *pose;
-        ahead.translation.vector += velocity_m_s * AHEAD_S;
-        let then = self.inverse_kinematics(q, &ahead)?;
-        let lag = &self.settings.lag_compensation_s;
-        Ok(std::array::from_fn(|i| now[i] + (then[i] - now[i]) / AHEAD_S * lag[i]))
     }
 
     fn inverse_kinematics(&self, q: &Joints, pose: &Pose) -> Result<Joints, FaultCause> {

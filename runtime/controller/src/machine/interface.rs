@@ -1,0 +1,150 @@
+//! What goes into a tick and what comes out of it.
+
+use std::time::Duration;
+
+use tenon_core::action::ActionChunk;
+use tenon_core::arm::{Arm, Joints};
+use tenon_core::ik::Damping;
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
+use tenon_core::safety::{Refusal, SafetyLimits};
+use tenon_core::spec::{ActionField, ObservationField};
+use tenon_core::time::Stamped;
+use thiserror::Error;
+
+use crate::motion::Motion;
+
+/// Most values of one observation.
+pub const MAX_OBSERVATION: usize = 64;
+/// What the tick sees.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    pub state: Option<Stamped<RobotState>>,
+    pub status: Option<Stamped<BridgeStatus>>,
+    /// The newest chunk that the policy has made.
+    pub chunk: Option<&'a ActionChunk>,
+    /// A command of the operator or the episode sequencer, each given once.
+    pub order: Option<Order>,
+    /// Ticks that were skipped in a row before this one because the loop was late.
+    pub late_ticks: usize,
+}
+
+/// What can be asked of the controller.
+#[derive(Debug, Clone, Copy)]
+pub enum Order {
+    Arm {
+        session: u64,
+    },
+    Move(Motion),
+    /// Run the policy for that many actions, then hold.
+    Run {
+        actions: usize,
+    },
+    /// Stop where the arm is commanded now, and hold.
+    Hold,
+    Disarm,
+}
+
+/// A request to the policy: sample a chunk from this observation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InferRequest {
+    pub id: u64,
+    pub len: usize,
+    /// Observation in physical units.
+    pub observation: [f32; MAX_OBSERVATION],
+}
+
+/// Why the controller is in `Fault`.
+#[derive(Debug, Clone, Copy, PartialEq, Error)]
+pub enum FaultCause {
+    #[error("no robot state for {age_ms} ms (limit {limit_ms} ms)")]
+    StaleState { age_ms: u64, limit_ms: u64 },
+    #[error("the robot reports error code {0}")]
+    RobotError(i32),
+    #[error("robot state is not finite")]
+    NonFiniteState,
+    #[error("action {step} of chunk {chunk} is not finite or no pose")]
+    BadAction { chunk: u64, step: usize },
+    #[error("chunk {chunk}, action {step} refused: {refusal}")]
+    Refused { chunk: u64, step: usize, refusal: Refusal },
+    #[error("motion refused: {0}")]
+    MotionRefused(Refusal),
+    #[error("the arm is singular here (smallest singular value {0:.4})")]
+    Singular(f64),
+    #[error("no chunk from the policy for {0} ms")]
+    NoChunk(u64),
+    #[error("{0} ticks late in a row")]
+    Late(usize),
+    #[error("bridge: {0}")]
+    Bridge(BridgeFault),
+    #[error("the bridge is silent")]
+    BridgeSilent,
+    #[error("the arm is leased to session {0:016x}, another `tenon run`")]
+    LeasedToAnother(u64),
+    #[error("arming timed out (bridge: {0:?})")]
+    ArmingTimedOut(Option<BridgeState>),
+}
+
+/// Public view of the state.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Phase {
+    Disarmed,
+    Arming,
+    Holding,
+    Moving,
+    Running,
+    Fault(FaultCause),
+}
+
+/// What happened in a tick, for the log and the sequencer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Event {
+    Armed,
+    MotionEnded,
+    /// A run began: its first action is executed in this tick.
+    RunStarted,
+    /// The observation of action `step` was taken (not yet the action executed).
+    RunEnded {
+        actions: usize,
+    },
+    /// The arm waits for a chunk.
+    ChunkLate {
+        chunk: u64,
+    },
+    Faulted(FaultCause),
+    /// An order that does not fit the state was ignored.
+    OrderIgnored,
+    Disarmed,
+}
+
+/// The decision of a tick.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outcome {
+    pub target: Option<Joints>,
+    pub request: Option<Request>,
+    pub infer: Option<InferRequest>,
+    pub event: Option<Event>,
+}
+
+/// Settings of a controller; physical facts from `robot.toml`, everything of the policy from its `PolicySpec`.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    pub arm: Arm,
+    pub damping: Damping,
+    pub safety: SafetyLimits,
+    pub targets_per_action: usize,
+    /// Lag of each joint's impedance law behind a moving target, s; the target leads by it. 0 = the paper's law.
+    pub lag_compensation_s: Joints,
+    pub max_state_age: Duration,
+    pub max_late_ticks: usize,
+}
+
+/// What is wrong with a policy for this controller.
+#[derive(Debug, Error, PartialEq)]
+pub enum SettingsError {
+    #[error("the policy observes {0:?}, which only a simulation can provide")]
+    SimulationOnly(ObservationField),
+    #[error("the policy acts through {0:?}, which only a simulation understands")]
+    SimulationOnlyAction(ActionField),
+    #[error("{what} = {value} exceeds {limit}")]
+    TooLarge { what: &'static str, value: usize, limit: usize },
+}
