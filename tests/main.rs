@@ -1,5 +1,6 @@
 //! What needs more than one crate: the controller on the simulated arm, the installation, the units.
 
+mod help;
 mod install;
 mod programs;
 mod sim_loop;

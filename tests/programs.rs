@@ -279,25 +279,3 @@ fn wrong_input_says_what_where_and_what_to_do() {
     let name = network.file_name().expect("a file has a name").to_string_lossy().into_owned();
     assert!(text.contains(&name), "{text}");
 }
-
-#[test]
-fn every_program_has_help_with_an_example() {
-    for (name, subcommands) in [
-        ("tenon", &["demo", "run", "report", "bench infer"][..]),
-        ("tenon-train", &["demos avoid", "pretrain", "finetune", "evaluate", "export"][..]),
-        ("tenon-calibrate", &["photo"][..]),
-        ("tenon-bridge", &[""][..]),
-        ("tenon-sim-server", &[""][..]),
-    ] {
-        for subcommand in subcommands {
-            let output = Command::new(program(name))
-                .args(subcommand.split_whitespace())
-                .arg("--help")
-                .output()
-                .expect("the program starts");
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && text.contains("Usage"), "{name} {subcommand}: {text}");
-            assert!(text.contains("xample"), "{name} {subcommand} --help shows no example");
-        }
-    }
-}

@@ -11,7 +11,8 @@ pub const ASSUMED_FOCAL_PX: f64 = 915.0;
 #[command(
     name = "tenon-calibrate",
     version,
-    about = "Looks at pictures of the rig and says where the camera and the parts are"
+    about = "Looks at pictures of the rig and says where the camera and the parts are",
+    after_help = "Example:\n  tenon-calibrate photo rig.png"
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -209,14 +209,6 @@ fn bad_input_is_answered_with_what_and_where() {
     assert!(!folder.join("bundle").exists(), "a bundle that fails is not written");
 }
 
-#[test]
-fn every_command_shows_an_example() {
-    for command in [&["demos", "avoid"][..], &["pretrain"], &["finetune"], &["evaluate"], &["export"], &["bench"]] {
-        let text = succeed(Path::new("."), &with(command, &["--help"]));
-        assert!(text.contains("Example") && text.contains("tenon-train"), "{command:?}: {text}");
-    }
-}
-
 /// Ctrl-C in the middle of demonstrations, pre-training and fine-tuning.
 #[test]
 fn an_interrupt_ends_every_step_within_two_seconds() {

@@ -32,10 +32,10 @@ enum Cmd {
     #[command(after_help = "Example:\n  tenon run --robot sim --bundle bundles/avoid_m1 --episodes 20")]
     Run(RunArgs),
     /// Put the results of the steps on one self-contained page.
-    #[command(after_help = "Example:\n  tenon report --work runs/demo --out report")]
+    #[command(after_help = "Example:\n  tenon report --deploy runs/demo/deploy --out report")]
     Report(report::Options),
     /// Measure the parts; one JSON object a line with --json.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  tenon bench infer --json")]
     Bench(Bench),
     /// Hand over to tenon-train.
     #[command(disable_help_flag = true)]
@@ -60,16 +60,19 @@ enum Bench {
 
 #[derive(Args)]
 struct RunArgs {
+    /// The arm.
     #[arg(long, value_enum)]
     robot: Robot,
     /// The policy bundle (a folder that `tenon-train export` wrote).
     #[arg(long)]
     bundle: PathBuf,
+    /// The robot's configuration.
     #[arg(long, default_value = "configs/robot.toml")]
     config: PathBuf,
-    /// The engine that runs the networks; one that is not there is an error, never replaced.
+    /// The engine that runs the networks, tract or onnxruntime; one that is not there is an error, never replaced.
     #[arg(long, default_value = "tract")]
     engine: Engine,
+    /// Episodes, the way back to the start after each included.
     #[arg(long, default_value_t = 20)]
     episodes: usize,
     /// Seed of the sampling noise.
@@ -78,6 +81,7 @@ struct RunArgs {
     /// Folder for run.json and, with the simulated robot, its record.
     #[arg(long, default_value = "runs/deploy")]
     out: PathBuf,
+    /// Print the result as one line of JSON on standard output.
     #[arg(long)]
     json: bool,
 }

@@ -109,7 +109,7 @@ fn replayed_commands_give_the_measured_positions() {
     let recorded = replay(&AvoidScene::with_obstacles(&recorded).unwrap(), &demonstrations);
     print_table("the scene of the recordings (L3 with radius 0.030 m)", &recorded);
     let (pooled, within, worst) = summary(&recorded, Fit::distance_rmse_m);
-    assert!(pooled <= 0.5e-3 && within >= 92 && worst <= 2e-3);
+    assert!(pooled <= 0.25e-3 && within == 96 && worst <= 1e-3);
 }
 
 #[test]

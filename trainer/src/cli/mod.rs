@@ -40,7 +40,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make or convert demonstrations.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  tenon-train demos avoid --config configs/tasks/avoid_m1.toml --out runs/demos"
+    )]
     Demos(DemosCommand),
     /// Clone the demonstrations' behaviour.
     Pretrain(pretrain::PretrainArgs),

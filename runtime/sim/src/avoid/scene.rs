@@ -18,7 +18,8 @@ pub const TABLE_GEOM: &str = "table";
 /// The scene's MJCF text with these cylinders (specification of the simulation tasks, section 4).
 ///
 /// The only pairs that can touch are rod–obstacle (a collision) and rod–table (none, but the rod rests on it below a
-/// tool height of about 0.101 m). Arm and fingers are clear of the obstacles at the height of the task.
+/// tool height of about 0.101 m). Arm and fingers are clear of the obstacles at the height of the task. The table's
+/// contact is as stiff as in D3IL's published laboratory.
 pub fn scene_mjcf(obstacles: &[Obstacle]) -> String {
     use panda::numbers;
     let arm = panda::arm_mjcf(
@@ -51,7 +52,7 @@ pub fn scene_mjcf(obstacles: &[Obstacle]) -> String {
 </option>
 <size memory="2M"/>
 <worldbody>
-<geom name="{TABLE_GEOM}" type="box" pos="{}" size="{}" contype="0" conaffinity="1"/>
+<geom name="{TABLE_GEOM}" type="box" pos="{}" size="{}" contype="0" conaffinity="1" solimp="0.999 0.999 0.001" solref="0.002 1"/>
 {obstacles}{}</worldbody>
 <actuator>
 {}</actuator>

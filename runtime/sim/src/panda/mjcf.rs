@@ -82,21 +82,21 @@ const HAND: Inertial = Inertial {
     quat_wxyz: [0.697945, 0.716151, -0.000242485, 8.48e-5],
 };
 
-/// The specification gives the fingers' masses only; their moments are those of bodies a few centimetres long.
+/// The specification gives masses only; center and moments are those of D3IL's published arm (`panda_rod.xml`).
 const FINGER: Inertial = Inertial {
-    mass_kg: 0.0219,
-    center_m: [0.0, 0.0, 0.02],
-    moments: [5e-6, 5e-6, 1e-6],
-    quat_wxyz: [1.0, 0.0, 0.0, 0.0],
+    mass_kg: 0.0218754,
+    center_m: [-2.42335e-05, 0.0119585, 0.0237816],
+    moments: [5.69661e-06, 5.56035e-06, 1.55183e-06],
+    quat_wxyz: [0.996177, 0.0868631, -2.79377e-05, -0.00926642],
 };
 
-/// Mass from the specification. The moments were found by replaying the recorded human demonstrations of Avoid: with
-/// 0.01 kg m² (ten times a real finger tip's, but of the same kind as the flange's 0.1) the distance to the recorded
-/// positions is 0.22 mm, with a point mass 0.48 mm.
+/// The moments are those of D3IL's published arm: a thousand times a real finger tip's, but the recorded demonstrations
+/// were made with them.
 const FINGER_TIP: Inertial =
     Inertial { mass_kg: 0.01, center_m: [0.0; 3], moments: [0.01; 3], quat_wxyz: [1.0, 0.0, 0.0, 0.0] };
 
-/// A cylinder held by the hand along its z axis; it can touch geoms whose `conaffinity` has bit 0 set.
+/// A cylinder held by the hand along its z axis, its far end rounded by a ball that has mass but touches nothing (D3IL's
+/// published arm). The cylinder can touch geoms whose `conaffinity` has bit 0 set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rod {
     pub radius_m: f64,
@@ -154,6 +154,10 @@ fn write_arm(bodies: &mut String, actuators: &mut String, tcp_from_hand_m: f64, 
         writeln!(
             bodies,
             r#"<geom name="{ROD_GEOM}" type="cylinder" size="{radius_m} {half_length_m}" contype="1" conaffinity="0"/>"#
+        )?;
+        writeln!(
+            bodies,
+            r#"<geom type="sphere" pos="0 0 {half_length_m}" size="{radius_m}" contype="0" conaffinity="0"/>"#
         )?;
         writeln!(bodies, "</body>")?;
     }
