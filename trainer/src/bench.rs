@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tenon_core::diffusion::StepNoise;
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{Activation, CriticSpec, NetworkSpec};
 use tenon_core::noise::{NoiseSource, SeededNoise};
 use tenon_core::spec::{Denoising, Sampler};
 
@@ -11,7 +11,7 @@ use crate::dppo::{
     ChainMode, ChainSampler, FinetuneConfig, LossConfig, Policy, Samples, TimeOut, UpdateStats, Updater,
 };
 use crate::error::TrainError;
-use crate::network::{DiffusionMlp, StateCritic};
+use crate::network::{Critic, NoiseNetwork};
 use crate::optimizer::LrSchedule;
 use crate::pretrain::permutation;
 use crate::workers::Workers;
@@ -47,8 +47,8 @@ fn cpu_time() -> Duration {
 
 /// A policy of the paper with fresh weights.
 fn policy(state_len: usize, action_dim: usize, activation: Activation, kept: usize) -> Result<Policy, TrainError> {
-    let spec = NetworkSpec::DiffusionMlp { time_dim: 16, mlp_dims: vec![512; 3], cond_mlp_dims: vec![], activation };
-    let network = DiffusionMlp::new(&spec, state_len, 4, action_dim)?;
+    let spec = NetworkSpec::diffusion_mlp(16, &[512; 3], &[], activation);
+    let network = NoiseNetwork::new(&spec, state_len, 4, action_dim)?;
     let parameters = network.table().initialise(&mut SeededNoise::new(1, 0));
     let denoising = Denoising {
         denoising_steps: 20,
@@ -109,7 +109,7 @@ pub fn update_hopper(threads: usize, rows: usize, repetitions: usize) -> Result<
         critic_lr: constant(1e-3),
         critic_weight_decay: 0.0,
     };
-    let critic = StateCritic::new(state_len, &[256; 3], Activation::Mish)?;
+    let critic = Critic::new(&CriticSpec::state(&[256; 3], Activation::Mish), state_len)?;
     let mut updater = Updater::new(config, policy, critic, chunk_len, 40, 1, &workers)?;
     let states = normal(n * state_len, 0);
     let chains: Vec<f32> = normal(n * (steps + 1) * chunk_len, 1).iter().map(|x| 0.3 * x).collect();

@@ -10,7 +10,7 @@ use tenon_core::noise::{NoiseSource, SeededNoise};
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::dataset::{Dataset, Sample};
 use crate::error::TrainError;
-use crate::network::{DiffusionMlp, NoiseBatch, NoiseRow};
+use crate::network::{NoiseBatch, NoiseNetwork, NoiseRow};
 use crate::optimizer::{AdamW, LrSchedule, gradient_norm, update_ema};
 use crate::seeds::Stream;
 use crate::workers::Workers;
@@ -80,7 +80,7 @@ pub struct DenoisingLoss {
 impl DenoisingLoss {
     /// For batches of up to `rows` samples and K = `denoising_steps`.
     pub fn new(
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         workers: &Workers,
         rows: usize,
         denoising_steps: usize,
@@ -107,7 +107,7 @@ impl DenoisingLoss {
     pub fn gradient(
         &mut self,
         workers: &Workers,
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         parameters: &[f32],
         states: &[f32],
         chunks: &[f32],
@@ -139,6 +139,7 @@ impl DenoisingLoss {
                 slot: t[i],
                 chunk: &noisy[i * len..(i + 1) * len],
                 state: &states[i * state_len..(i + 1) * state_len],
+                images: None,
             },
             |i, output, gradient, sum: &mut f64| {
                 let target = &target[i * len..(i + 1) * len];
@@ -174,7 +175,7 @@ pub type OnEpoch<'a> = dyn FnMut(&Pretrainer, &EpochReport) -> Result<ControlFlo
 pub struct Pretrainer {
     config: PretrainConfig,
     run: RunInfo,
-    network: DiffusionMlp,
+    network: NoiseNetwork,
     parameters: Vec<f32>,
     ema: Vec<f32>,
     optimizer: AdamW,
@@ -209,7 +210,7 @@ impl Pretrainer {
     fn assemble(
         config: PretrainConfig,
         run: RunInfo,
-        network: DiffusionMlp,
+        network: NoiseNetwork,
         parameters: Vec<f32>,
         shuffle: SeededNoise,
         diffusion: SeededNoise,
@@ -281,7 +282,7 @@ impl Pretrainer {
     }
 
     /// The architecture.
-    pub fn network(&self) -> &DiffusionMlp {
+    pub fn network(&self) -> &NoiseNetwork {
         &self.network
     }
 
@@ -383,10 +384,10 @@ impl Pretrainer {
     }
 }
 
-fn network_of(run: &RunInfo) -> Result<DiffusionMlp, TrainError> {
+fn network_of(run: &RunInfo) -> Result<NoiseNetwork, TrainError> {
     let policy = &run.policy;
     policy.check().map_err(|e| TrainError::Config { key: "policy", detail: e.to_string() })?;
-    DiffusionMlp::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
+    NoiseNetwork::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
 }
 
 /// A random order of 0..n (Fisher–Yates).

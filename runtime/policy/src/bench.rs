@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tenon_core::diffusion::{Clips, Denoiser, DenoisingStep, NoiseSchedule, SampleScratch, StepNoise, denoise};
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{
+    Activation, Compression, ConditionEncoder, NetworkSpec, PatchEmbedding, UnetSpec, VisionSpec,
+};
 use tenon_core::noise::{NoiseSource, SeededNoise};
 
 use crate::denoiser::{OnnxDenoiser, SplitNetwork};
@@ -100,30 +102,35 @@ pub fn networks() -> [(&'static str, NetworkSpec, Dims); 4] {
         action_dim,
         denoising_steps: 100,
     };
-    let mlp = |time_dim, width, cond: &[usize]| NetworkSpec::DiffusionMlp {
-        time_dim,
-        mlp_dims: vec![width; 3],
-        cond_mlp_dims: cond.to_vec(),
-        activation: Activation::Mish,
-    };
-    let unet = NetworkSpec::Unet {
+    let mlp =
+        |time_dim, width, cond: &[usize]| NetworkSpec::diffusion_mlp(time_dim, &[width; 3], cond, Activation::Mish);
+    let unet = NetworkSpec::Unet(UnetSpec {
         time_dim: 16,
         dim: 64,
         dim_mults: vec![1, 2, 4],
         kernel_size: 5,
         groups: 8,
         group_norm_eps: 1e-5,
-    };
+        activation: Activation::Mish,
+        condition_encoder: ConditionEncoder::Large,
+        condition_scales: true,
+        cond_mlp_dims: vec![],
+    });
     let vit = NetworkSpec::VitMlp {
         time_dim: 32,
         mlp_dims: vec![768; 3],
         activation: Activation::Mish,
-        cameras: 1,
-        image_px: 96,
-        embed_dim: 128,
-        heads: 4,
-        depth: 1,
-        spatial_emb: 128,
+        residual: true,
+        vision: VisionSpec {
+            cameras: 1,
+            image_px: 96,
+            embed_dim: 128,
+            heads: 4,
+            depth: 1,
+            patch_embedding: PatchEmbedding::Two,
+            patch_norm: false,
+            compression: Compression::Spatial { dim: 128 },
+        },
     };
     [
         ("lift_mlp", mlp(16, 512, &[]), dims(19, 4, 7)),

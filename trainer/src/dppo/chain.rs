@@ -4,7 +4,7 @@ use tenon_core::diffusion::{DenoisingStep, StepNoise};
 use tenon_core::noise::NoiseSource;
 
 use super::Policy;
-use crate::network::{MlpWorkspace, Mode, Prepared};
+use crate::network::{Mode, Prepared, Workspace};
 use crate::workers::{Workers, shard_count, shard_range};
 
 /// Rows below which a batch of environments is not cut: each cut reads all weights once more.
@@ -30,8 +30,8 @@ pub struct ChainSampler {
 
 #[derive(Debug)]
 struct ThreadBuffers {
-    frozen: MlpWorkspace,
-    finetuned: MlpWorkspace,
+    frozen: Workspace,
+    finetuned: Workspace,
     x: Vec<f32>,
     draw: Vec<f32>,
 }
@@ -117,10 +117,10 @@ fn walk<N: NoiseSource>(
     let (len, kept) = (network.chunk_len(), policy.finetuned_steps());
     let x = &mut buffers.x[..shard.noise.len() * len];
     if steps.iter().any(|s| !s.finetuned) {
-        network.condition(&policy.frozen, frozen, &mut buffers.frozen, shard.states);
+        network.condition(&policy.frozen, frozen, &mut buffers.frozen, shard.states, None);
     }
     if steps.iter().any(|s| s.finetuned) {
-        network.condition(&policy.finetuned, finetuned, &mut buffers.finetuned, shard.states);
+        network.condition(&policy.finetuned, finetuned, &mut buffers.finetuned, shard.states, None);
     }
     for (x, noise) in x.chunks_exact_mut(len).zip(shard.noise.iter_mut()) {
         noise.fill_standard_normal(x);

@@ -1,7 +1,7 @@
 //! The loss of one minibatch and its gradients, in the order of spec dppo.md §2.5e.
 
 use super::{Likelihood, LossConfig, Policy, shape_advantages};
-use crate::network::{CriticBatch, DiffusionMlp, NoiseBatch, NoiseRow, StateCritic};
+use crate::network::{Critic, CriticBatch, CriticRow, NoiseBatch, NoiseNetwork, NoiseRow};
 use crate::workers::Workers;
 
 /// What the updates of one iteration draw their rows from. Per-sample arrays have one value a sample.
@@ -42,7 +42,7 @@ impl<'a> Samples<'a> {
 
     fn noise_row(&self, row: u32) -> NoiseRow<'a> {
         let (sample, j) = self.of_row(row);
-        NoiseRow { slot: j as u32, chunk: self.transition(row).0, state: self.state(sample) }
+        NoiseRow { slot: j as u32, chunk: self.transition(row).0, state: self.state(sample), images: None }
     }
 }
 
@@ -95,28 +95,27 @@ struct RowSums {
 
 impl LossBuffers {
     /// For minibatches of up to `rows` rows and K' = `steps`.
-    pub fn new(network: &DiffusionMlp, critic: &StateCritic, workers: &Workers, rows: usize, steps: usize) -> Self {
+    pub fn new(network: &NoiseNetwork, critic: &Critic, workers: &Workers, rows: usize, steps: usize) -> Self {
         Self { actor: NoiseBatch::new(network, workers, rows, steps), critic: CriticBatch::new(critic, workers, rows) }
     }
 
     /// Values of `out.len()` states, `states: [n, state_len]`.
-    pub fn values(
-        &mut self,
-        workers: &Workers,
-        critic: &StateCritic,
-        parameters: &[f32],
-        states: &[f32],
-        out: &mut [f32],
-    ) {
+    pub fn values(&mut self, workers: &Workers, critic: &Critic, parameters: &[f32], states: &[f32], out: &mut [f32]) {
         let len = critic.state_len();
-        self.critic.evaluate(workers, critic, parameters, |i| &states[i * len..(i + 1) * len], out);
+        self.critic.evaluate(
+            workers,
+            critic,
+            parameters,
+            |i| CriticRow { state: &states[i * len..(i + 1) * len], images: None },
+            out,
+        );
     }
 
     /// Element-wise log-probabilities of all rows of `samples` under `parameters`, `[samples, K', chunk_len]`.
     pub fn log_prob_elements(
         &mut self,
         workers: &Workers,
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         parameters: &[f32],
         likelihood: &Likelihood,
         samples: &Samples,
@@ -134,7 +133,7 @@ impl LossBuffers {
     pub fn mean_log_probs(
         &mut self,
         workers: &Workers,
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         parameters: &[f32],
         likelihood: &Likelihood,
         samples: &Samples,
@@ -225,6 +224,7 @@ impl LossBuffers {
                     slot: (i % steps) as u32,
                     chunk: bc_samples.transition(i as u32).0,
                     state: samples.state(samples.of_row(teacher.rows[i / steps]).0),
+                    images: None,
                 },
                 |i, noise, gradient, sum: &mut f64| {
                     let (x, next) = bc_samples.transition(i as u32);
@@ -246,7 +246,7 @@ impl LossBuffers {
     pub fn critic(
         &mut self,
         workers: &Workers,
-        critic: &StateCritic,
+        critic: &Critic,
         parameters: &[f32],
         config: &LossConfig,
         samples: &Samples,
@@ -263,7 +263,7 @@ impl LossBuffers {
             critic,
             parameters,
             distinct.len(),
-            |i| samples.state(distinct[i].0),
+            |i| CriticRow { state: samples.state(distinct[i].0), images: None },
             |i, value, sum: &mut f64| {
                 let (sample, weight) = distinct[i];
                 let (value, target) = (f64::from(value), f64::from(samples.returns[sample]));

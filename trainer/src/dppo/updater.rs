@@ -9,7 +9,7 @@ use super::{
 };
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
-use crate::network::StateCritic;
+use crate::network::Critic;
 use crate::optimizer::{AdamW, gradient_norm};
 use crate::pretrain::permutation;
 use crate::seeds::Stream;
@@ -44,7 +44,7 @@ pub struct UpdateStats {
 pub struct Updater {
     pub config: FinetuneConfig,
     pub policy: Policy,
-    pub critic: StateCritic,
+    pub critic: Critic,
     pub critic_parameters: Vec<f32>,
     pub reward_scaler: RewardScaler,
     /// Ta · Da: the executed part of a chunk.
@@ -69,7 +69,7 @@ impl Updater {
     pub fn new(
         config: FinetuneConfig,
         policy: Policy,
-        critic: StateCritic,
+        critic: Critic,
         action_horizon_len: usize,
         envs: usize,
         seed: u64,

@@ -15,12 +15,12 @@ use tenon_core::noise::SeededNoise;
 
 pub use record::{Evaluations, IterationRecord, Judgement, NoisePair};
 
-use crate::checkpoint::{Checkpoint, CriticSpec, RunInfo, Stage};
+use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::dppo::{ChainSampler, Policy, Rollout, Updater};
 use crate::environments::AvoidBatch;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
-use crate::network::{DiffusionMlp, StateCritic};
+use crate::network::{Critic, NoiseNetwork};
 use crate::seeds::Stream;
 use crate::settings::{critic_spec, finetune_config};
 use crate::workers::Workers;
@@ -92,16 +92,16 @@ impl FinetuneRun {
     fn assemble(
         config: &TaskConfig,
         run: RunInfo,
-        network: DiffusionMlp,
+        network: NoiseNetwork,
         parameters: Vec<f32>,
         streams: Vec<SeededNoise>,
         threads: usize,
     ) -> Result<Self, TrainError> {
         let spec = &run.policy;
-        let Some(CriticSpec { mlp_dims, activation }) = &run.critic else {
+        let Some(critic) = &run.critic else {
             return Err(TrainError::Config { key: "critic", detail: "the checkpoint describes no critic".into() });
         };
-        let critic = StateCritic::new(spec.state_len(), mlp_dims, *activation)?;
+        let critic = Critic::new(critic, spec.state_len())?;
         let workers = Workers::new(threads)?;
         let count = config.finetune.environments;
         let policy = Policy::from_pretrained(network, parameters, spec.denoising.clone());
@@ -265,8 +265,8 @@ fn stream_name(environment: usize) -> String {
     format!("policy.{environment}")
 }
 
-fn network_of(run: &RunInfo) -> Result<DiffusionMlp, TrainError> {
+fn network_of(run: &RunInfo) -> Result<NoiseNetwork, TrainError> {
     let policy = &run.policy;
     policy.check().map_err(|e| TrainError::Config { key: "policy", detail: e.to_string() })?;
-    DiffusionMlp::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
+    NoiseNetwork::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
 }

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 use tenon_core::diffusion::StepNoise;
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{Activation, CriticSpec, NetworkSpec};
 use tenon_core::noise::NoiseSource;
 use tenon_core::spec::{Denoising, Sampler};
 use tenon_train::dppo::{ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Policy, Samples, TeacherChains};
-use tenon_train::network::{DiffusionMlp, Mode, StateCritic};
+use tenon_train::network::{Critic, Mode, NoiseNetwork, NoiseRow};
 use tenon_train::optimizer::gradient_norm;
 use tenon_train::workers::Workers;
 
@@ -34,7 +34,7 @@ struct Setup {
     c: Case,
     workers: Workers,
     policy: Policy,
-    critic: StateCritic,
+    critic: Critic,
     critic_parameters: Vec<f32>,
     /// `[batch, state_len]`.
     states: Vec<f32>,
@@ -53,15 +53,15 @@ impl Setup {
     fn open(name: &str) -> Option<Self> {
         let c = case(name)?;
         let state_len = c.usize("cond_steps") * c.usize("obs_dim");
-        let spec = NetworkSpec::DiffusionMlp {
-            time_dim: c.usize("time_dim"),
-            mlp_dims: c.dims("mlp_dims"),
-            cond_mlp_dims: c.dims("cond_mlp_dims"),
-            activation: activation(&c.config["activation"]),
-        };
-        let network = DiffusionMlp::new(&spec, state_len, c.usize("horizon_steps"), c.usize("action_dim")).unwrap();
+        let spec = NetworkSpec::diffusion_mlp(
+            c.usize("time_dim"),
+            &c.dims("mlp_dims"),
+            &c.dims("cond_mlp_dims"),
+            activation(&c.config["activation"]),
+        );
+        let network = NoiseNetwork::new(&spec, state_len, c.usize("horizon_steps"), c.usize("action_dim")).unwrap();
         let critic_activation = activation(&c.config["critic_activation"]);
-        let critic = StateCritic::new(state_len, &c.dims("critic_mlp_dims"), critic_activation).unwrap();
+        let critic = Critic::new(&CriticSpec::state(&c.dims("critic_mlp_dims"), critic_activation), state_len).unwrap();
         let denoising = Denoising {
             denoising_steps: c.usize("denoising_steps"),
             finetuned_steps: c.usize("ft_denoising_steps"),
@@ -130,10 +130,12 @@ impl Setup {
             // One list entry a row: the rows repeat some steps, which the network must not mind.
             let prepared = network.prepare(parameters, &t);
             let mut ws = network.workspace(t.len(), Mode::Training);
-            for (i, x) in x.chunks_exact(len).enumerate() {
-                network.set_row(&mut ws, i, i as u32, x, self.state(i % self.batch));
-            }
-            let output = network.forward(parameters, &prepared, &mut ws, t.len()).to_vec();
+            let rows: Vec<NoiseRow> = x
+                .chunks_exact(len)
+                .enumerate()
+                .map(|(i, chunk)| NoiseRow { slot: i as u32, chunk, state: self.state(i % self.batch), images: None })
+                .collect();
+            let output = network.forward(parameters, &prepared, &mut ws, &rows).to_vec();
             c.compare_to(&format!("forward.{name}"), &output, FORWARD);
             outputs.push(output);
         }

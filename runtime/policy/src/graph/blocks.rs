@@ -39,17 +39,13 @@ impl NetworkGraph<'_> {
 
     /// Width of the time features.
     pub(super) fn time_dim(&self) -> usize {
-        match self.network {
-            NetworkSpec::DiffusionMlp { time_dim, .. }
-            | NetworkSpec::Unet { time_dim, .. }
-            | NetworkSpec::VitMlp { time_dim, .. } => *time_dim,
-        }
+        self.network.time_dim()
     }
 
     /// Prefix of the two linear layers of the time embedding.
     fn time_prefix(&self) -> &'static str {
         match self.network {
-            NetworkSpec::Unet { .. } => "time_mlp",
+            NetworkSpec::Unet(_) | NetworkSpec::VitUnet { .. } => "time_mlp",
             _ => "time_embedding",
         }
     }
@@ -140,6 +136,7 @@ pub(super) fn activate(g: &mut GraphBuilder, activation: Activation, x: &Value) 
     match activation {
         Activation::ReLU => g.node("Relu", &[x], &[]),
         Activation::Mish => mish(g, x),
+        _ => unimplemented!(),
     }
 }
 

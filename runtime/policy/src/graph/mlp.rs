@@ -13,7 +13,7 @@ fn head<'a>(net: &NetworkGraph<'a>) -> (&'a [usize], Activation) {
         NetworkSpec::DiffusionMlp { mlp_dims, activation, .. } | NetworkSpec::VitMlp { mlp_dims, activation, .. } => {
             (mlp_dims, *activation)
         }
-        NetworkSpec::Unet { .. } => unreachable!("a U-Net has no MLP head"),
+        _ => unreachable!("a U-Net has no MLP head"),
     }
 }
 
@@ -37,9 +37,9 @@ pub(super) fn features(
             width = next;
         }
     }
-    if let (NetworkSpec::VitMlp { cameras, spatial_emb, .. }, Some(image)) = (net.network, image_features) {
+    if let (NetworkSpec::VitMlp { vision, .. }, Some(image)) = (net.network, image_features) {
         condition = g.concat(&[image, &condition], 1);
-        width += cameras * spatial_emb;
+        width += vision.cameras * vision.features();
     }
     let (layer, time_end) = ("mlp_mean.layers.0", chunk_len + net.time_dim());
     match time {

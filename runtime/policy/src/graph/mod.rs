@@ -80,15 +80,15 @@ impl Dims {
 pub fn features_len(network: &NetworkSpec) -> usize {
     match network {
         NetworkSpec::DiffusionMlp { mlp_dims, .. } | NetworkSpec::VitMlp { mlp_dims, .. } => mlp_dims[0],
-        NetworkSpec::Unet { dim, dim_mults, .. } => unet::film_len(*dim, dim_mults),
+        NetworkSpec::Unet(u) | NetworkSpec::VitUnet { unet: u, .. } => unet::film_len(u.dim, &u.dim_mults),
     }
 }
 
 /// Shape of the image input `[1, To, 3 · cameras, px, px]`; none for networks that see only the state.
 pub fn image_shape(network: &NetworkSpec, dims: &Dims) -> Option<[usize; 5]> {
     match network {
-        NetworkSpec::VitMlp { cameras, image_px, .. } => {
-            Some([1, dims.observation_horizon, 3 * cameras, *image_px, *image_px])
+        NetworkSpec::VitMlp { vision, .. } => {
+            Some([1, dims.observation_horizon, 3 * vision.cameras, vision.image_px, vision.image_px])
         }
         _ => None,
     }
@@ -214,7 +214,7 @@ impl<'a> NetworkGraph<'a> {
             NetworkSpec::DiffusionMlp { .. } | NetworkSpec::VitMlp { .. } => {
                 mlp::features(g, self, state, image_features, time)
             }
-            NetworkSpec::Unet { .. } => unet::features(g, self, state, time),
+            NetworkSpec::Unet(_) | NetworkSpec::VitUnet { .. } => unet::features(g, self, state, time),
         }
     }
 
@@ -222,7 +222,7 @@ impl<'a> NetworkGraph<'a> {
     fn noise(&self, g: &mut GraphBuilder, x: &Value, features: &Value) -> Value {
         match self.network {
             NetworkSpec::DiffusionMlp { .. } | NetworkSpec::VitMlp { .. } => mlp::noise(g, self, x, features),
-            NetworkSpec::Unet { .. } => unet::noise(g, self, x, features),
+            NetworkSpec::Unet(_) | NetworkSpec::VitUnet { .. } => unet::noise(g, self, x, features),
         }
     }
 }
@@ -243,66 +243,7 @@ pub fn check_network(network: &NetworkSpec, dims: &Dims) -> Result<(), PolicyErr
     if dims.denoising_steps > MAX_DENOISING_STEPS {
         return fail(format!("denoising_steps = {}: at most {MAX_DENOISING_STEPS}", dims.denoising_steps));
     }
-    let (NetworkSpec::DiffusionMlp { time_dim, .. }
-    | NetworkSpec::Unet { time_dim, .. }
-    | NetworkSpec::VitMlp { time_dim, .. }) = network;
-    // The sinusoid divides by time_dim / 2 − 1.
-    if *time_dim < 4 || time_dim % 2 != 0 {
-        return fail(format!("time_dim = {time_dim}: must be even and at least 4"));
-    }
-    match network {
-        NetworkSpec::DiffusionMlp { mlp_dims, cond_mlp_dims, .. } => {
-            check_residual(mlp_dims)?;
-            if cond_mlp_dims.contains(&0) {
-                return fail(format!("cond_mlp_dims = {cond_mlp_dims:?}: widths must be at least 1"));
-            }
-        }
-        NetworkSpec::Unet { dim, dim_mults, kernel_size, groups, group_norm_eps, .. } => {
-            if dim_mults.is_empty() || dim_mults.contains(&0) || *dim == 0 {
-                return fail(format!("dim = {dim}, dim_mults = {dim_mults:?}: must be at least 1 and not empty"));
-            }
-            let halvings = 1usize.checked_shl(dim_mults.len() as u32 - 1).unwrap_or(0);
-            if halvings == 0 || !dims.prediction_horizon.is_multiple_of(halvings) {
-                return fail(format!(
-                    "prediction_horizon = {}: a U-Net of {} levels needs a multiple of {halvings}",
-                    dims.prediction_horizon,
-                    dim_mults.len()
-                ));
-            }
-            if *groups == 0 || dim_mults.iter().any(|m| (dim * m) % groups != 0) {
-                return fail(format!("groups = {groups} do not divide the widths {dim} × {dim_mults:?}"));
-            }
-            if kernel_size % 2 == 0 {
-                return fail(format!("kernel_size = {kernel_size}: must be odd"));
-            }
-            if !(group_norm_eps.is_finite() && *group_norm_eps > 0.0) {
-                return fail(format!("group_norm_eps = {group_norm_eps}: must be finite and positive"));
-            }
-        }
-        NetworkSpec::VitMlp { mlp_dims, cameras, image_px, embed_dim, heads, spatial_emb, .. } => {
-            check_residual(mlp_dims)?;
-            if *cameras == 0 || *spatial_emb == 0 {
-                return fail(format!("cameras = {cameras}, spatial_emb = {spatial_emb}: must be at least 1"));
-            }
-            if *image_px < 16 {
-                return fail(format!("image_px = {image_px}: the patch embedding needs at least 16"));
-            }
-            if *heads == 0 || *embed_dim == 0 || embed_dim % heads != 0 {
-                return fail(format!("heads = {heads} do not divide embed_dim = {embed_dim}"));
-            }
-            if dims.observation_horizon != 1 {
-                return fail(format!("observation_horizon = {}: image policies see one", dims.observation_horizon));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_residual(mlp_dims: &[usize]) -> Result<(), PolicyError> {
-    let equal = mlp_dims.windows(2).all(|w| w[0] == w[1]);
-    if mlp_dims.len().is_multiple_of(2) || !equal || mlp_dims.contains(&0) {
-        let detail = format!("mlp_dims = {mlp_dims:?}: a residual MLP has an odd number of equal widths");
-        return Err(PolicyError::Network { detail });
-    }
-    Ok(())
+    network
+        .check(dims.state_len(), dims.prediction_horizon, dims.action_dim)
+        .map_err(|detail| PolicyError::Network { detail })
 }

@@ -3,7 +3,7 @@
 //! The condition encoders of all residual blocks see only the time and the state, so their outputs (scale and bias of
 //! each channel) are the features; they hold 40 % of the One-leg network's parameters.
 
-use tenon_core::network::NetworkSpec;
+use tenon_core::network::{NetworkSpec, UnetSpec};
 
 use super::blocks::{gemm, mish};
 use super::{NetworkGraph, Time};
@@ -26,7 +26,7 @@ struct Sizes {
 }
 
 fn sizes(net: &NetworkGraph) -> Sizes {
-    let NetworkSpec::Unet { dim, dim_mults, kernel_size, groups, group_norm_eps, .. } = net.network else {
+    let NetworkSpec::Unet(UnetSpec { dim, dim_mults, kernel_size, groups, group_norm_eps, .. }) = net.network else {
         unreachable!("only a U-Net is built here")
     };
     Sizes {

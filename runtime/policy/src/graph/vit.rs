@@ -1,6 +1,6 @@
 //! The ViT image encoder with spatial embedding (spec dppo.md §3.4).
 
-use tenon_core::network::NetworkSpec;
+use tenon_core::network::VisionSpec;
 
 use super::NetworkGraph;
 use super::blocks::gemm;
@@ -11,9 +11,10 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 
 /// Image features `[1, cameras · spatial_emb]` from the flat state and `rgb [1, 1, 3 · cameras, px, px]` (0..255).
 pub(super) fn image_features(g: &mut GraphBuilder, net: &NetworkGraph, state: &Value, rgb: &Value) -> Value {
-    let NetworkSpec::VitMlp { cameras, image_px, embed_dim, heads, depth, spatial_emb, .. } = net.network else {
+    let Some(VisionSpec { cameras, image_px, embed_dim, heads, depth, .. }) = net.network.vision() else {
         unreachable!("only a ViT-MLP sees images")
     };
+    let spatial_emb = &net.network.vision().map_or(0, VisionSpec::features);
     let (cameras, px, width, heads, embedding) = (*cameras, *image_px, *embed_dim, *heads, *spatial_emb);
     // Conv 8/4, then conv 3/2.
     let side = ((px - 8) / 4 + 1 - 3) / 2 + 1;
