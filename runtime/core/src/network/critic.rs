@@ -35,7 +35,7 @@ pub(super) fn eta<L: Layers>(l: &mut L, spec: &EtaSpec, state: &L::Value, action
             l.scale_shift(&h, half, half + min)
         }
         Some(dims) => {
-            let head = MlpSpec { dims: dims.clone(), activation: Activation::Mish, residual: false, layer_norm: false };
+            let head = MlpSpec { dims: dims.clone(), activation: Activation::ReLU, residual: false, layer_norm: false };
             let widths = [&dims[..], &[n]].concat();
             let h = plain_mlp(l, "mlp_res", &[state], &head, &widths, None);
             let h = l.activate(Activation::Tanh, &h);

@@ -46,11 +46,17 @@ pub(super) fn gaussian<L: Layers>(
             Some(l.parameter("logvar", &[n], 1, n))
         }
         StdSpec::PerState { min, max } => {
-            // lo + ½ (hi − lo)(tanh(h) + 1)
-            let (lo, hi) = (2.0 * min.ln(), 2.0 * max.ln());
-            let h = l.activate(Activation::Tanh, &per_state.expect("the trunk has a second head"));
-            let half = ((hi - lo) / 2.0) as f32;
-            Some(l.scale_shift(&h, half, lo as f32 + half))
+            let h = per_state.expect("the trunk has a second head");
+            let (lo, hi) = ((2.0 * min.ln()) as f32, (2.0 * max.ln()) as f32);
+            Some(match spec.modes {
+                0 => {
+                    // lo + ½ (hi − lo)(tanh(h) + 1)
+                    let h = l.activate(Activation::Tanh, &h);
+                    let half = 0.5 * (hi - lo);
+                    l.scale_shift(&h, half, lo + half)
+                }
+                _ => l.clamp(&h, lo, hi),
+            })
         }
     };
     GaussianOutputs { mean, log_variance, logits }

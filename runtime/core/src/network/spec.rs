@@ -182,7 +182,7 @@ pub enum StdSpec {
         min: f64,
         max: f64,
     },
-    /// From the state, bounded by a tanh.
+    /// From the state; a single Gaussian bounds it by a tanh, a mixture by a clamp.
     PerState {
         min: f64,
         max: f64,

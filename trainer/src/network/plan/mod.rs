@@ -31,7 +31,7 @@ use tenon_core::network::Activation;
 use tenon_core::network::layers::Window;
 
 pub use builder::PlanBuilder;
-pub use workspace::{Block, PlanGradient, Prepared, Workspace};
+pub use workspace::{InputGradient, PlanGradient, Prepared, Workspace};
 
 use super::ParameterTable;
 

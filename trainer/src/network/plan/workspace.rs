@@ -77,7 +77,7 @@ impl PlanGradient {
 
 /// Which rows a block holds: their states and steps.
 #[derive(Debug, Clone, Default)]
-pub struct Block {
+pub(super) struct Block {
     /// Distinct states in the block.
     pub(super) states: usize,
     /// For each row, the index of its state in the block.
@@ -241,15 +241,23 @@ impl Plan {
     /// ∂loss/∂input of the block after a backward pass, `[positions, elements, channels]`; for plans built with input
     /// gradients. The first input of this kind that the network uses.
     pub fn input_gradient<'a>(&self, ws: &'a Workspace, which: InputGradient) -> Option<&'a [f32]> {
+        let i = self.find_input(which)?;
+        let node = &self.nodes[i];
+        Some(&ws.buffers.gradient[i][..ws.count(node.space, 0) * node.len()])
+    }
+
+    /// Positions in which the network takes this input; 0 where it does not.
+    pub fn input_positions(&self, which: InputGradient) -> usize {
+        self.find_input(which).map_or(0, |i| self.nodes[i].positions)
+    }
+
+    fn find_input(&self, which: InputGradient) -> Option<usize> {
         let source = match which {
             InputGradient::Chunk => Source::Chunk,
             InputGradient::State => Source::State,
             InputGradient::Images => Source::Images,
         };
-        let used = |n: &&super::Node| n.op == Op::Input(source) && n.consumers > 0;
-        let node = self.nodes.iter().find(used)?;
-        let i = self.nodes.iter().position(|n| n.op == Op::Input(source) && n.consumers > 0)?;
-        Some(&ws.buffers.gradient[i][..ws.count(node.space, 0) * node.len()])
+        self.nodes.iter().position(|n| n.op == Op::Input(source) && n.consumers > 0)
     }
 
     pub(super) fn is_output(&self, id: NodeId) -> bool {
