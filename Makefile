@@ -15,7 +15,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "Variables: CARGO_TARGET_DIR, TENON_DEPS (folder of the fetched wheels), QUICK=1, DEMO_FLAGS, TEST_FLAGS, PREFIX, DESTDIR, CPUS"
 
-setup: ## check tools, install missing packages, fetch MuJoCo and ONNX Runtime; a second run does nothing
+setup: ## check tools, install missing packages, fetch MuJoCo, ONNX Runtime and the Gym models; a second run does nothing
 	@scripts/setup.sh
 
 build: setup ## build every program
