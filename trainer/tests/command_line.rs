@@ -244,3 +244,62 @@ fn an_interrupt_ends_every_step_within_two_seconds() {
     }
     tenon_train::checkpoint::Checkpoint::read(&folder.join("pretrain/checkpoint.safetensors")).unwrap();
 }
+
+/// A peer that needs a second of processor time and two on the clock for whatever it is asked to repeat once.
+fn slow_peer(folder: &Path) {
+    let script = r#"while read -r request; do
+        case "$request" in
+            *'"repetitions":0'*) echo '{"peer": "slow", "repetitions": []}' ;;
+            *) echo '{"peer": "slow", "repetitions": [{"sampling": {"wall": 2.0, "cpu": 1.0}}]}' ;;
+        esac
+    done"#;
+    std::fs::write(folder.join("peer.sh"), script).unwrap();
+}
+
+const SMALL_BENCH: [&str; 7] = ["bench", "--only", "sample_lift", "--environments", "2", "--repetitions", "3"];
+
+#[test]
+fn a_bench_compares_its_medians_with_the_peers() {
+    let folder = tempfile::tempdir().unwrap();
+    slow_peer(folder.path());
+    let text = succeed(folder.path(), &with(&SMALL_BENCH, &["--json", "--peer", "sh", "peer.sh"]));
+    let lines: Vec<serde_json::Value> = text.lines().map(json).collect();
+    let names: Vec<&str> = lines.iter().map(|line| line["bench"].as_str().unwrap()).collect();
+    assert_eq!(names, ["trainer/sample_lift", "trainer/sample_lift/wall", "trainer/sample_lift/gflops"]);
+    for (line, peer_p50) in lines.iter().zip([1e3, 2e3]) {
+        assert_eq!((&line["n"], &line["peer"], &line["unit"]), (&3.into(), &"slow".into(), &"ms/call".into()));
+        assert_eq!(line["peer_p50"], peer_p50);
+        let ratio = peer_p50 / line["p50"].as_f64().unwrap();
+        assert!((line["ratio"].as_f64().unwrap() / ratio - 1.0).abs() < 1e-12, "{line}");
+        assert!(line["p50"].as_f64() <= line["p99"].as_f64() && line["p99"].as_f64() <= line["max"].as_f64(), "{line}");
+    }
+}
+
+#[test]
+fn a_bench_without_a_peer_compares_with_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = succeed(folder.path(), &with(&SMALL_BENCH, &["--json"]));
+    for line in text.lines().map(json) {
+        assert!(line["peer"].is_null() && line["peer_p50"].is_null() && line["ratio"].is_null(), "{line}");
+    }
+}
+
+#[test]
+fn a_peer_that_fails_is_named_with_its_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    for (script, said) in [
+        (r#"read -r request; echo '{"error": "no torch here"}'"#, "no torch here"),
+        ("exit 1", "has ended"),
+        ("read -r request; echo nonsense", "nonsense"),
+        (
+            r#"read -r request; echo '{"peer": "x", "repetitions": [{"a": {"wall": -1.0, "cpu": 1.0}}]}'"#,
+            "0 repetitions",
+        ),
+    ] {
+        std::fs::write(folder.path().join("peer.sh"), script).unwrap();
+        let told = refuse(folder.path(), &with(&SMALL_BENCH, &["--peer", "sh", "peer.sh"]));
+        assert!(told.contains(said) && told.contains("sh"), "{script}: {told}");
+    }
+    let told = refuse(folder.path(), &with(&SMALL_BENCH, &["--peer", "no-such-program"]));
+    assert!(told.contains("no-such-program"), "{told}");
+}

@@ -1,6 +1,7 @@
 //! The command line `tenon-train`.
 
 mod bench;
+mod bench_peer;
 mod demos;
 mod evaluate;
 mod export;
@@ -53,7 +54,7 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Write a policy bundle for the robot, with a parity check.
     Export(export::ExportArgs),
-    /// Measure update and sampling speed on random data.
+    /// Measure update and sampling speed on random data, beside a peer if one is given.
     Bench(bench::BenchArgs),
 }
 

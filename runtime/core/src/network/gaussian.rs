@@ -48,8 +48,8 @@ pub(super) fn gaussian<L: Layers>(
         StdSpec::PerState { min, max } => {
             let h = per_state.expect("the trunk has a second head");
             let (lo, hi) = ((2.0 * min.ln()) as f32, (2.0 * max.ln()) as f32);
-            Some(match spec.modes {
-                0 => {
+            Some(match (&spec.trunk, spec.modes) {
+                (TrunkSpec::Mlp(_) | TrunkSpec::VitMlp { .. }, 0) => {
                     // lo + ½ (hi − lo)(tanh(h) + 1)
                     let h = l.activate(Activation::Tanh, &h);
                     let half = 0.5 * (hi - lo);

@@ -182,7 +182,7 @@ pub enum StdSpec {
         min: f64,
         max: f64,
     },
-    /// From the state; a single Gaussian bounds it by a tanh, a mixture by a clamp.
+    /// From the state; bounded by a tanh where a single Gaussian stands on an MLP, by a clamp elsewhere.
     PerState {
         min: f64,
         max: f64,
