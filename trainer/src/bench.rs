@@ -200,7 +200,7 @@ fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
     let mut stats = UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() };
     let work = move || {
         let samples = Samples {
-            states: &states,
+            observations: (&states).into(),
             chains: &chains,
             advantages: &advantages,
             returns: &returns,
@@ -208,6 +208,7 @@ fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
             old_log_probs: &old_log_probs,
             steps,
             state_len,
+            image_len: 0,
             chunk_len,
         };
         timed("update", || updater.step(&workers, &samples, &minibatch, &mut stats))

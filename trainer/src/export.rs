@@ -224,7 +224,7 @@ impl Denoiser for TrainerDenoiser<'_> {
     fn condition(&mut self, state: &[f32]) -> Result<(), TrainError> {
         let parameters = self.parameters();
         for (i, workspace) in self.workspaces.iter_mut().enumerate() {
-            self.policy.network.condition(parameters[i], &self.prepared[i], workspace, state, None);
+            self.policy.network.condition(parameters[i], &self.prepared[i], workspace, state.into());
         }
         Ok(())
     }

@@ -197,7 +197,7 @@ impl FinetuneRun {
             let chains = &mut self.rollout.chains[samples.start * chain_len..samples.end * chain_len];
             let begun = Instant::now();
             let policy = &self.updater.policy;
-            self.sampler.sample(&self.workers, policy, mode, states, &mut self.streams, chains);
+            self.sampler.sample(&self.workers, policy, mode, &*states, &mut self.streams, chains);
             seconds_sampling += begun.elapsed().as_secs_f64();
             for (chunk, chain) in chunks.chunks_exact_mut(chunk_len).zip(chains.chunks_exact(chain_len)) {
                 chunk.copy_from_slice(&chain[chain_len - chunk_len..]);

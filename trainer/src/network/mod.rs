@@ -13,7 +13,7 @@ pub mod plan;
 
 pub use batch::{CriticBatch, NoiseBatch};
 pub use critic::{Critic, CriticRow};
-pub use noise::{NoiseNetwork, NoiseRow};
+pub use noise::{NoiseNetwork, NoiseRow, Observations};
 pub use parameters::ParameterTable;
 pub use plan::{PlanGradient, Prepared, Workspace};
 

@@ -15,6 +15,47 @@ pub struct NoiseNetwork {
     image_len: usize,
 }
 
+/// What some rows see of the world.
+#[derive(Debug, Clone, Copy)]
+pub struct Observations<'a> {
+    /// Normalised, `[rows, state_len]`.
+    pub states: &'a [f32],
+    /// `[rows, 3 · cameras, px, px]`, of networks that see pictures.
+    pub images: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a [f32]> for Observations<'a> {
+    fn from(states: &'a [f32]) -> Self {
+        Self { states, images: None }
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Observations<'a> {
+    fn from(states: &'a Vec<f32>) -> Self {
+        Self { states, images: None }
+    }
+}
+
+impl<'a> Observations<'a> {
+    /// The state of row `i` of rows of `len` values.
+    pub fn state(&self, i: usize, len: usize) -> &'a [f32] {
+        &self.states[i * len..(i + 1) * len]
+    }
+
+    /// The pictures of row `i` of rows of `len` values.
+    pub fn image(&self, i: usize, len: usize) -> Option<&'a [u8]> {
+        self.images.map(|images| &images[i * len..(i + 1) * len])
+    }
+
+    /// The first `rows` rows, and the others.
+    pub fn split_at(self, rows: usize, state_len: usize, image_len: usize) -> (Self, Self) {
+        let (s, s_rest) = self.states.split_at(rows * state_len);
+        let images = self.images.map(|images| images.split_at(rows * image_len));
+        let (i, i_rest) = images.unzip();
+        (Self { states: s, images: i }, Self { states: s_rest, images: i_rest })
+    }
+}
+
 /// One row of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct NoiseRow<'a> {
@@ -158,21 +199,12 @@ impl NoiseNetwork {
         self.plan.finish_gradient(parameters, prepared, gradient);
     }
 
-    /// Computes what depends on the states alone, once a chain. `states`: `[rows, state_len]`; `images`: of networks
-    /// that see them, `[rows, image_len]`.
-    pub fn condition(
-        &self,
-        parameters: &[f32],
-        prepared: &Prepared,
-        ws: &mut Workspace,
-        states: &[f32],
-        images: Option<&[u8]>,
-    ) {
-        let rows = states.len() / self.state_len;
-        let state = |i: usize| &states[i * self.state_len..(i + 1) * self.state_len];
-        self.plan.set_states(ws, rows, |i, to| to.copy_from_slice(state(i)));
-        if let Some(images) = images {
-            for (i, image) in images.chunks_exact(self.image_len).enumerate() {
+    /// Computes what depends on the observations alone, once a chain.
+    pub fn condition(&self, parameters: &[f32], prepared: &Prepared, ws: &mut Workspace, observations: Observations) {
+        let rows = observations.states.len() / self.state_len;
+        self.plan.set_states(ws, rows, |i, to| to.copy_from_slice(observations.state(i, self.state_len)));
+        for i in 0..rows {
+            if let Some(image) = observations.image(i, self.image_len) {
                 self.plan.set_images(ws, i, |k| f32::from(image[k]));
             }
         }
