@@ -19,7 +19,7 @@ mod value;
 pub mod zip;
 
 pub use error::FormatError;
-pub use limits::{Limits, MAX_NAME_BYTES, MAX_RANK};
+pub use limits::{Limits, MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_RANK};
 pub use machine::{Dialect, NoStorages, Storages};
 pub use tensor::{DataType, TensorData, TensorValue, c_strides};
 pub use torch::{read_file, read_pickle, read_torch};

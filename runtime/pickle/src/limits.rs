@@ -23,18 +23,21 @@ pub struct Limits {
     pub classes: usize,
 }
 
+/// Largest checkpoint or file of statistics that is read.
+pub const MAX_FILE_BYTES: usize = 2 << 30;
+
 impl Limits {
     /// For a checkpoint or a file of statistics of `file_bytes` bytes. What is made of it stays in proportion: a small
     /// file can neither unpack nor expand (tensors with stride 0, tensors that share a storage) into a large one.
     pub fn for_file(file_bytes: usize) -> Self {
-        const ARCHIVE_BYTES: usize = 2 << 30;
         const GROWTH: usize = 64;
         const SMALLEST: usize = 1 << 20;
         Self {
-            archive_bytes: ARCHIVE_BYTES,
-            unpacked_bytes: file_bytes.saturating_mul(GROWTH).clamp(SMALLEST, 2 * ARCHIVE_BYTES),
+            archive_bytes: MAX_FILE_BYTES,
+            unpacked_bytes: file_bytes.saturating_mul(GROWTH).clamp(SMALLEST, 2 * MAX_FILE_BYTES),
             entries: 65_000,
-            opcodes: 1_000_000,
+            // PyTorch stores its pickles as they are, and an opcode has at least one byte.
+            opcodes: file_bytes.min(1_000_000),
             depth: 64,
             classes: 0,
         }

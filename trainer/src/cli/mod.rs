@@ -5,6 +5,7 @@ mod demos;
 mod evaluate;
 mod export;
 mod finetune;
+mod import;
 mod pretrain;
 
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Write a policy bundle for the robot, with a parity check.
     Export(export::ExportArgs),
+    /// Turn a PyTorch checkpoint of the authors into one of ours, or list what is in it.
+    Import(import::ImportArgs),
     /// Measure update and sampling speed on random data.
     Bench(bench::BenchArgs),
 }
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Finetune(args) => finetune::run(args, &interrupt),
         Command::Evaluate(args) => evaluate::run(args, &interrupt),
         Command::Export(args) => export::run(args, &interrupt),
+        Command::Import(args) => import::run(args),
         Command::Bench(args) => bench::run(args, &interrupt),
     };
     match ending {

@@ -409,4 +409,6 @@ impl Machine<'_> {
 }
 
 #[cfg(test)]
+mod data_tests;
+#[cfg(test)]
 mod tests;

@@ -8,9 +8,9 @@ use crate::{FormatError, MAX_NAME_BYTES, MAX_RANK, Value};
 
 impl Machine<'_> {
     pub(super) fn memo_put(&mut self, index: usize) -> Result<(), FormatError> {
-        // Writers number from 0 upwards, so an index beyond the pickle's length means damage, not a large memo.
-        if index > self.pickle.len() {
-            return Err(self.error(format!("memo index {index}")));
+        // Writers number from 0 upwards, so an index that leaves some out means damage, not a large memo.
+        if index > self.memoized {
+            return Err(self.error(format!("memo index {index} after {} entries", self.memoized)));
         }
         let value = self.top()?;
         if self.memo.len() <= index {

@@ -1,4 +1,4 @@
-//! Pickles written by hand, one trait of the reader each.
+//! Pickles of TorchScript archives written by hand, one trait of the reader each.
 
 use super::*;
 
@@ -16,7 +16,7 @@ impl Storages for OneStorage {
     }
 }
 
-fn read_as(dialect: Dialect, pickle: &[u8]) -> Result<Value, FormatError> {
+pub(super) fn read_as(dialect: Dialect, pickle: &[u8]) -> Result<Value, FormatError> {
     let limits = Limits { classes: 8, depth: MAX_DEPTH, ..Limits::for_file(pickle.len()) };
     read(pickle, &OneStorage(vec![0; 28]), dialect, &limits).map(|(value, _)| value)
 }
@@ -26,12 +26,12 @@ fn read_value(pickle: &[u8]) -> Result<Value, FormatError> {
 }
 
 /// `X` with a length and the text.
-fn text(text: &str) -> Vec<u8> {
+pub(super) fn text(text: &str) -> Vec<u8> {
     [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
 /// A float tensor of `elements` values with the given size, stride and offset bytes.
-fn tensor(elements: u8, offset: u8, size: &[u8], stride: &[u8]) -> Vec<u8> {
+pub(super) fn tensor(elements: u8, offset: u8, size: &[u8], stride: &[u8]) -> Vec<u8> {
     let ints = |values: &[u8]| values.iter().flat_map(|&v| [b'K', v]).collect::<Vec<_>>();
     [
         b"ctorch._utils\n_rebuild_tensor_v2\n((",
@@ -48,7 +48,7 @@ fn tensor(elements: u8, offset: u8, size: &[u8], stride: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-fn finished(body: &[u8]) -> Vec<u8> {
+pub(super) fn finished(body: &[u8]) -> Vec<u8> {
     [b"\x80\x02", body, b"."].concat()
 }
 
