@@ -117,10 +117,18 @@ pub fn run(args: ImportArgs) -> anyhow::Result<Ending> {
     create_folder(out)?;
     write_text(&out.join("config.toml"), &text)?;
     write_checkpoint(out, &checkpoint)?;
+    let normalizer = &checkpoint.header.run.policy.normalizer;
     let summary = Summary {
         file: args.file.clone(),
         sha256,
         imported,
+        normalization: NormalizerSummary {
+            file: args.normalization.clone(),
+            observation_values: normalizer.observation.min.len(),
+            action_values: normalizer.action.min.len(),
+            zero_range: normalizer.zero_range,
+            observation_clip: normalizer.observation_clip,
+        },
         checkpoint_sha256: sha256_of(&target)?,
         checkpoint: target,
     };
