@@ -106,6 +106,10 @@ fn files_that_are_not_taken_are_answered_with_what_and_where() {
     let error = run("task.toml", "limits_p4.pkl", &[]);
     assert!(error.contains("task.toml: this is neither"), "{error}");
 
+    // Larger than any checkpoint, and not a byte of it on the disk.
+    std::fs::File::create(folder.join("huge.pt")).unwrap().set_len(3 << 30).unwrap();
+    let error = run("huge.pt", "limits_p4.pkl", &[]);
+    assert!(error.contains("huge.pt: has more than"), "{error}");
     let whole = std::fs::read(folder.join("pretrained.pt")).unwrap();
     std::fs::write(folder.join("short.pt"), &whole[..whole.len() / 2]).unwrap();
     let error = run("short.pt", "limits_p4.pkl", &[]);

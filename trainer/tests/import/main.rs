@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use tenon_core::config::{TaskConfig, parse};
 use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
 use tenon_train::checkpoint::{Checkpoint, Stage};
+use tenon_train::dataset::write_normalization;
 use tenon_train::export::policy_of;
 use tenon_train::import::{Contents, Imported, Kind, Progress, TorchCheckpoint, Weights, import, read_normalizer};
 
@@ -156,6 +157,11 @@ fn statistics_of_every_kind_give_the_same_limits() {
         let convention = if furniture { (ZeroRange::Widen, Some(5.0)) } else { (ZeroRange::AddEpsilon, None) };
         assert_eq!((found.zero_range, found.observation_clip), convention, "{name}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("normalization.npz");
+    let limits = |low: usize| Limits { min: expected[low].clone(), max: expected[low + 1].clone() };
+    write_normalization(&path, &limits(0), &limits(2)).unwrap();
+    assert_eq!(read_normalizer(&path).unwrap(), Normalizer::new(limits(0), limits(2)));
     let error = read_normalizer(&data("pretrained.pt")).unwrap_err().to_string();
     assert!(error.contains("obs_min") && error.contains("model.network.time_embedding.1.weight"), "{error}");
 }

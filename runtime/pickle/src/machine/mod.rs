@@ -55,7 +55,6 @@ pub fn read(
         stack: Vec::new(),
         marks: Vec::new(),
         memo: Vec::new(),
-        memoized: 0,
         classes: Vec::new(),
         made_bytes: 0,
         storages,
@@ -79,9 +78,7 @@ struct Machine<'a> {
     stack: Vec<NodeId>,
     /// Stack heights at each open MARK.
     marks: Vec<usize>,
-    memo: Vec<Option<NodeId>>,
-    /// How many times anything was put into the memo: MEMOIZE numbers by it.
-    memoized: usize,
+    memo: Vec<NodeId>,
     classes: Vec<Arc<str>>,
     /// Bytes of all tensors, arrays and encoded texts made so far.
     made_bytes: usize,
@@ -237,7 +234,7 @@ impl Machine<'_> {
                 self.take::<8>()?;
             }
             // MEMOIZE
-            0x94 => self.memo_put(self.memoized)?,
+            0x94 => self.memo_put(self.memo.len())?,
             // STACK_GLOBAL
             0x93 => {
                 let name = self.pop()?;

@@ -7,22 +7,20 @@ use super::{MAX_ARGUMENTS, Machine};
 use crate::{FormatError, MAX_NAME_BYTES, MAX_RANK, Value};
 
 impl Machine<'_> {
+    /// Writers number from 0 upwards, so an index that leaves some out means damage, not a large memo.
     pub(super) fn memo_put(&mut self, index: usize) -> Result<(), FormatError> {
-        // Writers number from 0 upwards, so an index that leaves some out means damage, not a large memo.
-        if index > self.memoized {
-            return Err(self.error(format!("memo index {index} after {} entries", self.memoized)));
-        }
         let value = self.top()?;
-        if self.memo.len() <= index {
-            self.memo.resize(index + 1, None);
+        let entries = self.memo.len();
+        match self.memo.get_mut(index) {
+            Some(entry) => *entry = value,
+            None if index == entries => self.memo.push(value),
+            None => return Err(self.error(format!("memo index {index} after {entries} entries"))),
         }
-        self.memo[index] = Some(value);
-        self.memoized += 1;
         Ok(())
     }
 
     pub(super) fn memo_get(&mut self, index: usize) -> Result<(), FormatError> {
-        let Some(&Some(value)) = self.memo.get(index) else {
+        let Some(&value) = self.memo.get(index) else {
             return Err(self.error(format!("memo has no entry {index}")));
         };
         self.stack.push(value);
