@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 INSTALL = PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BUILT="$(BUILT)" CPUS="$(CPUS)" scripts/install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench-trainer install install-files install-units uninstall fmt-check clippy clean
+.PHONY: help setup build demo test test-interop bench-trainer install install-files install-units uninstall fmt-check clippy clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,10 @@ BENCH_VENV ?= .deps/venv-bench
 bench-trainer: build ## training speed beside PyTorch, which is fetched from PyPI (7 GB); BENCH_FLAGS='--quick --json'
 	@trainer/peer/setup.sh "$(BENCH_VENV)"
 	@"$(BUILT)/tenon-train" bench $(BENCH_FLAGS) --peer "$(BENCH_VENV)/bin/python" trainer/peer/peer.py
+
+# Heavy peers never run in `make test`. TENON_TORCH_VENV=DIR keeps PyTorch between runs.
+test-interop: build ## checkpoints in both directions with PyTorch, which is fetched (3 GB) into a throw-away environment
+	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/run.sh
 
 install: build ## build, then put programs, libraries, configurations and services under PREFIX
 	@$(INSTALL) install

@@ -15,6 +15,7 @@
 //! * [`demos`]: scripted or recorded demonstrations of Avoid.
 //! * [`environments`], [`evaluate`], [`finetune`]: batches of Avoid, judging a policy, DPPO's iterations.
 //! * [`export`]: a checkpoint becomes a policy bundle, checked against the ONNX engine.
+//! * [`import`]: PyTorch checkpoints of the authors, read without PyTorch.
 //! * [`settings`]: a task's configuration as the numeric part and the policy want it.
 //! * [`run_dir`], [`progress`], [`interrupt`]: whole files, a line that shows how far it is, Ctrl-C.
 //!
@@ -32,6 +33,7 @@ pub mod error;
 pub mod evaluate;
 pub mod export;
 pub mod finetune;
+pub mod import;
 pub mod interrupt;
 pub mod linalg;
 pub mod network;

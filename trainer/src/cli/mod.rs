@@ -6,6 +6,7 @@ mod demos;
 mod evaluate;
 mod export;
 mod finetune;
+mod import;
 mod pretrain;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Write a policy bundle for the robot, with a parity check.
     Export(export::ExportArgs),
+    /// Turn a PyTorch checkpoint of the authors into one of ours, or list what is in it.
+    Import(import::ImportArgs),
     /// Measure update and sampling speed on random data, beside a peer if one is given.
     Bench(bench::BenchArgs),
 }
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Finetune(args) => finetune::run(args, &interrupt),
         Command::Evaluate(args) => evaluate::run(args, &interrupt),
         Command::Export(args) => export::run(args, &interrupt),
+        Command::Import(args) => import::run(args),
         Command::Bench(args) => bench::run(args, &interrupt),
     };
     match ending {

@@ -3,20 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::MAX_NAME_BYTES;
-use crate::archive::tensor::DataType;
-use crate::archive::{ArchiveError, Dict, List, MAX_DEPTH, Object, Value};
-
-/// What a pickle may call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Callable {
-    /// `torch._utils._rebuild_tensor_v2`
-    RebuildTensor,
-    /// `collections.OrderedDict`, without arguments
-    OrderedDict,
-    /// `torch.jit._pickle.restore_type_tag`
-    RestoreTypeTag,
-}
+use super::globals::Function;
+use crate::{DataType, Dict, FormatError, List, MAX_NAME_BYTES, Object, Value};
 
 /// Index into the arena.
 pub type NodeId = usize;
@@ -34,12 +22,14 @@ pub enum Node {
     Dict {
         entries: Vec<(NodeId, NodeId)>,
         type_tag: Option<Arc<str>>,
+        /// An `OrderedDict`: it may be given attributes (PyTorch's state dicts have `_metadata`), which are dropped.
+        ordered: bool,
     },
     Object {
         class: Arc<str>,
         state: Option<NodeId>,
     },
-    Callable(Callable),
+    Function(Function),
     Class(Arc<str>),
     StorageType(DataType),
     Storage {
@@ -47,6 +37,13 @@ pub enum Node {
         key: Arc<str>,
         elements: usize,
     },
+    /// `numpy.dtype`; `checked` once its state has told the byte order.
+    ElementType {
+        data_type: DataType,
+        checked: bool,
+    },
+    /// A NumPy array that waits for its state.
+    EmptyArray,
 }
 
 impl Node {
@@ -58,10 +55,12 @@ impl Node {
             Self::List { .. } => "a list",
             Self::Dict { .. } => "a dict",
             Self::Object { .. } => "an object",
-            Self::Callable(_) => "a function",
+            Self::Function(_) => "a function",
             Self::Class(_) => "a class",
             Self::StorageType(_) => "a storage class",
             Self::Storage { .. } => "a storage",
+            Self::ElementType { .. } => "an element type",
+            Self::EmptyArray => "an array without content",
         }
     }
 }
@@ -74,26 +73,27 @@ pub struct Tree<'a> {
     finished: Vec<Option<(Value, usize)>>,
     /// Offset of STOP, for messages.
     offset: usize,
+    max_depth: usize,
 }
 
 impl<'a> Tree<'a> {
-    pub fn new(nodes: &'a [Node], offset: usize) -> Self {
-        Self { nodes, finished: vec![None; nodes.len()], offset }
+    pub fn new(nodes: &'a [Node], offset: usize, max_depth: usize) -> Self {
+        Self { nodes, finished: vec![None; nodes.len()], offset, max_depth }
     }
 
     /// The value of a node.
-    pub fn value(mut self, root: NodeId) -> Result<Value, ArchiveError> {
+    pub fn value(mut self, root: NodeId) -> Result<Value, FormatError> {
         self.convert(root, 0).map(|(value, _)| value)
     }
 
     /// The value of a node and its height. `depth` bounds the recursion, which refuses cycles; the
     /// height bounds the finished tree, whose parts may have been finished at a smaller depth.
-    fn convert(&mut self, id: NodeId, depth: usize) -> Result<(Value, usize), ArchiveError> {
+    fn convert(&mut self, id: NodeId, depth: usize) -> Result<(Value, usize), FormatError> {
         if let Some(done) = &self.finished[id] {
             return Ok(done.clone());
         }
-        if depth > MAX_DEPTH {
-            return Err(too_deep());
+        if depth > self.max_depth {
+            return Err(self.too_deep());
         }
         // The nodes outlive this call, so they can be looked at while `part` borrows `self`.
         let nodes: &'a [Node] = self.nodes;
@@ -101,7 +101,7 @@ impl<'a> Tree<'a> {
         let mut part = |id: NodeId| {
             let (value, part_height) = self.convert(id, depth + 1)?;
             height = height.max(part_height + 1);
-            Ok::<Value, ArchiveError>(value)
+            Ok::<Value, FormatError>(value)
         };
         let value = match &nodes[id] {
             Node::Leaf(value) => value.clone(),
@@ -110,11 +110,11 @@ impl<'a> Tree<'a> {
                 items: items.iter().map(|&item| part(item)).collect::<Result<_, _>>()?,
                 type_tag: type_tag.clone(),
             })),
-            Node::Dict { entries, type_tag } => {
+            Node::Dict { entries, type_tag, .. } => {
                 let entries = entries
                     .iter()
                     .map(|&(key, value)| Ok((part(key)?, part(value)?)))
-                    .collect::<Result<Vec<_>, ArchiveError>>()?;
+                    .collect::<Result<Vec<_>, FormatError>>()?;
                 self.require_different_names(&entries)?;
                 Value::Dict(Arc::new(Dict { entries, type_tag: type_tag.clone() }))
             }
@@ -122,18 +122,23 @@ impl<'a> Tree<'a> {
                 let state = state.map_or(Ok(Value::None), part)?;
                 Value::Object(Arc::new(Object { class: class.clone(), state }))
             }
-            node @ (Node::Callable(_) | Node::Class(_) | Node::StorageType(_) | Node::Storage { .. }) => {
+            node @ (Node::Function(_)
+            | Node::Class(_)
+            | Node::StorageType(_)
+            | Node::Storage { .. }
+            | Node::ElementType { .. }
+            | Node::EmptyArray) => {
                 return Err(self.error(format!("{} where a value is wanted", node.kind())));
             }
         };
-        if height > MAX_DEPTH {
-            return Err(too_deep());
+        if height > self.max_depth {
+            return Err(self.too_deep());
         }
         self.finished[id] = Some((value.clone(), height));
         Ok((value, height))
     }
 
-    fn require_different_names(&self, entries: &[(Value, Value)]) -> Result<(), ArchiveError> {
+    fn require_different_names(&self, entries: &[(Value, Value)]) -> Result<(), FormatError> {
         let mut names = HashSet::new();
         for name in entries.iter().filter_map(|(key, _)| key.as_str()) {
             if !names.insert(name) {
@@ -144,11 +149,11 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    fn error(&self, reason: String) -> ArchiveError {
-        ArchiveError::Pickle { offset: self.offset, reason }
+    fn error(&self, reason: String) -> FormatError {
+        FormatError::Pickle { offset: self.offset, reason }
     }
-}
 
-fn too_deep() -> ArchiveError {
-    ArchiveError::TooLarge { what: "depth of the pickle", size: MAX_DEPTH + 1, limit: MAX_DEPTH }
+    fn too_deep(&self) -> FormatError {
+        FormatError::TooLarge { what: "depth of the pickle", size: self.max_depth + 1, limit: self.max_depth }
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::TensorValue;
+use crate::TensorValue;
 
-/// One value of a TorchScript pickle.
+/// One value of a pickle.
 ///
 /// Compound values are shared: what the pickle stores once and names twice is one `Arc` here, so
 /// `Arc::ptr_eq` on two tensors tells whether an in-place change of one changes the other.
@@ -20,7 +20,9 @@ pub enum Value {
     Float(f64),
     /// `str`
     Str(Arc<str>),
-    /// `Tensor`
+    /// `bytes` or `bytearray`
+    Bytes(Arc<[u8]>),
+    /// A PyTorch tensor or a NumPy array
     Tensor(Arc<TensorValue>),
     /// A tuple
     Tuple(Arc<[Value]>),
@@ -28,7 +30,7 @@ pub enum Value {
     List(Arc<List>),
     /// A dict
     Dict(Arc<Dict>),
-    /// A module or an object of a custom class
+    /// A TorchScript module or an object of a custom class
     Object(Arc<Object>),
 }
 
@@ -81,6 +83,7 @@ impl Value {
             Self::Int(_) => "an int",
             Self::Float(_) => "a float",
             Self::Str(_) => "a string",
+            Self::Bytes(_) => "bytes",
             Self::Tensor(_) => "a tensor",
             Self::Tuple(_) => "a tuple",
             Self::List(_) => "a list",

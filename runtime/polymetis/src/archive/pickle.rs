@@ -1,16 +1,17 @@
 //! Writes the pickle of a module object: protocol 2, no memo (spec `polymetis.md` §6.2).
 
-use crate::archive::tensor::c_strides;
-use crate::archive::{TensorData, TensorValue};
+use tenon_pickle::c_strides;
+
+use super::{TensorData, TensorValue};
 
 /// Name of the robot model's custom class, without its module.
-pub(in crate::archive) const ROBOT_MODEL_CLASS: &str = "RobotModelPinocchio";
+pub(super) const ROBOT_MODEL_CLASS: &str = "RobotModelPinocchio";
 /// Module of the robot model's custom class.
-pub(in crate::archive) const ROBOT_MODEL_MODULE: &str = "__torch__.torch.classes.torchscript_pinocchio";
+pub(super) const ROBOT_MODEL_MODULE: &str = "__torch__.torch.classes.torchscript_pinocchio";
 
 /// A pickle under construction, and the storages that its tensors refer to.
 #[derive(Debug)]
-pub(in crate::archive) struct PickleBuilder {
+pub(super) struct PickleBuilder {
     out: Vec<u8>,
     storages: Vec<Vec<u8>>,
 }

@@ -1,31 +1,37 @@
-//! Pickles written by hand, one trait of the reader each.
+//! Pickles of TorchScript archives written by hand, one trait of the reader each.
 
 use super::*;
-use crate::archive::MAX_DEPTH;
+
+const MAX_DEPTH: usize = 64;
 
 /// One storage, key `0`.
 struct OneStorage(Vec<u8>);
 
 impl Storages for OneStorage {
-    fn storage(&self, key: &str) -> Result<&[u8], ArchiveError> {
+    fn storage(&self, key: &str) -> Result<&[u8], FormatError> {
         match key {
             "0" => Ok(&self.0),
-            _ => Err(ArchiveError::MissingEntry { entry: format!("data/{key}") }),
+            _ => Err(FormatError::MissingEntry { entry: format!("data/{key}") }),
         }
     }
 }
 
-fn read_value(pickle: &[u8]) -> Result<Value, ArchiveError> {
-    read(pickle, &OneStorage(vec![0; 28])).map(|(value, _)| value)
+pub(super) fn read_as(dialect: Dialect, pickle: &[u8]) -> Result<Value, FormatError> {
+    let limits = Limits { classes: 8, depth: MAX_DEPTH, ..Limits::for_file(pickle.len()) };
+    read(pickle, &OneStorage(vec![0; 28]), dialect, &limits).map(|(value, _)| value)
+}
+
+fn read_value(pickle: &[u8]) -> Result<Value, FormatError> {
+    read_as(Dialect::TorchScript, pickle)
 }
 
 /// `X` with a length and the text.
-fn text(text: &str) -> Vec<u8> {
+pub(super) fn text(text: &str) -> Vec<u8> {
     [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
 /// A float tensor of `elements` values with the given size, stride and offset bytes.
-fn tensor(elements: u8, offset: u8, size: &[u8], stride: &[u8]) -> Vec<u8> {
+pub(super) fn tensor(elements: u8, offset: u8, size: &[u8], stride: &[u8]) -> Vec<u8> {
     let ints = |values: &[u8]| values.iter().flat_map(|&v| [b'K', v]).collect::<Vec<_>>();
     [
         b"ctorch._utils\n_rebuild_tensor_v2\n((",
@@ -42,7 +48,7 @@ fn tensor(elements: u8, offset: u8, size: &[u8], stride: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-fn finished(body: &[u8]) -> Vec<u8> {
+pub(super) fn finished(body: &[u8]) -> Vec<u8> {
     [b"\x80\x02", body, b"."].concat()
 }
 
@@ -83,7 +89,7 @@ fn container_in_the_memo_is_filled_later() {
 #[test]
 fn list_that_contains_itself_is_refused() {
     let error = read_value(&finished(b"]q\x00h\x00a")).unwrap_err();
-    assert!(matches!(error, ArchiveError::TooLarge { what: "depth of the pickle", .. }));
+    assert!(matches!(error, FormatError::TooLarge { what: "depth of the pickle", .. }));
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn only_known_globals_are_accepted() {
     for global in ["os\nsystem", "builtins\neval", "torch\nload", "torch\nHalfStorage", "__torch__x\nC"] {
         let body = [b"c", global.as_bytes(), b"\n"].concat();
         let error = read_value(&finished(&body)).unwrap_err();
-        assert!(matches!(error, ArchiveError::Global { .. }), "{global}: {error}");
+        assert!(matches!(error, FormatError::Global { .. }), "{global}: {error}");
     }
 }
 
@@ -128,7 +134,7 @@ fn only_known_globals_are_accepted() {
 fn functions_and_classes_are_no_values() {
     for global in ["collections\nOrderedDict", "torch\nFloatStorage", "__torch__\nC"] {
         let body = [b"c", global.as_bytes(), b"\n"].concat();
-        assert!(matches!(read_value(&finished(&body)), Err(ArchiveError::Pickle { .. })));
+        assert!(matches!(read_value(&finished(&body)), Err(FormatError::Pickle { .. })));
     }
 }
 
@@ -143,7 +149,7 @@ fn tensor_must_stay_inside_its_storage() {
     assert!(read_tensor(7, 0, &[0], &[1]).is_ok());
     assert!(matches!(
         read_tensor(8, 0, &[7], &[1]),
-        Err(ArchiveError::ShortStorage { have_bytes: 28, need_bytes: 32, .. })
+        Err(FormatError::ShortStorage { have_bytes: 28, need_bytes: 32, .. })
     ));
 }
 
@@ -151,7 +157,7 @@ fn tensor_must_stay_inside_its_storage() {
 fn stride_zero_cannot_make_a_huge_tensor() {
     let size = [255; 4];
     let error = read_value(&finished(&tensor(7, 0, &size, &[0; 4]))).unwrap_err();
-    assert!(matches!(error, ArchiveError::TooLarge { .. }));
+    assert!(matches!(error, FormatError::TooLarge { .. }));
 }
 
 #[test]

@@ -1,14 +1,24 @@
 //! Tensor values: shape and data in C order.
 
-use super::{ArchiveError, MAX_TENSOR_RANK};
+use crate::{FormatError, MAX_RANK};
 
-/// Element type of a tensor, with the storage class that names it in the pickle.
+/// Element type of a tensor, with the storage class that names it in a PyTorch pickle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataType {
+    /// `HalfStorage`
+    F16,
+    /// `BFloat16Storage`
+    BF16,
     /// `FloatStorage`
     F32,
     /// `DoubleStorage`
     F64,
+    /// `CharStorage`
+    I8,
+    /// `ByteStorage`
+    U8,
+    /// `ShortStorage`
+    I16,
     /// `IntStorage`
     I32,
     /// `LongStorage`
@@ -18,20 +28,45 @@ pub enum DataType {
 }
 
 impl DataType {
+    const ALL: [Self; 10] =
+        [Self::F16, Self::BF16, Self::F32, Self::F64, Self::I8, Self::U8, Self::I16, Self::I32, Self::I64, Self::Bool];
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
-            Self::Bool => 1,
+            Self::Bool | Self::I8 | Self::U8 => 1,
+            Self::F16 | Self::BF16 | Self::I16 => 2,
             Self::F32 | Self::I32 => 4,
             Self::F64 | Self::I64 => 8,
+        }
+    }
+
+    /// PyTorch's name of the type, for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "float16",
+            Self::BF16 => "bfloat16",
+            Self::F32 => "float32",
+            Self::F64 => "float64",
+            Self::I8 => "int8",
+            Self::U8 => "uint8",
+            Self::I16 => "int16",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+            Self::Bool => "bool",
         }
     }
 
     /// Name of the storage class in module `torch`.
     pub fn storage_name(self) -> &'static str {
         match self {
+            Self::F16 => "HalfStorage",
+            Self::BF16 => "BFloat16Storage",
             Self::F32 => "FloatStorage",
             Self::F64 => "DoubleStorage",
+            Self::I8 => "CharStorage",
+            Self::U8 => "ByteStorage",
+            Self::I16 => "ShortStorage",
             Self::I32 => "IntStorage",
             Self::I64 => "LongStorage",
             Self::Bool => "BoolStorage",
@@ -40,17 +75,43 @@ impl DataType {
 
     /// The inverse of [`Self::storage_name`].
     pub fn from_storage_name(name: &str) -> Option<Self> {
-        [Self::F32, Self::F64, Self::I32, Self::I64, Self::Bool].into_iter().find(|t| t.storage_name() == name)
+        Self::ALL.into_iter().find(|t| t.storage_name() == name)
+    }
+
+    /// The type of a NumPy type string without its byte order, e.g. `f4`.
+    pub(crate) fn from_numpy(name: &str) -> Option<Self> {
+        Some(match name {
+            "f2" => Self::F16,
+            "f4" => Self::F32,
+            "f8" => Self::F64,
+            "i1" => Self::I8,
+            "u1" => Self::U8,
+            "i2" => Self::I16,
+            "i4" => Self::I32,
+            "i8" => Self::I64,
+            "b1" => Self::Bool,
+            _ => return None,
+        })
     }
 }
 
 /// The elements of a tensor in C order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TensorData {
+    /// 16-bit floats, as their bits
+    F16(Vec<u16>),
+    /// bfloat16, as their bits
+    BF16(Vec<u16>),
     /// 32-bit floats
     F32(Vec<f32>),
     /// 64-bit floats
     F64(Vec<f64>),
+    /// 8-bit integers
+    I8(Vec<i8>),
+    /// 8-bit unsigned integers
+    U8(Vec<u8>),
+    /// 16-bit integers
+    I16(Vec<i16>),
     /// 32-bit integers
     I32(Vec<i32>),
     /// 64-bit integers
@@ -59,16 +120,27 @@ pub enum TensorData {
     Bool(Vec<bool>),
 }
 
+/// The same expression for the elements `$v` of every type.
+macro_rules! each_type {
+    ($data:expr, $v:ident => $expression:expr) => {
+        match $data {
+            TensorData::F16($v) | TensorData::BF16($v) => $expression,
+            TensorData::F32($v) => $expression,
+            TensorData::F64($v) => $expression,
+            TensorData::I8($v) => $expression,
+            TensorData::U8($v) => $expression,
+            TensorData::I16($v) => $expression,
+            TensorData::I32($v) => $expression,
+            TensorData::I64($v) => $expression,
+            TensorData::Bool($v) => $expression,
+        }
+    };
+}
+
 impl TensorData {
     /// Number of elements.
     pub fn len(&self) -> usize {
-        match self {
-            Self::F32(v) => v.len(),
-            Self::F64(v) => v.len(),
-            Self::I32(v) => v.len(),
-            Self::I64(v) => v.len(),
-            Self::Bool(v) => v.len(),
-        }
+        each_type!(self, v => v.len())
     }
 
     /// Whether there is no element.
@@ -79,8 +151,13 @@ impl TensorData {
     /// Element type.
     pub fn data_type(&self) -> DataType {
         match self {
+            Self::F16(_) => DataType::F16,
+            Self::BF16(_) => DataType::BF16,
             Self::F32(_) => DataType::F32,
             Self::F64(_) => DataType::F64,
+            Self::I8(_) => DataType::I8,
+            Self::U8(_) => DataType::U8,
+            Self::I16(_) => DataType::I16,
             Self::I32(_) => DataType::I32,
             Self::I64(_) => DataType::I64,
             Self::Bool(_) => DataType::Bool,
@@ -90,8 +167,12 @@ impl TensorData {
     /// Little-endian bytes, as a `data/<n>` entry holds them.
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match self {
+            Self::F16(v) | Self::BF16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::F64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::I8(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::U8(v) => v.clone(),
+            Self::I16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::I64(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::Bool(v) => v.iter().map(|&x| u8::from(x)).collect(),
@@ -108,13 +189,30 @@ impl TensorData {
             bytes
         }
         match data_type {
+            DataType::F16 => Self::F16(indices.map(|i| u16::from_le_bytes(pick(storage, i))).collect()),
+            DataType::BF16 => Self::BF16(indices.map(|i| u16::from_le_bytes(pick(storage, i))).collect()),
             DataType::F32 => Self::F32(indices.map(|i| f32::from_le_bytes(pick(storage, i))).collect()),
             DataType::F64 => Self::F64(indices.map(|i| f64::from_le_bytes(pick(storage, i))).collect()),
+            DataType::I8 => Self::I8(indices.map(|i| i8::from_le_bytes(pick(storage, i))).collect()),
+            DataType::U8 => Self::U8(indices.map(|i| storage[i]).collect()),
+            DataType::I16 => Self::I16(indices.map(|i| i16::from_le_bytes(pick(storage, i))).collect()),
             DataType::I32 => Self::I32(indices.map(|i| i32::from_le_bytes(pick(storage, i))).collect()),
             DataType::I64 => Self::I64(indices.map(|i| i64::from_le_bytes(pick(storage, i))).collect()),
             DataType::Bool => Self::Bool(indices.map(|i| storage[i] != 0).collect()),
         }
     }
+}
+
+/// The value of a 16-bit float (IEEE 754 binary16): every one is an f32 too.
+fn f32_of_f16(bits: u16) -> f32 {
+    let (exponent, fraction) = (bits >> 10 & 0x1f, u32::from(bits & 0x3ff));
+    let magnitude = match exponent {
+        // Subnormal: the fraction counts 2^-24.
+        0 => fraction as f32 * (-24_f32).exp2(),
+        0x1f => f32::from_bits(0x7f80_0000 | fraction << 13),
+        _ => f32::from_bits((u32::from(exponent) + 127 - 15) << 23 | fraction << 13),
+    };
+    if bits & 0x8000 == 0 { magnitude } else { -magnitude }
 }
 
 /// A tensor: shape and elements in C order. The product of the shape is the number of elements.
@@ -128,15 +226,15 @@ impl TensorValue {
     /// A tensor of any shape, `[]` being a scalar.
     ///
     /// # Errors
-    /// [`ArchiveError::Shape`] where the data does not fill the shape, [`ArchiveError::TooLarge`]
+    /// [`FormatError::Shape`] where the data does not fill the shape, [`FormatError::TooLarge`]
     /// where there are too many dimensions.
-    pub fn new(shape: Vec<usize>, data: TensorData) -> Result<Self, ArchiveError> {
-        if shape.len() > MAX_TENSOR_RANK {
-            return Err(ArchiveError::TooLarge { what: "rank of a tensor", size: shape.len(), limit: MAX_TENSOR_RANK });
+    pub fn new(shape: Vec<usize>, data: TensorData) -> Result<Self, FormatError> {
+        if shape.len() > MAX_RANK {
+            return Err(FormatError::TooLarge { what: "rank of a tensor", size: shape.len(), limit: MAX_RANK });
         }
         let expected = element_count(&shape).unwrap_or(usize::MAX);
         if expected != data.len() {
-            return Err(ArchiveError::Shape { expected, got: data.len(), shape });
+            return Err(FormatError::Shape { expected, got: data.len(), shape });
         }
         Ok(Self { shape, data })
     }
@@ -182,7 +280,12 @@ impl TensorValue {
     /// All values converted to 32-bit floats as `copy_` into a float tensor does.
     pub fn to_f32_vec(&self) -> Vec<f32> {
         match &self.data {
+            TensorData::F16(v) => v.iter().map(|&x| f32_of_f16(x)).collect(),
+            TensorData::BF16(v) => v.iter().map(|&x| f32::from_bits(u32::from(x) << 16)).collect(),
             TensorData::F32(v) => v.clone(),
+            TensorData::I8(v) => v.iter().map(|&x| f32::from(x)).collect(),
+            TensorData::U8(v) => v.iter().map(|&x| f32::from(x)).collect(),
+            TensorData::I16(v) => v.iter().map(|&x| f32::from(x)).collect(),
             TensorData::F64(v) => v.iter().map(|&x| x as f32).collect(),
             TensorData::I32(v) => v.iter().map(|&x| x as f32).collect(),
             TensorData::I64(v) => v.iter().map(|&x| x as f32).collect(),
@@ -194,7 +297,7 @@ impl TensorValue {
     ///
     /// `storage` must hold at least `storage_elements` elements. `None` where the view leaves the
     /// storage, where shape and strides differ in length, or where anything overflows.
-    pub(super) fn from_view(
+    pub(crate) fn from_view(
         storage: &[u8],
         data_type: DataType,
         storage_elements: usize,
@@ -202,7 +305,7 @@ impl TensorValue {
         shape: Vec<usize>,
         strides: &[usize],
     ) -> Option<Self> {
-        if shape.len() != strides.len() || shape.len() > MAX_TENSOR_RANK {
+        if shape.len() != strides.len() || shape.len() > MAX_RANK {
             return None;
         }
         let count = element_count(&shape)?;
@@ -235,12 +338,12 @@ impl TensorValue {
 }
 
 /// Product of a shape, 1 for a scalar; `None` where it overflows.
-pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1_usize, |product, &n| product.checked_mul(n))
 }
 
 /// Strides of a C-ordered tensor, in elements. PyTorch writes 1 for the dimensions of an empty tensor.
-pub(super) fn c_strides(shape: &[usize]) -> Vec<usize> {
+pub fn c_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1_usize; shape.len()];
     for i in (1..shape.len()).rev() {
         strides[i - 1] = strides[i].saturating_mul(shape[i].max(1));
@@ -257,6 +360,27 @@ mod tests {
         let bytes = TensorData::F32(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).to_le_bytes();
         let t = TensorValue::from_view(&bytes, DataType::F32, 6, 0, vec![3, 2], &[1, 3]).unwrap();
         assert_eq!(t.to_f32_vec(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    }
+
+    #[test]
+    fn half_floats_have_their_values() {
+        let known: [(u16, f32); 8] = [
+            (0x0000, 0.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x03ff, 6.097_555e-5),
+            (0x0400, 6.103_515_6e-5),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0xfc00, f32::NEG_INFINITY),
+        ];
+        for (bits, value) in known {
+            assert_eq!(f32_of_f16(bits), value, "{bits:#06x}");
+        }
+        assert!(f32_of_f16(0x7e00).is_nan());
+        assert!(f32_of_f16(0x8000).is_sign_negative());
+        let b = TensorValue::new(vec![2], TensorData::BF16(vec![0x3f80, 0xc040])).unwrap();
+        assert_eq!(b.to_f32_vec(), [1.0, -3.0]);
     }
 
     #[test]

@@ -1,13 +1,15 @@
-//! ZIP files as TorchScript archives need them: a writer of plain stored entries and a reader of
-//! stored and deflated ones (spec `polymetis.md` §6.1–6.3).
+//! ZIP files as PyTorch's archives need them: a writer of plain stored entries and a reader of stored and deflated ones
+//! (spec `polymetis.md` §6.1–6.3).
+//!
+//! PyTorch writes ZIP64 end records too; below 4 GiB the plain ones beside them say the same, and [`Limits`] stays below.
 //!
 //! Layout terms: each entry is a *local header* followed by its data; the *central directory* at the
 //! end repeats the headers with their offsets; the *end record* (EOCD) says where it is.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::{ArchiveError, MAX_ARCHIVE_BYTES, MAX_ENTRIES, MAX_UNPACKED_BYTES};
+use crate::{FormatError, Limits};
 
 const LOCAL_SIGNATURE: &[u8; 4] = b"PK\x03\x04";
 const CENTRAL_SIGNATURE: &[u8; 4] = b"PK\x01\x02";
@@ -27,8 +29,9 @@ const METHOD_STORED: u16 = 0;
 const METHOD_DEFLATED: u16 = 8;
 
 /// Writes stored entries with plain headers, in the order given.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ZipWriter {
+    limits: Limits,
     out: Vec<u8>,
     entries: Vec<Written>,
 }
@@ -55,18 +58,20 @@ pub struct EntryPlace {
 }
 
 impl ZipWriter {
-    /// An empty archive.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty archive that stays within the limits, and below the 4 GiB of plain headers.
+    pub fn new(limits: &Limits) -> Self {
+        let archive_bytes = limits.archive_bytes.min(u32::MAX as usize);
+        let entries = limits.entries.min(u16::MAX.into());
+        Self { limits: Limits { archive_bytes, entries, ..*limits }, out: Vec::new(), entries: Vec::new() }
     }
 
     /// Appends an entry.
     ///
     /// # Errors
-    /// [`ArchiveError::TooLarge`] where the archive would pass [`MAX_ARCHIVE_BYTES`] or the name is
+    /// [`FormatError::TooLarge`] where the archive would pass its limits or the name is
     /// longer than the format allows.
-    pub fn add(&mut self, name: &str, data: &[u8]) -> Result<(), ArchiveError> {
-        let name_bytes = u16::try_from(name.len()).map_err(|_| ArchiveError::TooLarge {
+    pub fn add(&mut self, name: &str, data: &[u8]) -> Result<(), FormatError> {
+        let name_bytes = u16::try_from(name.len()).map_err(|_| FormatError::TooLarge {
             what: "name of a zip entry",
             size: name.len(),
             limit: u16::MAX.into(),
@@ -79,8 +84,8 @@ impl ZipWriter {
             + CENTRAL_HEADER_BYTES
             + 2 * name.len()
             + END_RECORD_BYTES;
-        check_limit("archive", total, MAX_ARCHIVE_BYTES)?;
-        check_limit("number of zip entries", self.entries.len() + 1, MAX_ENTRIES)?;
+        check_limit("archive", total, self.limits.archive_bytes)?;
+        check_limit("number of zip entries", self.entries.len() + 1, self.limits.entries)?;
 
         let crc = crc32fast::hash(data);
         let header_offset = self.out.len();
@@ -128,7 +133,7 @@ impl ZipWriter {
 
     /// The fields that local and central headers share, from "version needed" to "extra length".
     fn common_header(&mut self, crc: u32, size: usize, name_bytes: u16) {
-        let size = (size as u32).to_le_bytes(); // below MAX_ARCHIVE_BYTES, checked by `add`
+        let size = (size as u32).to_le_bytes(); // below the limit, checked by `add`
         self.out.extend_from_slice(&VERSION_NEEDED.to_le_bytes());
         self.out.extend_from_slice(&[0; 6]); // flags, method stored, time
         self.out.extend_from_slice(&DOS_DATE.to_le_bytes());
@@ -145,6 +150,8 @@ impl ZipWriter {
 pub struct ZipArchive<'a> {
     top_folder: String,
     entries: Vec<(String, Cow<'a, [u8]>)>,
+    /// Index into `entries` by name.
+    index: HashMap<String, usize>,
 }
 
 impl<'a> ZipArchive<'a> {
@@ -153,16 +160,16 @@ impl<'a> ZipArchive<'a> {
     /// The CRC is checked although the real loader does not: a wrong one means a faulty writer.
     ///
     /// # Errors
-    /// Any [`ArchiveError`] of the ZIP layer.
-    pub fn open(bytes: &'a [u8]) -> Result<Self, ArchiveError> {
-        check_limit("archive", bytes.len(), MAX_ARCHIVE_BYTES)?;
+    /// Any [`FormatError`] of the ZIP layer.
+    pub fn open(bytes: &'a [u8], limits: &Limits) -> Result<Self, FormatError> {
+        check_limit("archive", bytes.len(), limits.archive_bytes)?;
         if !bytes.starts_with(LOCAL_SIGNATURE) {
-            return Err(ArchiveError::NotAZip { reason: "it does not start with a local header" });
+            return Err(FormatError::NotAZip { reason: "it does not start with a local header" });
         }
         let end = find_end_record(bytes)?;
         let count = usize::from(u16_at(bytes, end + 10)?);
         let mut offset = u32_at(bytes, end + 16)? as usize;
-        check_limit("number of zip entries", count, MAX_ENTRIES)?;
+        check_limit("number of zip entries", count, limits.entries)?;
 
         let mut unpacked_bytes = 0;
         let mut names = HashSet::new();
@@ -173,25 +180,26 @@ impl<'a> ZipArchive<'a> {
                 return Err(zip_error(offset, format!("a second entry {}", header.name)));
             }
             unpacked_bytes += header.unpacked_bytes;
-            check_limit("unpacked archive", unpacked_bytes, MAX_UNPACKED_BYTES)?;
+            check_limit("unpacked archive", unpacked_bytes, limits.unpacked_bytes)?;
             entries.push((header.name, header.unpack(bytes)?));
             offset += header.length;
         }
-        let Some(top_folder) = entries.first().and_then(|(name, _)| name.split_once('/')) else {
-            return Err(ArchiveError::NotAZip { reason: "its first entry is not in a folder" });
+        let Some((top_folder, _)) = entries.first().and_then(|(name, _)| name.split_once('/')) else {
+            return Err(FormatError::NotAZip { reason: "its first entry is not in a folder" });
         };
-        let top_folder = top_folder.0.to_owned();
-        let entries = entries
+        let top_folder = top_folder.to_owned();
+        let entries: Vec<(String, Cow<'a, [u8]>)> = entries
             .into_iter()
             .map(|(name, data)| match name.split_once('/') {
                 Some((top, rest)) if top == top_folder => Ok((rest.to_owned(), data)),
-                _ => Err(ArchiveError::Entry {
+                _ => Err(FormatError::Entry {
                     entry: name.to_owned(),
                     reason: format!("is not inside the top folder {top_folder}"),
                 }),
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { top_folder, entries })
+        let index = entries.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        Ok(Self { top_folder, entries, index })
     }
 
     /// Name of the folder that holds everything.
@@ -207,12 +215,12 @@ impl<'a> ZipArchive<'a> {
     /// Content of the entry with this name inside the top folder.
     ///
     /// # Errors
-    /// [`ArchiveError::MissingEntry`]
-    pub fn entry(&self, name: &str) -> Result<&[u8], ArchiveError> {
-        self.entries()
-            .find(|(n, _)| *n == name)
-            .map(|(_, data)| data)
-            .ok_or_else(|| ArchiveError::MissingEntry { entry: name.to_owned() })
+    /// [`FormatError::MissingEntry`]
+    pub fn entry(&self, name: &str) -> Result<&[u8], FormatError> {
+        self.index
+            .get(name)
+            .map(|&i| self.entries[i].1.as_ref())
+            .ok_or_else(|| FormatError::MissingEntry { entry: name.to_owned() })
     }
 }
 
@@ -228,7 +236,7 @@ struct CentralHeader<'a> {
 }
 
 impl<'a> CentralHeader<'a> {
-    fn read(bytes: &'a [u8], offset: usize) -> Result<Self, ArchiveError> {
+    fn read(bytes: &'a [u8], offset: usize) -> Result<Self, FormatError> {
         if slice(bytes, offset, 4)? != CENTRAL_SIGNATURE {
             return Err(zip_error(offset, "no central directory header here"));
         }
@@ -259,7 +267,7 @@ impl<'a> CentralHeader<'a> {
         })
     }
 
-    fn unpack(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, ArchiveError> {
+    fn unpack(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, FormatError> {
         if slice(bytes, self.local_offset, 4)? != LOCAL_SIGNATURE {
             return Err(zip_error(self.local_offset, format!("no local header of {}", self.name)));
         }
@@ -284,14 +292,14 @@ impl<'a> CentralHeader<'a> {
         Ok(data)
     }
 
-    fn error(&self, reason: String) -> ArchiveError {
-        ArchiveError::Entry { entry: self.name.to_owned(), reason }
+    fn error(&self, reason: String) -> FormatError {
+        FormatError::Entry { entry: self.name.to_owned(), reason }
     }
 }
 
 /// Finds the end record by its signature, from the end backwards: a few bytes after it are tolerated.
-fn find_end_record(bytes: &[u8]) -> Result<usize, ArchiveError> {
-    let missing = ArchiveError::NotAZip { reason: "no end record at its end" };
+fn find_end_record(bytes: &[u8]) -> Result<usize, FormatError> {
+    let missing = FormatError::NotAZip { reason: "no end record at its end" };
     let Some(last) = bytes.len().checked_sub(END_RECORD_BYTES) else {
         return Err(missing);
     };
@@ -299,30 +307,30 @@ fn find_end_record(bytes: &[u8]) -> Result<usize, ArchiveError> {
     (first..=last).rev().find(|&i| bytes[i..i + 4] == *END_SIGNATURE).ok_or(missing)
 }
 
-fn check_limit(what: &'static str, size: usize, limit: usize) -> Result<(), ArchiveError> {
+fn check_limit(what: &'static str, size: usize, limit: usize) -> Result<(), FormatError> {
     if size > limit {
-        return Err(ArchiveError::TooLarge { what, size, limit });
+        return Err(FormatError::TooLarge { what, size, limit });
     }
     Ok(())
 }
 
-fn zip_error(offset: usize, reason: impl Into<String>) -> ArchiveError {
-    ArchiveError::Zip { offset, reason: reason.into() }
+fn zip_error(offset: usize, reason: impl Into<String>) -> FormatError {
+    FormatError::Zip { offset, reason: reason.into() }
 }
 
-fn slice(bytes: &[u8], offset: usize, length: usize) -> Result<&[u8], ArchiveError> {
+fn slice(bytes: &[u8], offset: usize, length: usize) -> Result<&[u8], FormatError> {
     offset
         .checked_add(length)
         .and_then(|end| bytes.get(offset..end))
         .ok_or_else(|| zip_error(offset, format!("{length} bytes expected, the archive ends before")))
 }
 
-fn u16_at(bytes: &[u8], offset: usize) -> Result<u16, ArchiveError> {
+fn u16_at(bytes: &[u8], offset: usize) -> Result<u16, FormatError> {
     let b = slice(bytes, offset, 2)?;
     Ok(u16::from_le_bytes([b[0], b[1]]))
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> Result<u32, ArchiveError> {
+fn u32_at(bytes: &[u8], offset: usize) -> Result<u32, FormatError> {
     let b = slice(bytes, offset, 4)?;
     Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
@@ -331,8 +339,12 @@ fn u32_at(bytes: &[u8], offset: usize) -> Result<u32, ArchiveError> {
 mod tests {
     use super::*;
 
+    fn limits() -> Limits {
+        Limits::for_file(1000)
+    }
+
     fn two_entries() -> (Vec<u8>, Vec<EntryPlace>) {
-        let mut zip = ZipWriter::new();
+        let mut zip = ZipWriter::new(&limits());
         zip.add("a/one", b"first").unwrap();
         zip.add("a/two", b"").unwrap();
         zip.finish()
@@ -341,7 +353,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let (bytes, places) = two_entries();
-        let zip = ZipArchive::open(&bytes).unwrap();
+        let zip = ZipArchive::open(&bytes, &limits()).unwrap();
         assert_eq!(zip.top_folder(), "a");
         assert_eq!(zip.entry("one").unwrap(), b"first");
         assert_eq!(zip.entry("two").unwrap(), b"");
@@ -357,28 +369,39 @@ mod tests {
         let (bytes, _) = two_entries();
         let mut before = vec![0_u8];
         before.extend_from_slice(&bytes);
-        assert!(matches!(ZipArchive::open(&before), Err(ArchiveError::NotAZip { .. })));
+        assert!(matches!(ZipArchive::open(&before, &limits()), Err(FormatError::NotAZip { .. })));
         let mut after = bytes;
         after.extend_from_slice(b"\n\n");
-        assert!(ZipArchive::open(&after).is_ok());
+        assert!(ZipArchive::open(&after, &limits()).is_ok());
     }
 
     #[test]
     fn changed_data_is_noticed() {
         let (mut bytes, places) = two_entries();
         bytes[places[0].data_offset] ^= 1;
-        assert!(matches!(ZipArchive::open(&bytes), Err(ArchiveError::Entry { .. })));
+        assert!(matches!(ZipArchive::open(&bytes, &limits()), Err(FormatError::Entry { .. })));
     }
 
     #[test]
     fn second_top_folder_and_second_name_are_refused() {
-        let mut zip = ZipWriter::new();
+        let mut zip = ZipWriter::new(&limits());
         zip.add("a/one", b"1").unwrap();
         zip.add("b/two", b"2").unwrap();
-        assert!(ZipArchive::open(&zip.finish().0).is_err());
-        let mut zip = ZipWriter::new();
+        assert!(ZipArchive::open(&zip.finish().0, &limits()).is_err());
+        let mut zip = ZipWriter::new(&limits());
         zip.add("a/one", b"1").unwrap();
         zip.add("a/one", b"2").unwrap();
-        assert!(ZipArchive::open(&zip.finish().0).is_err());
+        assert!(ZipArchive::open(&zip.finish().0, &limits()).is_err());
+    }
+
+    #[test]
+    fn archive_that_unpacks_to_more_than_its_limit_is_refused() {
+        let mut zip = ZipWriter::new(&limits());
+        zip.add("a/zeros", &[0; 5000]).unwrap();
+        let bytes = zip.finish().0;
+        let small = Limits { unpacked_bytes: 4999, ..limits() };
+        assert!(matches!(ZipArchive::open(&bytes, &small), Err(FormatError::TooLarge { size: 5000, .. })));
+        let few = Limits { entries: 0, ..limits() };
+        assert!(matches!(ZipArchive::open(&bytes, &few), Err(FormatError::TooLarge { .. })));
     }
 }
