@@ -39,6 +39,9 @@ struct Line {
     seconds_since_update: f64,
     /// Newest value of every metric that is one number.
     last: serde_json::Map<String, serde_json::Value>,
+    /// The most telling of them, for people.
+    #[serde(skip)]
+    headline: String,
 }
 
 pub fn run(args: ListArgs) -> anyhow::Result<Ending> {
@@ -74,17 +77,25 @@ fn line(run: &Run, now: f64) -> Line {
         total: run.card.total,
         seconds_since_update: (now - run.last_update()).max(0.0),
         last: scalars.filter_map(|s| Some((s.name.clone(), s.last()?.into()))).collect(),
+        headline: headline(run),
     }
 }
 
+fn headline(run: &Run) -> String {
+    let mut shown: Vec<_> = run
+        .history
+        .series
+        .iter()
+        .map(|series| (series, Metric::of(&series.name)))
+        .filter(|(_, metric)| metric.headline)
+        .filter_map(|(series, metric)| Some((metric.group, format!("{} {}", series.name, metric.text(series.last()?)))))
+        .collect();
+    // By group, and as recorded within it.
+    shown.sort_by_key(|(group, _)| *group);
+    shown.into_iter().take(SHOWN).map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+}
+
 fn row(line: &Line) -> Vec<String> {
-    let headlines = line.last.iter().filter_map(|(name, value)| {
-        let metric = Metric::of(name);
-        metric.headline.then(|| (metric.group, format!("{name} {}", metric.text(value.as_f64().unwrap_or(f64::NAN)))))
-    });
-    let mut headlines: Vec<_> = headlines.collect();
-    headlines.sort();
-    let last: Vec<String> = headlines.into_iter().take(SHOWN).map(|(_, text)| text).collect();
     vec![
         line.run.clone(),
         line.kind.clone(),
@@ -93,7 +104,7 @@ fn row(line: &Line) -> Vec<String> {
         line.state.into(),
         format!("{} {} of {} ({:.0} %)", line.counter, line.done, line.total, percent(line.done, line.total)),
         duration(line.seconds_since_update),
-        last.join(", "),
+        line.headline.clone(),
     ]
 }
 

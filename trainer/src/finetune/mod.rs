@@ -165,7 +165,6 @@ impl FinetuneRun {
             approx_kl: stats.approx_kl,
             clip_fraction: stats.clip_fraction,
             clip_fraction_per_step: stats.clip_fraction_of_step,
-            ratio_mean: stats.ratio_mean,
             explained_variance: stats.explained_variance,
             eta: self.updater.config.eta,
             policy_loss: stats.policy_loss,

@@ -19,8 +19,6 @@ pub struct IterationRecord {
     pub clip_fraction: f64,
     /// By fine-tuned denoising step, the noisiest first.
     pub clip_fraction_per_step: Vec<f64>,
-    /// Mean of the probability ratios ρ.
-    pub ratio_mean: f64,
     pub explained_variance: f64,
     /// Of the sampling noise: 1 is DDPM, 0 deterministic DDIM.
     pub eta: f64,

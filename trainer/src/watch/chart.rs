@@ -198,29 +198,37 @@ impl Chart<'_> {
     }
 }
 
-/// Exponentially smoothed over a thirtieth of the curve, without the bias of the beginning; short curves stay as they
-/// are. NaN stays NaN.
+/// Smoothed with weights that fall off exponentially to both sides over a sixtieth of the curve, so that it neither lags
+/// nor forgets its ends; short curves stay as they are. NaN stays NaN.
 ///
 /// `log`: smooths the logarithms, as the axis shows them.
 pub fn smoothed(values: &[f64], log: bool) -> Vec<f64> {
     if values.len() < FEW {
         return values.to_vec();
     }
-    let keep = (-1.0 / (values.len() as f64 / 30.0).max(1.0)).exp();
-    let (mut sum, mut weight) = (0.0, 0.0);
-    values
-        .iter()
-        .map(|&value| {
-            let v = if log { value.log10() } else { value };
-            if !v.is_finite() {
-                return f64::NAN;
-            }
-            sum = keep * sum + (1.0 - keep) * v;
-            weight = keep * weight + (1.0 - keep);
-            let mean = sum / weight;
-            if log { 10f64.powf(mean) } else { mean }
-        })
-        .collect()
+    let keep = (-1.0 / (values.len() as f64 / 60.0).max(1.0)).exp();
+    let shown = |i: usize| if log { values[i].log10() } else { values[i] };
+    // Σ keep^distance · value and Σ keep^distance of what is there, one side after the other.
+    let mut sums = vec![[0.0; 2]; values.len()];
+    let mut pass = |order: &mut dyn Iterator<Item = usize>, with_itself: bool| {
+        let mut side = [0.0; 2];
+        for i in order {
+            side = side.map(|s| keep * s);
+            let v = shown(i);
+            let itself = if v.is_finite() { [v, 1.0] } else { [0.0; 2] };
+            let counted = if with_itself { [side[0] + itself[0], side[1] + itself[1]] } else { side };
+            side = [side[0] + itself[0], side[1] + itself[1]];
+            sums[i] = [sums[i][0] + counted[0], sums[i][1] + counted[1]];
+        }
+    };
+    pass(&mut (0..values.len()), true);
+    pass(&mut (0..values.len()).rev(), false);
+    let mean = |i: usize| match sums[i] {
+        _ if !shown(i).is_finite() => f64::NAN,
+        [sum, weight] if log => 10f64.powf(sum / weight),
+        [sum, weight] => sum / weight,
+    };
+    (0..values.len()).map(mean).collect()
 }
 
 /// At most two points a place: where a place holds many, its least and greatest value in their order.
@@ -290,6 +298,10 @@ mod tests {
         assert!(smoothed(&[1e-3; 100], true).iter().all(|v| (v - 1e-3).abs() < 1e-12));
         let step: Vec<f64> = (0..300).map(|i| f64::from(u8::from(i >= 150))).collect();
         let smooth = smoothed(&step, false);
-        assert!(smooth[149] == 0.0 && smooth[160] > 0.6 && smooth[299] > 0.99);
+        assert!(smooth[120] < 0.01 && smooth[149] < 0.5 && smooth[150] > 0.5 && smooth[180] > 0.99);
+        let line: Vec<f64> = (0..300).map(f64::from).collect();
+        assert!((smoothed(&line, false)[150] - 150.0).abs() < 1e-9, "it lags");
+        let gap = smoothed(&[&[f64::NAN][..], &[3.0; 30]].concat(), false);
+        assert!(gap[0].is_nan() && gap[1] == 3.0);
     }
 }

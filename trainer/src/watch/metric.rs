@@ -112,12 +112,17 @@ pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "–".into();
     }
+    let trimmed = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+        false => text.to_string(),
+    };
     if size != 0.0 && !(1e-3..1e6).contains(&size) {
-        return format!("{value:.2e}");
+        let text = format!("{value:.2e}");
+        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+        return format!("{}e{power}", trimmed(digits));
     }
     let decimals = if size == 0.0 { 0 } else { (3 - size.log10().floor() as i32).clamp(0, 6) as usize };
-    let text = format!("{value:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
+    trimmed(&format!("{value:.decimals$}"))
 }
 
 fn plain_words(name: &str) -> String {
@@ -133,7 +138,7 @@ mod tests {
     #[test]
     fn numbers_are_short_and_keep_what_matters() {
         let values = [0.0, 1.0, 0.012_34, 1e-5, 1234.567, 2_500_000.0, -0.5, f64::NAN];
-        let expected = ["0", "1", "0.01234", "1.00e-5", "1235", "2.50e6", "-0.5", "–"];
+        let expected = ["0", "1", "0.01234", "1e-5", "1235", "2.5e6", "-0.5", "–"];
         assert_eq!(values.map(number), expected);
     }
 

@@ -89,9 +89,11 @@ fn cards(h: &mut String, run: &Run) {
         format!("{:.0} %", 100.0 * done as f64 / card.total.max(1) as f64),
     )];
     if let Some(seconds) = history.seconds_per_step() {
-        let left = card.total.saturating_sub(done) as f64 * seconds;
-        let more = if run.state == State::Running { format!("about {} left", duration(left)) } else { String::new() };
-        cards.push((format!("a {}", card.counter), duration(seconds), more));
+        let more = match run.state {
+            State::Running => format!("about {} left", duration(card.total.saturating_sub(done) as f64 * seconds)),
+            _ => format!("about {} in all", duration(done as f64 * seconds)),
+        };
+        cards.push((format!("per {}", card.counter), duration(seconds), more));
     }
     for series in &history.series {
         let metric = Metric::of(&series.name);
@@ -223,7 +225,7 @@ fn phases(h: &mut String, history: &History) {
     let counter = escape(&history.counter);
     let _ = write!(
         h,
-        "</div><table><tr><th>phase</th><th class=\"n\">in all</th><th class=\"n\">share</th><th class=\"n\">a {counter}, mean</th><th class=\"n\">last</th></tr>"
+        "</div><table><tr><th>phase</th><th class=\"n\">in all</th><th class=\"n\">share</th><th class=\"n\">per {counter}, mean</th><th class=\"n\">last</th></tr>"
     );
     for (i, (series, sum)) in phases.iter().enumerate() {
         let count = series.values.iter().filter(|v| !v.is_nan()).count().max(1);
