@@ -11,7 +11,7 @@ use super::{Ending, Speech};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     tenon-train compare runs/seed42 runs/seed43 --out comparison.html\n\n\
-    Prints each metric's last value and, in brackets, its mean over the last tenth of the run, and the settings that\n\
+    Prints each metric's last value and, in brackets, its mean over the last tenth of the run, and the settings that \
     differ. The page shows all curves side by side on the same axes.")]
 pub struct CompareArgs {
     /// Folders of runs, two or more.

@@ -28,8 +28,8 @@ const BEFORE_FILE: &str = "evaluation_before.json";
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     tenon-train finetune --config configs/tasks/avoid_m1.toml --from runs/pretrain --out runs/finetune\n\n\
-    Writes config.toml, metrics.jsonl, TensorBoard events, report.html, numbered checkpoints (`last` and\n\
-    checkpoint.safetensors lead to the newest) and evaluation.json (before and after, each under evaluation noise\n\
+    Writes config.toml, metrics.jsonl, TensorBoard events, report.html, numbered checkpoints (`last` and \
+    checkpoint.safetensors lead to the newest) and evaluation.json (before and after, each under evaluation noise \
     and under training noise). Ends early once both noises reach finetune.stop_at_success.\n\
     An unfinished run of the same settings in the folder is continued; --fresh begins anew.\n\
     Exit code 3: all iterations are done and the goal of 95 % was missed.")]

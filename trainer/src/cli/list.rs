@@ -15,7 +15,7 @@ const SHOWN: usize = 3;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     tenon-train list runs --json\n\n\
-    A run is running while a program holds its folder, finished, or interrupted: then it goes on when the command that\n\
+    A run is running while a program holds its folder, finished, or interrupted: then it goes on when the command that \
     began it is given again. Runs that cannot be read are named, and the exit code is 1.")]
 pub struct ListArgs {
     /// Folder below which the runs are.

@@ -17,7 +17,7 @@ use super::{Ending, Speech};
     tenon-train plot runs/finetune --metric success_rate\n  \
     tenon-train plot runs/finetune --metric clip_fraction_per_step --out clipped.svg\n  \
     tenon-train plot runs/finetune --out report.html\n\n\
-    A metric without --out is drawn on the terminal. Without a metric the page of all curves is written: report.html\n\
+    A metric without --out is drawn on the terminal. Without a metric the page of all curves is written: report.html \
     in the run's folder, or --out. With --json the values are printed too.")]
 pub struct PlotArgs {
     /// Folder of a run.

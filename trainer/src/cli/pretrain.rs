@@ -29,8 +29,8 @@ const COUNTER: &str = "epoch";
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     tenon-train pretrain --config configs/tasks/avoid_m1.toml --data runs/demos --out runs/pretrain\n\n\
-    Writes config.toml, metrics.jsonl, TensorBoard events, report.html, numbered checkpoints (`last` and\n\
-    checkpoint.safetensors lead to the newest) and summary.json. An unfinished run of the same settings and data in\n\
+    Writes config.toml, metrics.jsonl, TensorBoard events, report.html, numbered checkpoints (`last` and \
+    checkpoint.safetensors lead to the newest) and summary.json. An unfinished run of the same settings and data in \
     the folder is continued; --fresh begins anew.")]
 pub struct PretrainArgs {
     #[command(flatten)]

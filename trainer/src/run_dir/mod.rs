@@ -19,6 +19,7 @@ mod checkpoints;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -63,13 +64,19 @@ fn write(path: &Path, text: &str, flush: bool) -> Result<(), TrainError> {
     let _writing = writing();
     let fail = |e: &dyn std::fmt::Display| TrainError::file(path, format!("cannot be written: {e}"));
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| fail(&e))?;
+    let mut file = new_file_in(folder).map_err(|e| fail(&e))?;
     file.write_all(text.as_bytes()).map_err(|e| fail(&e))?;
     if flush {
         file.as_file().sync_all().map_err(|e| fail(&e))?;
     }
     file.persist(path).map_err(|e| fail(&e.error))?;
     Ok(())
+}
+
+/// A file without a name yet, to be renamed into place; it may be read by whom the user's umask lets read.
+pub fn new_file_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let readable = std::fs::Permissions::from_mode(0o666);
+    tempfile::Builder::new().permissions(readable).tempfile_in(folder)
 }
 
 /// Writes a value as indented JSON.

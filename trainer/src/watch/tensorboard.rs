@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::history::{History, Row};
 use crate::error::TrainError;
-use crate::run_dir::writing;
+use crate::run_dir::{new_file_in, writing};
 
 /// What TensorBoard recognises an event file by.
 const PREFIX: &str = "events.out.tfevents.";
@@ -82,7 +82,7 @@ impl EventWriter {
         for i in 0..history.steps.len() {
             frame(&event_of(&history.row(i), now), &mut bytes);
         }
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| fail(&e))?;
+        let mut file = new_file_in(folder).map_err(|e| fail(&e))?;
         file.write_all(&bytes).map_err(|e| fail(&e))?;
         file.persist(&path).map_err(|e| fail(&e.error))?;
         for old in earlier.iter().filter(|old| **old != path) {
