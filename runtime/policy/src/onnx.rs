@@ -3,7 +3,7 @@
 //!
 //! Field numbers are those of the public `onnx.proto3` (IR version 8, operator set 17).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use prost::Message;
 
@@ -221,7 +221,8 @@ pub enum Attribute<'a> {
 #[derive(Debug)]
 pub struct GraphBuilder {
     graph: GraphProto,
-    constants: HashSet<String>,
+    /// Shape of every constant.
+    constants: HashMap<String, Vec<usize>>,
     /// Output of every node by what it computes.
     known: HashMap<String, Value>,
     /// Widths of the parts that [`GraphBuilder::part`] promised.
@@ -233,7 +234,7 @@ impl GraphBuilder {
     pub fn new(name: &str) -> Self {
         Self {
             graph: GraphProto { name: name.into(), ..Default::default() },
-            constants: HashSet::new(),
+            constants: HashMap::new(),
             known: HashMap::new(),
             parts: Vec::new(),
         }
@@ -291,30 +292,31 @@ impl GraphBuilder {
 
     /// An f32 constant. A second constant of the same name is the first one: unrolled graphs share their weights.
     ///
-    /// Panics if the shape does not hold `data`: shapes are checked where parameters enter ([`crate::graph`]).
+    /// Panics if the shape does not hold `data` or is another one than before: shapes are checked where parameters enter
+    /// ([`crate::graph`]).
     pub fn constant(&mut self, name: &str, shape: &[usize], data: &[f32]) -> Value {
         assert_eq!(shape.iter().product::<usize>(), data.len(), "constant `{name}` of shape {shape:?}");
-        if self.constants.insert(name.into()) {
-            let raw_data = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-            self.push_constant(name, FLOAT, shape, raw_data);
-        }
-        Value(name.into())
+        self.push_constant(name, FLOAT, shape, data.iter().flat_map(|x| x.to_le_bytes()))
     }
 
     /// A vector of int64 (shapes, axes, indices), named after its content.
     pub fn indices(&mut self, data: &[i64]) -> Value {
         let text: Vec<String> = data.iter().map(i64::to_string).collect();
         let name = format!("indices/{}", text.join(","));
-        if self.constants.insert(name.clone()) {
-            let raw_data = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-            self.push_constant(&name, INT64, &[data.len()], raw_data);
-        }
-        Value(name)
+        self.push_constant(&name, INT64, &[data.len()], data.iter().flat_map(|x| x.to_le_bytes()))
     }
 
-    fn push_constant(&mut self, name: &str, data_type: i32, shape: &[usize], raw_data: Vec<u8>) {
-        let dims = shape.iter().map(|&d| d as i64).collect();
-        self.graph.initializer.push(TensorProto { dims, data_type, name: name.into(), raw_data });
+    fn push_constant(&mut self, name: &str, data_type: i32, shape: &[usize], raw: impl Iterator<Item = u8>) -> Value {
+        match self.constants.get(name) {
+            Some(known) => assert_eq!(known, shape, "two shapes of constant `{name}`"),
+            None => {
+                self.constants.insert(name.into(), shape.to_vec());
+                let dims = shape.iter().map(|&d| d as i64).collect();
+                let tensor = TensorProto { dims, data_type, name: name.into(), raw_data: raw.collect() };
+                self.graph.initializer.push(tensor);
+            }
+        }
+        Value(name.into())
     }
 
     /// A scalar f32 constant, named after its value.

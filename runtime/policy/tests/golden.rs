@@ -11,12 +11,13 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tenon_core::diffusion::{Clips, Denoiser, NoiseSchedule, SampleScratch, StepNoise, denoise};
 use tenon_core::network::{
-    Activation, Compression, ConditionEncoder, NetworkSpec, PatchEmbedding, UnetSpec, VisionSpec,
+    Activation, Compression, ConditionEncoder, GaussianSpec, MlpSpec, NetworkSpec, PatchEmbedding, StdSpec,
+    TransformerSpec, TrunkSpec, UnetSpec, VisionSpec,
 };
 use tenon_core::noise::NoiseSource;
 use tenon_policy::OnnxDenoiser;
 use tenon_policy::engine::{Input, Session};
-use tenon_policy::graph::{Dims, NetworkGraph, Parameters, Tensor};
+use tenon_policy::graph::{Dims, NetworkGraph, Parameters, Tensor, gaussian_mean};
 
 const TOLERANCE: f32 = 1e-5;
 const CHAIN_TOLERANCE: f32 = 1e-4;
@@ -258,6 +259,43 @@ fn golden_forward_passes_of_every_other_denoising_network_are_reproduced() {
             expected: array("out"),
         };
         forward.check(name);
+    }
+}
+
+#[test]
+fn golden_means_of_gaussian_networks_are_reproduced() {
+    let Some(case) = Case::read("networks") else { return };
+    let dims =
+        Dims { observation_horizon: 1, observation_dim: 11, prediction_horizon: 4, action_dim: 3, denoising_steps: 1 };
+    let mlp = |dims: [usize; 3], residual| {
+        TrunkSpec::Mlp(MlpSpec { dims: dims.to_vec(), activation: Activation::Mish, residual, layer_norm: false })
+    };
+    let transformer = |layers| TrunkSpec::Transformer(TransformerSpec { embed_dim: 16, heads: 2, layers });
+    let per_state = StdSpec::PerState { min: 0.01, max: 1.0 };
+    let learned = StdSpec::Learned { std: 0.1, min: 0.01, max: 1.0 };
+    for (name, trunk, std, modes) in [
+        ("gaussian_mlp_learnedstd", mlp([24; 3], false), per_state, 0),
+        ("gaussian_mlp_fixedstd", mlp([24; 3], true), learned, 0),
+        ("gmm_mlp", mlp([16; 3], true), per_state, 5),
+        ("gaussian_transformer", transformer(2), per_state, 0),
+        ("gmm_transformer", transformer(1), learned, 3),
+    ] {
+        let spec = GaussianSpec { trunk, std, modes, tanh_mean: true };
+        let mut parameters = case.parameters(&format!("{name}.w."));
+        // Bounds of the deviation are part of the description.
+        parameters.retain(|name, _| name != "logvar_min" && name != "logvar_max");
+        let model = gaussian_mean(&spec, &dims, &parameters).unwrap();
+        let (state, expected) = (case.array(&format!("{name}.in.state")), case.array(&format!("{name}.out0")));
+        for engine in engines() {
+            let mut session = Session::load(engine, name, &model, 1).unwrap();
+            let mut found = vec![0.0; expected.data.len()];
+            for (i, mean) in found.chunks_exact_mut(spec.modes.max(1) * dims.chunk_len()).enumerate() {
+                session.run(&[Input::F32(row(&state, i))], &mut [mean]).unwrap();
+            }
+            let error = relative_error(&found, &expected.data);
+            println!("{engine} {name}: {error:.1e}");
+            assert!(error <= TOLERANCE, "{engine} {name}: {error}");
+        }
     }
 }
 

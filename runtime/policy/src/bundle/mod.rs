@@ -136,7 +136,7 @@ impl Bundle {
             let step = session(&graphs.files.step, &graphs.step)?;
             Ok(Some(SplitNetwork::new(encoder, step, graphs.files.steps.clone())))
         };
-        let image_len = image_shape(&self.manifest.network, &dims).map_or(0, |s| s.iter().product());
+        let image_len = image_shape(self.manifest.network.vision(), &dims).map_or(0, |s| s.iter().product());
         Ok(OnnxDenoiser::split(engine, &dims, image_len, load(Role::Base)?, load(Role::Finetuned)?))
     }
 }
@@ -175,7 +175,7 @@ fn read_network(
     let f32_info = |name: &str, shape: &[usize]| TensorInfo::fixed(name, ElementType::F32, shape);
     let encoder = read_file(folder, manifest_path, &files.encoder)?;
     let mut inputs = vec![f32_info("state", &dims.state_shape())];
-    inputs.extend(image_shape(&manifest.network, &dims).map(|shape| f32_info("rgb", &shape)));
+    inputs.extend(image_shape(manifest.network.vision(), &dims).map(|shape| f32_info("rgb", &shape)));
     let path = folder.join(&files.encoder.file);
     let found = interface(&path, &encoder)?;
     // How wide the features are is between the two graphs.

@@ -11,8 +11,8 @@ use std::ops::Range;
 use tenon_core::network::Activation;
 use tenon_core::network::layers::{AffineNames, Layers, Window};
 
-use super::Parameters;
 use super::rows::{Order, Rows, Stage};
+use super::{Parameters, Tensor};
 use crate::onnx::{Attribute, GraphBuilder, Value};
 
 /// Builds one graph, or encoder and step graph.
@@ -54,6 +54,7 @@ impl<'a> OnnxLayers<'a> {
 
     /// Makes `x` the output `name`.
     pub fn output(&mut self, name: &str, x: &Rows, dims: &[usize]) {
+        let x = self.at(Stage::Step, x);
         let g = self.graph(x.stage);
         let tensor = x.form(g, Order::ChannelsLast, dims);
         g.output(name, &tensor, dims);
@@ -76,12 +77,17 @@ impl<'a> OnnxLayers<'a> {
         (self.graph.finish(), step.finish())
     }
 
-    /// x where values of a stage are computed: a value of the encoder that a step needs is part of the features.
+    /// x where values of a stage are computed.
     fn at(&mut self, stage: Stage, x: &Rows) -> Rows {
-        match self.step.is_some() && stage == Stage::Step && x.stage < stage {
+        match self.is_feature(stage, x) {
             true => self.feature(x, 1).swap_remove(0),
             false => Rows { stage, ..x.clone() },
         }
+    }
+
+    /// Whether x has to come out of the encoder to be used in a stage.
+    fn is_feature(&self, stage: Stage, x: &Rows) -> bool {
+        self.step.is_some() && stage == Stage::Step && x.stage < stage
     }
 
     /// Makes x a part of the features; gives its channels in equal pieces.
@@ -105,15 +111,6 @@ impl<'a> OnnxLayers<'a> {
         let dims = x.axes(x.order);
         let shape = g.indices(&dims.map(|d| d as i64));
         Rows { tensor: g.node("Expand", &[&from, &shape], &[]), dims: dims.to_vec(), ..x }
-    }
-
-    /// The equal pieces of x's channels where values of a stage are computed.
-    fn pieces(&mut self, stage: Stage, x: &Rows, pieces: usize) -> Vec<Rows> {
-        if self.step.is_some() && stage == Stage::Step && x.stage < stage {
-            return self.feature(x, pieces);
-        }
-        let width = x.channels / pieces;
-        (0..pieces).map(|i| self.channels(x, i * width..(i + 1) * width)).collect()
     }
 
     /// A node on each value of x by itself.
@@ -146,75 +143,71 @@ impl<'a> OnnxLayers<'a> {
         Rows { tensor, dims, order, rows: x.rows.max(y.rows), positions: x.positions.max(y.positions), ..x }
     }
 
+    fn stored(&self, name: &str) -> &'a Tensor {
+        self.parameters.get(name).expect("check_parameters saw every name that the network lists")
+    }
+
     /// A parameter as a constant in a shape of the same size.
     fn constant(&mut self, stage: Stage, name: &str, shape: &[usize]) -> Value {
-        let parameters = self.parameters;
-        self.graph(stage).constant(name, shape, &parameters.get(name).expect(CHECKED).data)
+        let data = &self.stored(name).data;
+        self.graph(stage).constant(name, shape, data)
     }
 
     /// `{name}.weight` and `{name}.bias` as they are stored.
     fn weight_and_bias(&mut self, stage: Stage, name: &str) -> [Value; 2] {
-        let parameters = self.parameters;
         ["weight", "bias"].map(|part| {
             let name = format!("{name}.{part}");
-            let shape = &parameters.get(&name).expect(CHECKED).shape;
-            self.constant(stage, &name, shape)
+            self.constant(stage, &name, &self.stored(&name).shape)
         })
+    }
+
+    /// Some columns of an affine map's weight, `[n, columns]`.
+    fn columns(&mut self, stage: Stage, names: &AffineNames, columns: &[Range<usize>]) -> Value {
+        let weight = self.stored(&names.weight);
+        let width: usize = columns.iter().map(Range::len).sum();
+        let shape = [names.part.len(), width];
+        if weight.shape == shape {
+            return self.constant(stage, &names.weight, &shape);
+        }
+        let rows = weight.data.chunks_exact(weight.shape[1]).skip(names.part.start).take(names.part.len());
+        let data: Vec<f32> = rows.flat_map(|row| columns.iter().flat_map(|c| &row[c.clone()]).copied()).collect();
+        self.graph(stage).constant(&format!("{}/{:?}/{columns:?}", names.weight, names.part), &shape, &data)
     }
 
     /// The bias `[n]` of an affine map.
     fn bias(&mut self, stage: Stage, names: &AffineNames) -> Value {
-        let bias = &self.parameters.get(&names.bias).expect(CHECKED).data[names.part.clone()];
-        let name = match names.part.len() == names.stored {
-            true => names.bias.clone(),
-            false => format!("{}/{:?}", names.bias, names.part),
-        };
-        self.graph(stage).constant(&name, &[bias.len()], bias)
+        let bias = &self.stored(&names.bias).data[names.part.clone()];
+        self.graph(stage).constant(&format!("{}/{:?}", names.bias, names.part), &[bias.len()], bias)
     }
 
-    /// Some columns of an affine map's weight, `[n, columns]`.
-    fn weight(&mut self, stage: Stage, names: &AffineNames, columns: &[Range<usize>]) -> Value {
-        let weight = self.parameters.get(&names.weight).expect(CHECKED);
-        let inputs = weight.shape[1];
-        let width: usize = columns.iter().map(Range::len).sum();
-        if width == inputs && names.part.len() == names.stored {
-            return self.constant(stage, &names.weight, &weight.shape);
-        }
-        let rows = weight.data.chunks_exact(inputs).skip(names.part.start).take(names.part.len());
-        let data: Vec<f32> = rows.flat_map(|row| columns.iter().flat_map(|c| &row[c.clone()]).copied()).collect();
-        let name = format!("{}/{:?}/{columns:?}", names.weight, names.part);
-        self.graph(stage).constant(&name, &[names.part.len(), width], &data)
-    }
-
-    /// A convolution's node on x with its channels first and positions in the shape `spatial`.
-    fn convolve(&mut self, op: &str, name: &str, x: &Rows, spatial: &[usize], sizes: Sizes) -> Rows {
+    /// `Conv` or `ConvTranspose` of x with its positions in the shape `spatial`.
+    fn convolve(
+        &mut self,
+        op: &str,
+        name: &str,
+        x: &Rows,
+        spatial: &[usize],
+        outputs: usize,
+        Window { kernel, stride, padding }: Window,
+    ) -> Rows {
         let [weight, bias] = self.weight_and_bias(x.stage, name);
-        let dims = [&[x.rows, x.channels], spatial].concat();
         let g = self.graph(x.stage);
-        let tensor = x.form(g, Order::ChannelsFirst, &dims);
+        let x_tensor = x.form(g, Order::ChannelsFirst, &[&[x.rows, x.channels], spatial].concat());
         let axes = |n: usize| vec![n as i64; spatial.len()];
-        let (kernel, stride) = (axes(sizes.window.kernel), axes(sizes.window.stride));
-        let pads = [axes(sizes.window.padding), axes(sizes.window.padding)].concat();
         let attributes = [
-            ("kernel_shape", Attribute::Ints(&kernel)),
-            ("pads", Attribute::Ints(&pads)),
-            ("strides", Attribute::Ints(&stride)),
+            ("kernel_shape", Attribute::Ints(&axes(kernel))),
+            ("pads", Attribute::Ints(&axes(padding).repeat(2))),
+            ("strides", Attribute::Ints(&axes(stride))),
         ];
-        let tensor = g.node(op, &[&tensor, &weight, &bias], &attributes);
-        let dims = [&[x.rows, sizes.outputs], &sizes.spatial[..]].concat();
-        let positions = sizes.spatial.iter().product();
-        Rows { tensor, dims, order: Order::ChannelsFirst, positions, channels: sizes.outputs, ..x.clone() }
+        let tensor = g.node(op, &[&x_tensor, &weight, &bias], &attributes);
+        let made = spatial.iter().map(|n| match op {
+            "ConvTranspose" => (n - 1) * stride + kernel - 2 * padding,
+            _ => (n + 2 * padding - kernel) / stride + 1,
+        });
+        let dims: Vec<usize> = [x.rows, outputs].into_iter().chain(made).collect();
+        let positions = dims[2..].iter().product();
+        Rows { tensor, dims, order: Order::ChannelsFirst, positions, channels: outputs, ..x.clone() }
     }
-}
-
-const CHECKED: &str = "check_parameters saw every name that the network lists";
-
-/// What a convolution makes.
-struct Sizes {
-    window: Window,
-    outputs: usize,
-    /// Positions of the result, axis by axis.
-    spatial: Vec<usize>,
 }
 
 impl Layers for OnnxLayers<'_> {
@@ -237,7 +230,7 @@ impl Layers for OnnxLayers<'_> {
         let mut sum: Option<Rows> = None;
         for ((stage, ..), (values, columns)) in shares {
             let x = self.concat(&values);
-            let weight = self.weight(stage, names, &columns);
+            let weight = self.columns(stage, names, &columns);
             // The product takes what is known before as its bias if it has as many rows or stands on all of them.
             let before = sum.map(|sum| self.at(stage, &sum));
             let fits = |sum: &Rows| sum.rows * sum.positions == 1 || [sum.rows, sum.positions] == [x.rows, x.positions];
@@ -362,8 +355,8 @@ impl Layers for OnnxLayers<'_> {
         let g = self.graph(x.stage);
         let dims = [x.rows, groups, x.channels / groups * x.positions];
         let h = x.form(g, Order::ChannelsFirst, &dims);
-        let one = g.constant("group_norm/one", &[groups], &vec![1.0; groups]);
-        let zero = g.constant("group_norm/zero", &[groups], &vec![0.0; groups]);
+        let one = g.constant(&format!("ones/{groups}"), &[groups], &vec![1.0; groups]);
+        let zero = g.constant(&format!("zeros/{groups}"), &[groups], &vec![0.0; groups]);
         let h = g.node("InstanceNormalization", &[&h, &one, &zero], &[("epsilon", Attribute::Float(epsilon))]);
         let dims = x.axes(Order::ChannelsFirst);
         let h = g.reshape(&h, &dims);
@@ -373,13 +366,11 @@ impl Layers for OnnxLayers<'_> {
     }
 
     fn conv1d(&mut self, name: &str, x: &Rows, outputs: usize, window: Window) -> Rows {
-        let positions = (x.positions + 2 * window.padding - window.kernel) / window.stride + 1;
-        self.convolve("Conv", name, x, &[x.positions], Sizes { window, outputs, spatial: vec![positions] })
+        self.convolve("Conv", name, x, &[x.positions], outputs, window)
     }
 
     fn conv_transpose1d(&mut self, name: &str, x: &Rows, outputs: usize, window: Window) -> Rows {
-        let positions = (x.positions - 1) * window.stride + window.kernel - 2 * window.padding;
-        self.convolve("ConvTranspose", name, x, &[x.positions], Sizes { window, outputs, spatial: vec![positions] })
+        self.convolve("ConvTranspose", name, x, &[x.positions], outputs, window)
     }
 
     fn conv2d(
@@ -391,13 +382,14 @@ impl Layers for OnnxLayers<'_> {
         kernel: usize,
         stride: usize,
     ) -> Rows {
-        let spatial = picture.map(|side| (side - kernel) / stride + 1).to_vec();
-        let window = Window { kernel, stride, padding: 0 };
-        self.convolve("Conv", name, x, &picture, Sizes { window, outputs, spatial })
+        self.convolve("Conv", name, x, &picture, outputs, Window { kernel, stride, padding: 0 })
     }
 
     fn modulate(&mut self, x: &Rows, film: &Rows) -> Rows {
-        let halves = self.pieces(x.stage.max(film.stage), film, 2);
+        let halves = match self.is_feature(x.stage, film) {
+            true => self.feature(film, 2),
+            false => [0..x.channels, x.channels..2 * x.channels].map(|half| self.channels(film, half)).to_vec(),
+        };
         let h = self.combine("Mul", x, &halves[0]);
         self.combine("Add", &h, &halves[1])
     }

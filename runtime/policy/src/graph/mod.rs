@@ -16,15 +16,19 @@
 mod layers;
 mod parameters;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use tenon_core::diffusion::{Clips, DenoisingStep};
 use tenon_core::network::layers::Layers;
-use tenon_core::network::{NetworkSpec, NoiseInputs, sinusoid};
+use tenon_core::network::{GaussianSpec, NetworkSpec, NoiseInputs, VisionSpec, sinusoid};
 use tenon_core::spec::{MAX_DENOISING_STEPS, PolicySpec};
 
 use layers::OnnxLayers;
 use rows::{Order, Rows, Stage};
 
+#[cfg(test)]
+use parameters::draw_parameters;
 pub use parameters::{Parameters, Tensor, check_parameters, random_parameters};
 
 use crate::error::PolicyError;
@@ -79,8 +83,8 @@ impl Dims {
 }
 
 /// Shape of the image input `[1, To, 3 · cameras, px, px]`; none for networks that see only the state.
-pub fn image_shape(network: &NetworkSpec, dims: &Dims) -> Option<[usize; 5]> {
-    let vision = network.vision()?;
+pub fn image_shape(vision: Option<&VisionSpec>, dims: &Dims) -> Option<[usize; 5]> {
+    let vision = vision?;
     Some([1, dims.observation_horizon, 3 * vision.cameras, vision.image_px, vision.image_px])
 }
 
@@ -105,7 +109,8 @@ impl<'a> NetworkGraph<'a> {
     /// Checks that the network's sizes make sense and that every parameter is there with its shape, finite.
     pub fn new(network: &'a NetworkSpec, dims: Dims, parameters: &'a Parameters) -> Result<Self, PolicyError> {
         check_network(network, &dims)?;
-        check_parameters(network, &dims, parameters)?;
+        let listed = network.parameters(dims.state_len(), dims.prediction_horizon, dims.action_dim);
+        check_parameters(&listed, parameters)?;
         Ok(Self { network, dims, parameters })
     }
 
@@ -116,7 +121,7 @@ impl<'a> NetworkGraph<'a> {
 
     /// Values of the image input; 0 for networks that see only the state.
     pub fn image_len(&self) -> usize {
-        image_shape(self.network, &self.dims).map_or(0, |shape| shape.iter().product())
+        image_shape(self.network.vision(), &self.dims).map_or(0, |shape| shape.iter().product())
     }
 
     /// Encoder and step graph; row i of the encoder's features belongs to `steps[i]`. See the module's description.
@@ -124,7 +129,7 @@ impl<'a> NetworkGraph<'a> {
         self.check_steps(steps)?;
         let mut l = OnnxLayers::split(self.parameters, steps.len());
         let chunk = self.chunk(&mut l);
-        let (state, images) = self.condition(&mut l, Stage::Chunk);
+        let (state, images) = condition(&mut l, self.network.vision(), &self.dims, Stage::Chunk);
         let sinusoid = self.sinusoids(&mut l, steps, Stage::Export);
         let noise = self.network.build(&mut l, &NoiseInputs { chunk, sinusoid, state, images });
         l.output("noise", &noise, &self.dims.chunk_shape());
@@ -137,7 +142,7 @@ impl<'a> NetworkGraph<'a> {
         let mut l = OnnxLayers::one("single_step", self.parameters);
         let chunk = self.chunk(&mut l);
         let t = l.graph(Stage::Step).index_input("t", &[1]);
-        let (state, images) = self.condition(&mut l, Stage::Step);
+        let (state, images) = condition(&mut l, self.network.vision(), &self.dims, Stage::Step);
         let all: Vec<usize> = (0..self.dims.denoising_steps).collect();
         let table = self.sinusoids(&mut l, &all, Stage::Step);
         let row = l.graph(Stage::Step).node("Gather", &[&table.tensor, &t], &[("axis", Attribute::Int(0))]);
@@ -161,7 +166,7 @@ impl<'a> NetworkGraph<'a> {
         }
         let mut l = OnnxLayers::one("chain", self.parameters);
         let mut x = self.chunk(&mut l);
-        let (state, images) = self.condition(&mut l, Stage::Step);
+        let (state, images) = condition(&mut l, self.network.vision(), &self.dims, Stage::Step);
         for step in steps {
             let sinusoid = self.sinusoids(&mut l, &[step.t], Stage::Step);
             let inputs = NoiseInputs { chunk: x.clone(), sinusoid, state: state.clone(), images: images.clone() };
@@ -194,18 +199,6 @@ impl<'a> NetworkGraph<'a> {
         l.input("x", &self.dims.chunk_shape(), Stage::Step, [self.dims.prediction_horizon, self.dims.action_dim])
     }
 
-    /// The inputs `state` and, of networks that see pictures, `rgb`.
-    fn condition(&self, l: &mut OnnxLayers, stage: Stage) -> (Rows, Option<Rows>) {
-        let state = l.input("state", &self.dims.state_shape(), stage, [1, self.dims.state_len()]);
-        let images = image_shape(self.network, &self.dims).map(|shape| {
-            let [_, _, channels, height, width] = shape;
-            // The checked observation horizon of such networks is 1.
-            let rgb = l.input("rgb", &shape, stage, [height * width, channels]);
-            Rows { order: Order::ChannelsFirst, ..rgb }
-        });
-        (state, images)
-    }
-
     /// The sinusoids of some steps, one a row.
     fn sinusoids(&self, l: &mut OnnxLayers, steps: &[usize], stage: Stage) -> Rows {
         let width = self.network.time_dim();
@@ -216,21 +209,45 @@ impl<'a> NetworkGraph<'a> {
     }
 }
 
+/// Mean chunks of a Gaussian policy, of each mode of a mixture: `state [1, To, Do]` (, `rgb`) → `mean [M, Tp, Da]`.
+pub fn gaussian_mean(spec: &GaussianSpec, dims: &Dims, parameters: &Parameters) -> Result<Vec<u8>, PolicyError> {
+    check_dims(dims, spec.vision())?;
+    let (state_len, horizon, action_dim) = (dims.state_len(), dims.prediction_horizon, dims.action_dim);
+    spec.check(state_len, horizon, action_dim).map_err(|detail| PolicyError::Network { detail })?;
+    check_parameters(&spec.parameters(state_len, horizon, action_dim), parameters)?;
+    let mut l = OnnxLayers::one("gaussian", parameters);
+    let (state, images) = condition(&mut l, spec.vision(), dims, Stage::Step);
+    let mean = spec.build(&mut l, &state, images.as_ref(), [horizon, action_dim]).mean;
+    l.output("mean", &mean, &[spec.modes.max(1), horizon, action_dim]);
+    Ok(l.finish())
+}
+
+/// The inputs `state` and, of networks that see pictures, `rgb`.
+fn condition(l: &mut OnnxLayers, vision: Option<&VisionSpec>, dims: &Dims, stage: Stage) -> (Rows, Option<Rows>) {
+    let state = l.input("state", &dims.state_shape(), stage, [1, dims.state_len()]);
+    let images = image_shape(vision, dims).map(|shape| {
+        let [_, _, channels, height, width] = shape;
+        let rgb = l.input("rgb", &shape, stage, [height * width, channels]);
+        Rows { order: Order::ChannelsFirst, ..rgb }
+    });
+    (state, images)
+}
+
 /// Refuses sizes that the architecture cannot have, before anything is indexed by them.
 pub fn check_network(network: &NetworkSpec, dims: &Dims) -> Result<(), PolicyError> {
-    let fail = |detail: String| Err(PolicyError::Network { detail });
-    for (name, n) in [("observation_horizon", dims.observation_horizon), ("denoising_steps", dims.denoising_steps)] {
-        if n == 0 {
-            return fail(format!("{name} must be at least 1"));
-        }
-    }
-    if dims.denoising_steps > MAX_DENOISING_STEPS {
-        return fail(format!("denoising_steps = {}: at most {MAX_DENOISING_STEPS}", dims.denoising_steps));
-    }
-    if network.vision().is_some() && dims.observation_horizon != 1 {
-        return fail(format!("observation_horizon = {}: image policies see one", dims.observation_horizon));
-    }
+    check_dims(dims, network.vision())?;
     network
         .check(dims.state_len(), dims.prediction_horizon, dims.action_dim)
         .map_err(|detail| PolicyError::Network { detail })
+}
+
+fn check_dims(dims: &Dims, vision: Option<&VisionSpec>) -> Result<(), PolicyError> {
+    let detail = match (dims.observation_horizon, dims.denoising_steps) {
+        (_, steps) if steps == 0 || steps > MAX_DENOISING_STEPS => {
+            format!("denoising_steps = {steps}: must be 1 to {MAX_DENOISING_STEPS}")
+        }
+        (seen, _) if seen != 1 && vision.is_some() => format!("observation_horizon = {seen}: image policies see one"),
+        _ => return Ok(()),
+    };
+    Err(PolicyError::Network { detail })
 }
