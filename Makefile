@@ -9,13 +9,13 @@ PREFIX ?= /usr/local
 INSTALL = PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BUILT="$(BUILT)" CPUS="$(CPUS)" scripts/install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test install install-files install-units uninstall fmt-check clippy clean
+.PHONY: help setup build demo test test-interop bench-trainer install install-files install-units uninstall fmt-check clippy clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "Variables: CARGO_TARGET_DIR, TENON_DEPS (folder of the fetched wheels), QUICK=1, DEMO_FLAGS, TEST_FLAGS, PREFIX, DESTDIR, CPUS"
+	@echo "Variables: CARGO_TARGET_DIR, TENON_DEPS (folder of the fetched wheels), QUICK=1, DEMO_FLAGS, TEST_FLAGS, BENCH_FLAGS, PREFIX, DESTDIR, CPUS"
 
-setup: ## check tools, install missing packages, fetch MuJoCo and ONNX Runtime; a second run does nothing
+setup: ## check tools, install missing packages, fetch MuJoCo, ONNX Runtime and the Gym models; a second run does nothing
 	@scripts/setup.sh
 
 build: setup ## build every program
@@ -29,6 +29,16 @@ test: ## build and run all tests; TEST_FLAGS='-- golden' narrows them
 	@scripts/setup.sh tests
 	$(CARGO) build $(BUILD_FLAGS)
 	$(CARGO) test $(BUILD_FLAGS) $(TEST_FLAGS)
+
+# Only what is missing is fetched; BENCH_PIP_FLAGS goes to pip (see trainer/peer/setup.sh).
+BENCH_VENV ?= .deps/venv-bench
+bench-trainer: build ## training speed beside PyTorch, which is fetched from PyPI (7 GB); BENCH_FLAGS='--quick --json'
+	@trainer/peer/setup.sh "$(BENCH_VENV)"
+	@"$(BUILT)/tenon-train" bench $(BENCH_FLAGS) --peer "$(BENCH_VENV)/bin/python" trainer/peer/peer.py
+
+# Heavy peers never run in `make test`. TENON_TORCH_VENV=DIR keeps PyTorch between runs.
+test-interop: build ## checkpoints in both directions with PyTorch, which is fetched (3 GB) into a throw-away environment
+	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/run.sh
 
 install: build ## build, then put programs, libraries, configurations and services under PREFIX
 	@$(INSTALL) install

@@ -18,6 +18,7 @@ BUILT=${BUILT:-target/release}
 CPUS=${CPUS:-}
 PROGRAMS="tenon tenon-train tenon-calibrate tenon-bridge tenon-sim-server"
 LIBRARIES="libmujoco.so.3.3.7 libonnxruntime.so.1.32.0"
+GYM_MODELS="hopper.xml walker2d.xml walker2d_v5.xml half_cheetah.xml"
 
 say() { printf 'install: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -64,6 +65,15 @@ libraries() {
     done
 }
 
+# The programs look in ../share/tenon/gym first.
+gym_models() {
+    local name
+    for name in $GYM_MODELS; do
+        [ "$action" = uninstall ] || [ -f ".deps/gym/$name" ] || die ".deps/gym/$name is not there: run 'make setup' first"
+        put 644 ".deps/gym/$name" "share/tenon/gym/$name"
+    done
+}
+
 # The configurations as shipped. A rig's own lies elsewhere (/etc/tenon, say), so replacing these loses nothing.
 shared_files() {
     local file
@@ -88,6 +98,7 @@ units() {
 if [ "$action" != units ]; then
     programs
     libraries
+    gym_models
     shared_files
 fi
 units

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes this checkout ready to build: checks the tools, installs the Debian packages that are missing, and puts the two
-# pinned native libraries into .deps (git-ignored). A second run changes nothing and takes well under a second.
+# pinned native libraries and the models of the Gym tasks into .deps (git-ignored). A second run changes nothing and
+# takes well under a second.
 #
 #   scripts/setup.sh          what a build and the demo need
 #   scripts/setup.sh tests    that, and what only the tests need (systemd-analyze)
 #
-# TENON_DEPS=DIR is where the wheels are kept between checkouts (default ~/.cache/tenon): with both wheels in it no
+# TENON_DEPS=DIR is where the wheels are kept between checkouts (default ~/.cache/tenon): with all three wheels in it no
 # network is needed. Whatever lies there is used only if its SHA-256 is the pinned one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,13 +18,17 @@ trap '[ -z "$temporary" ] || rm -rf "$temporary"' EXIT
 trap 'die "interrupted; run it again, it goes on where it stopped"' INT TERM
 
 # --- the pins -------------------------------------------------------------------------------------------------------
-# The wheels are made for CPython 3.11, but only plain C libraries are taken out of them: any Python 3 can fetch them.
-mujoco_wheel=mujoco-3.3.7-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl
-mujoco_sha256=9371506f0df2d82152685fc8d38465843abcea8d371745ea7c125001e8f3f2d8
-onnxruntime_wheel=onnxruntime-1.32.0-cp311-cp311-manylinux_2_28_x86_64.whl
-onnxruntime_sha256=5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d
+# Wheels: requirement, file, SHA-256. Two are made for CPython 3.11, but only plain C libraries and XML are taken out of
+# them: any Python 3 can fetch them.
+pinned_wheels() {
+    cat <<'END'
+mujoco==3.3.7 mujoco-3.3.7-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl 9371506f0df2d82152685fc8d38465843abcea8d371745ea7c125001e8f3f2d8
+onnxruntime==1.32.0 onnxruntime-1.32.0-cp311-cp311-manylinux_2_28_x86_64.whl 5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d
+gymnasium==1.4.0 gymnasium-1.4.0-py3-none-any.whl 1cb947c59e7c72d8eabb2c2274c00cd20948e69f8452a9ef4092223be24fdf0e
+END
+}
 
-# What .deps holds in the end: SHA-256, file, where it lies in its wheel.
+# What .deps holds in the end: SHA-256, file, where it lies in its wheel (the member's path begins with the wheel's name).
 unpacked() {
     cat <<'END'
 23841520ecf60ad648405674a757f260949f7cf6b44deb284398b9851b3f061d lib/libmujoco.so.3.3.7 mujoco/libmujoco.so.3.3.7
@@ -32,6 +37,11 @@ cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30 licenses/mujoco
 6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f lib/libonnxruntime.so.1.32.0 onnxruntime/capi/libonnxruntime.so.1.32.0
 2f07c72751aed99790b8a4869cf2311df85a860b22ded05fa22803587a48922c licenses/onnxruntime-LICENSE onnxruntime/LICENSE
 d8696258afcf9df7827a5e01d6b6d55ee9b461b4e82020f5f48242deb9cc2270 licenses/onnxruntime-ThirdPartyNotices.txt onnxruntime/ThirdPartyNotices.txt
+3ce93a055ffdcd83c0c701d2400768e40d2cbb9532f3c4ae33377c27f8b39f9e gym/hopper.xml gymnasium/envs/mujoco/assets/hopper.xml
+ac13373c7ac9003a5311c4704b314ed11149b3dd7600bbc02770487300f9ad2d gym/walker2d.xml gymnasium/envs/mujoco/assets/walker2d.xml
+6bed53a6cc3ca73c4fe8ac3486d3b4228927264a6454f4ef16d3eed3c58bc09d gym/walker2d_v5.xml gymnasium/envs/mujoco/assets/walker2d_v5.xml
+11797a5d69e8ac955e89ca6fdd3a0087f1c990094fda401ac51420de1b6c5494 gym/half_cheetah.xml gymnasium/envs/mujoco/assets/half_cheetah.xml
+7dacaa9772e856aee6943b32ef663d3634d91d72ec7bbc74d136943673f91e18 licenses/gymnasium-LICENSE gymnasium-1.4.0.dist-info/licenses/LICENSE
 END
 }
 
@@ -91,8 +101,8 @@ install_packages() {
     [ -z "$packages" ] || die "apt-get installed its packages, but these still do not work: $packages; check PATH"
 }
 
-# --- native libraries -----------------------------------------------------------------------------------------------
-# Every run reads both libraries (about a third of a second), so a damaged one never reaches the linker.
+# --- native libraries and models ------------------------------------------------------------------------------------
+# Every run reads all of them (about a third of a second), so a damaged one never reaches the linker.
 libraries_are_whole() {
     [ "$(readlink .deps/lib/libmujoco.so 2>/dev/null)" = libmujoco.so.3.3.7 ] &&
         (cd .deps && unpacked | awk '{ print $1 "  " $2 }' | sha256sum --check --status 2>/dev/null)
@@ -137,13 +147,13 @@ not_whole() {
     done < <(unpacked)
 }
 
-# Takes the files that are not whole out of the wheels. Each is written beside its place and then renamed.
-unpack_wheels() {
-    mkdir -p .deps/lib .deps/licenses
-    not_whole | python3 -c '
+# unpack LINES WHEEL…: takes these files out of the wheels. Each is written beside its place and then renamed.
+unpack() {
+    mkdir -p .deps/lib .deps/licenses .deps/gym
+    python3 -c '
 import os, sys, zipfile
 wheels = [zipfile.ZipFile(path) for path in sys.argv[1:]]
-for line in sys.stdin:
+for line in filter(str.strip, sys.stdin):
     _, name, member = line.split()
     wheel = next(w for w in wheels if member in w.namelist())
     target = os.path.join(".deps", name)
@@ -152,7 +162,7 @@ for line in sys.stdin:
         file.write(wheel.read(member))
     os.chmod(temporary, 0o755 if ".so" in name else 0o644)
     os.replace(temporary, target)
-' "$wheels/$mujoco_wheel" "$wheels/$onnxruntime_wheel" ||
+' "${@:2}" <<<"$1" ||
         die "the wheels could not be unpacked into $PWD/.deps: free disk space there (60 MB) or mend its permissions"
     [ "$(readlink .deps/lib/libmujoco.so)" = libmujoco.so.3.3.7 ] || ln -sfn libmujoco.so.3.3.7 .deps/lib/libmujoco.so
 }
@@ -161,11 +171,17 @@ fetch_libraries() {
     [ "$libraries" = missing ] || return 0
     [ ! -d .deps ] || say "something in .deps is missing, damaged or from another version; mending it"
     wheels=${TENON_DEPS:-${XDG_CACHE_HOME:-${HOME:-$PWD/.deps}/.cache}/tenon}
-    fetch_wheel mujoco==3.3.7 "$mujoco_wheel" "$mujoco_sha256"
-    fetch_wheel onnxruntime==1.32.0 "$onnxruntime_wheel" "$onnxruntime_sha256"
-    unpack_wheels
-    libraries_are_whole || die "the unpacked libraries in $PWD/.deps do not have the pinned SHA-256: check that disk"
-    say "MuJoCo 3.3.7 and ONNX Runtime 1.32.0 are in .deps/lib"
+    local lacking requirement file sha256 needed=()
+    lacking=$(not_whole)
+    # Only the wheels that are needed: a checkout that lacks the models alone does without the others.
+    while read -r requirement file sha256; do
+        grep -q " ${requirement%%=*}[-/]" <<<"$lacking" || continue
+        fetch_wheel "$requirement" "$file" "$sha256"
+        needed+=("$wheels/$file")
+    done < <(pinned_wheels)
+    unpack "$lacking" ${needed[@]+"${needed[@]}"}
+    libraries_are_whole || die "what was unpacked in $PWD/.deps does not have the pinned SHA-256: check that disk"
+    say "MuJoCo 3.3.7 and ONNX Runtime 1.32.0 are in .deps/lib, the models of Gymnasium 1.4.0 in .deps/gym"
 }
 
 for_tests=no

@@ -31,7 +31,11 @@ fn copy(source: &Path, target: &Path) {
 /// A clone with everything `make install-files` reads: what git knows of it, what the set-up fetched and what was built.
 fn clone_into(clone: &Path) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
-    for name in ["Makefile", "LICENSE", "Cargo.toml", "scripts", "systemd", "configs", "docs", ".deps"] {
+    // Of .deps only what the set-up put there: tools for comparisons may lie beside it.
+    let fetched = [".deps/lib", ".deps/gym", ".deps/licenses"];
+    for name in
+        ["Makefile", "LICENSE", "Cargo.toml", "scripts", "systemd", "configs", "docs"].into_iter().chain(fetched)
+    {
         copy(&repository.join(name), &clone.join(name));
     }
     let built = built_programs();
@@ -109,9 +113,14 @@ fn installation_is_complete_and_uninstalls_without_a_trace() {
         "lib/systemd/system/tenon@.service",
         "lib/sysusers.d/tenon.conf",
         "share/tenon/configs/robot.toml",
+        "share/tenon/gym/hopper.xml",
+        "share/tenon/gym/walker2d.xml",
+        "share/tenon/gym/walker2d_v5.xml",
+        "share/tenon/gym/half_cheetah.xml",
         "share/doc/tenon/LICENSE",
         "share/doc/tenon/licenses/mujoco-LICENSE",
         "share/doc/tenon/licenses/onnxruntime-LICENSE",
+        "share/doc/tenon/licenses/gymnasium-LICENSE",
     ] {
         assert!(prefix.join(file).is_file(), "{file} was not installed");
     }

@@ -27,12 +27,7 @@ fn bundle(folder: &Path, largest_action_m: f32) -> PathBuf {
         parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml")).expect("the shipped file");
     let normalizer = Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(largest_action_m, 2));
     let spec = task.policy_spec(normalizer, task.policy.finetuned_steps);
-    let network = NetworkSpec::DiffusionMlp {
-        time_dim: 16,
-        mlp_dims: vec![32; 3],
-        cond_mlp_dims: vec![],
-        activation: Activation::ReLU,
-    };
+    let network = NetworkSpec::diffusion_mlp(16, &[32; 3], &[], Activation::ReLU);
     let parameters = random_parameters(&network, &Dims::of(&spec), 1);
     let unknown = || "unknown".to_string();
     let provenance = Provenance::new(1, unknown(), unknown(), unknown(), unknown(), unknown());

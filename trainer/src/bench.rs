@@ -1,9 +1,9 @@
-//! Micro-benchmarks of the numeric part, on random data. The program's `bench` command prints them.
+//! Benchmarks of the trainer on random data. The program's `bench` command prints them, beside a peer's if there is one.
 
 use std::time::{Duration, Instant};
 
 use tenon_core::diffusion::StepNoise;
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{Activation, ConditionEncoder, CriticSpec, NetworkSpec, UnetSpec};
 use tenon_core::noise::{NoiseSource, SeededNoise};
 use tenon_core::spec::{Denoising, Sampler};
 
@@ -11,13 +11,13 @@ use crate::dppo::{
     ChainMode, ChainSampler, FinetuneConfig, LossConfig, Policy, Samples, TimeOut, UpdateStats, Updater,
 };
 use crate::error::TrainError;
-use crate::network::{DiffusionMlp, StateCritic};
+use crate::network::{Critic, NoiseNetwork, ParameterTable};
 use crate::optimizer::LrSchedule;
 use crate::pretrain::permutation;
 use crate::workers::Workers;
 
-/// What one repetition took.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What one repetition, or a part of it, took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timing {
     /// Time on the clock.
     pub wall: Duration,
@@ -25,16 +25,79 @@ pub struct Timing {
     pub cpu: Duration,
 }
 
-/// Repeats `work` `repetitions` times after one to warm up.
-fn measure(repetitions: usize, mut work: impl FnMut() -> Result<(), TrainError>) -> Result<Vec<Timing>, TrainError> {
+/// What the parts of one repetition took, in their order.
+pub type Parts = Vec<(&'static str, Timing)>;
+
+/// How large and how parallel the work is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sizes {
+    pub threads: usize,
+    /// Rows of a minibatch of the update.
+    pub rows: usize,
+    /// Environments that sample together.
+    pub environments: usize,
+    /// Whether benches that take minutes compute a share of their work and multiply its times.
+    pub quick: bool,
+}
+
+/// One benchmark: a line of [`BENCHES`].
+#[derive(Clone, Copy)]
+pub struct Bench {
+    pub name: &'static str,
+    /// In what times are printed …
+    pub unit: &'static str,
+    /// … and how many of that unit a second of one repetition is.
+    pub units_in_second: fn(&Sizes) -> f64,
+    /// Repetitions where nobody says how many.
+    pub repetitions: usize,
+    /// Whether the first repetition is thrown away (not where it takes minutes and fills its caches by itself).
+    pub warm_up: bool,
+    pub build: fn(&Sizes) -> Result<Case, TrainError>,
+}
+
+/// A benchmark with its data, ready to be repeated.
+pub struct Case {
+    /// Multiplications and additions that the plain mathematics of one repetition needs: twice the weights for each row
+    /// and forward pass, three times that with the backward pass. What an implementation saves or does twice is not
+    /// counted, so rates of two implementations compare like their times.
+    pub flops: f64,
+    /// Does the work once.
+    pub work: Box<dyn FnMut() -> Result<Parts, TrainError>>,
+}
+
+/// Every benchmark; the program prints them as `trainer/<name>`.
+pub const BENCHES: [Bench; 3] = [
+    Bench {
+        name: "update_hopper",
+        unit: "us/sample",
+        units_in_second: |sizes| 1e6 / sizes.rows as f64,
+        repetitions: 7,
+        warm_up: true,
+        build: update_hopper,
+    },
+    Bench {
+        name: "sample_lift",
+        unit: "ms/call",
+        units_in_second: |_| 1e3,
+        repetitions: 50,
+        warm_up: true,
+        build: sample_lift,
+    },
+    Bench {
+        name: "sample_one_leg",
+        unit: "ms/call",
+        units_in_second: |_| 1e3,
+        repetitions: 15,
+        warm_up: true,
+        build: sample_one_leg,
+    },
+];
+
+/// Times `work` as the part `name` of a repetition.
+pub fn timed(name: &'static str, work: impl FnOnce() -> Result<(), TrainError>) -> Result<Parts, TrainError> {
+    let (wall, cpu) = (Instant::now(), cpu_time());
     work()?;
-    (0..repetitions)
-        .map(|_| {
-            let (wall, cpu) = (Instant::now(), cpu_time());
-            work()?;
-            Ok(Timing { wall: wall.elapsed(), cpu: cpu_time().saturating_sub(cpu) })
-        })
-        .collect()
+    Ok(vec![(name, Timing { wall: wall.elapsed(), cpu: cpu_time().saturating_sub(cpu) })])
 }
 
 /// Processor time of this process so far.
@@ -45,20 +108,36 @@ fn cpu_time() -> Duration {
     if status == 0 { Duration::new(t.tv_sec as u64, t.tv_nsec as u32) } else { Duration::ZERO }
 }
 
-/// A policy of the paper with fresh weights.
-fn policy(state_len: usize, action_dim: usize, activation: Activation, kept: usize) -> Result<Policy, TrainError> {
-    let spec = NetworkSpec::DiffusionMlp { time_dim: 16, mlp_dims: vec![512; 3], cond_mlp_dims: vec![], activation };
-    let network = DiffusionMlp::new(&spec, state_len, 4, action_dim)?;
+/// Multiplications and additions of one row through an MLP; biases and norms count as nothing.
+fn forward_flops(table: &ParameterTable) -> f64 {
+    table.iter().filter(|(_, shape, _)| shape.len() >= 2).map(|(_, _, range)| 2.0 * range.len() as f64).sum()
+}
+
+/// A policy of the paper with fresh weights, and the operations of one row through its network.
+fn policy(
+    spec: &NetworkSpec,
+    [state_len, horizon, action_dim]: [usize; 3],
+    denoising_steps: usize,
+    sampler: Sampler,
+    kept: usize,
+) -> Result<(Policy, f64), TrainError> {
+    let network = NoiseNetwork::new(spec, state_len, horizon, action_dim)?;
     let parameters = network.table().initialise(&mut SeededNoise::new(1, 0));
     let denoising = Denoising {
-        denoising_steps: 20,
+        denoising_steps,
         finetuned_steps: kept,
-        sampler: Sampler::Ddpm,
+        sampler,
         denoised_clip: 1.0,
         noise_clip: 3.0,
         final_action_clip: None,
     };
-    Ok(Policy::from_pretrained(network, parameters, denoising))
+    let flops = 2.0 * spec.listing(state_len, horizon, action_dim).multiply_adds() as f64;
+    Ok((Policy::from_pretrained(network, parameters, denoising), flops))
+}
+
+/// The MLP of Gym and Robomimic.
+fn mlp(activation: Activation) -> NetworkSpec {
+    NetworkSpec::diffusion_mlp(16, &[512; 3], &[], activation)
 }
 
 fn normal(n: usize, stream: u64) -> Vec<f32> {
@@ -71,10 +150,10 @@ fn normal(n: usize, stream: u64) -> Vec<f32> {
 ///
 /// A repetition is one minibatch of `rows` rows out of four times as many: actor and critic forward and backward, and
 /// both optimiser steps.
-pub fn update_hopper(threads: usize, rows: usize, repetitions: usize) -> Result<Vec<Timing>, TrainError> {
-    let (state_len, steps) = (11, 10);
-    let workers = Workers::new(threads)?;
-    let policy = policy(state_len, 3, Activation::ReLU, steps)?;
+fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
+    let (state_len, steps, rows) = (11, 10, sizes.rows);
+    let workers = Workers::new(sizes.threads)?;
+    let (policy, actor_flops) = policy(&mlp(Activation::ReLU), [state_len, 4, 3], 20, Sampler::Ddpm, steps)?;
     let chunk_len = policy.network.chunk_len();
     let n = (4 * rows).div_ceil(steps);
     let constant = LrSchedule::constant;
@@ -109,42 +188,74 @@ pub fn update_hopper(threads: usize, rows: usize, repetitions: usize) -> Result<
         critic_lr: constant(1e-3),
         critic_weight_decay: 0.0,
     };
-    let critic = StateCritic::new(state_len, &[256; 3], Activation::Mish)?;
+    let critic = Critic::new(&CriticSpec::state(&[256; 3], Activation::Mish), state_len)?;
+    let flops = 3.0 * rows as f64 * (actor_flops + forward_flops(critic.table()));
     let mut updater = Updater::new(config, policy, critic, chunk_len, 40, 1, &workers)?;
     let states = normal(n * state_len, 0);
     let chains: Vec<f32> = normal(n * (steps + 1) * chunk_len, 1).iter().map(|x| 0.3 * x).collect();
     let (advantages, returns) = (normal(n, 2), normal(n, 3));
     let old_log_probs = vec![-0.5; n * steps];
-    let samples = Samples {
-        states: &states,
-        chains: &chains,
-        advantages: &advantages,
-        returns: &returns,
-        old_values: &returns,
-        old_log_probs: &old_log_probs,
-        steps,
-        state_len,
-        chunk_len,
-    };
     let mut minibatch = permutation(n * steps, &mut SeededNoise::new(3, 0))[..rows].to_vec();
     minibatch.sort_unstable();
     let mut stats = UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() };
-    measure(repetitions, || updater.step(&workers, &samples, &minibatch, &mut stats))
+    let work = move || {
+        let samples = Samples {
+            observations: (&states).into(),
+            chains: &chains,
+            advantages: &advantages,
+            returns: &returns,
+            old_values: &returns,
+            old_log_probs: &old_log_probs,
+            steps,
+            state_len,
+            image_len: 0,
+            chunk_len,
+        };
+        timed("update", || updater.step(&workers, &samples, &minibatch, &mut stats))
+    };
+    Ok(Case { flops, work: Box::new(work) })
 }
 
 /// Sampling with the sizes of Lift: state 19, chunk 4 × 7, actor 512 × 3 Mish, DDPM with K = 20, K' = 10.
-///
-/// A repetition is one call: a chunk for each of `envs` environments.
-pub fn sample_lift(threads: usize, envs: usize, repetitions: usize) -> Result<Vec<Timing>, TrainError> {
-    let workers = Workers::new(threads)?;
-    let policy = policy(19, 7, Activation::Mish, 10)?;
+fn sample_lift(sizes: &Sizes) -> Result<Case, TrainError> {
+    let policy = policy(&mlp(Activation::Mish), [19, 4, 7], 20, Sampler::Ddpm, 10)?;
+    sampling(sizes, policy)
+}
+
+/// Sampling with the sizes of One-leg: state 58, chunk 16 × 10, U-Net 64 · (1, 2, 4), DDIM with S = 5 of K = 100, K' = 5.
+fn sample_one_leg(sizes: &Sizes) -> Result<Case, TrainError> {
+    let unet = NetworkSpec::Unet(UnetSpec {
+        time_dim: 16,
+        dim: 64,
+        dim_mults: vec![1, 2, 4],
+        kernel_size: 5,
+        groups: 8,
+        group_norm_eps: 1e-5,
+        activation: Activation::Mish,
+        condition_encoder: ConditionEncoder::Large,
+        condition_scales: true,
+        cond_mlp_dims: vec![],
+    });
+    let policy = policy(&unet, [58, 16, 10], 100, Sampler::Ddim { steps: 5 }, 5)?;
+    sampling(sizes, policy)
+}
+
+/// A repetition is one call: a chunk for each of `sizes.environments`.
+fn sampling(sizes: &Sizes, (policy, flops): (Policy, f64)) -> Result<Case, TrainError> {
+    let envs = sizes.environments;
+    let workers = Workers::new(sizes.threads)?;
     let mut sampler = ChainSampler::new(&policy, &workers, envs);
-    let states = normal(envs * 19, 0);
-    let mut chains = vec![0.0; envs * 11 * policy.network.chunk_len()];
+    let states = normal(envs * policy.network.state_len(), 0);
+    let mut chains = vec![0.0; envs * (policy.finetuned_steps() + 1) * policy.network.chunk_len()];
     let mut noise: Vec<SeededNoise> = (0..envs as u64).map(|e| SeededNoise::new(5, e)).collect();
-    let mode = ChainMode { noise: StepNoise::Exploration { min_std: 0.1, eta: 1.0 }, base_policy: false };
-    measure(repetitions, || {
-        sampler.sample(&workers, &policy, mode, &states, &mut noise, &mut chains);
-        Ok(())
-    })
+    let exploration = StepNoise::Exploration { min_std: 0.1, eta: 1.0 };
+    let mode = ChainMode { noise: exploration, base_policy: false };
+    let flops = (envs * policy.denoising.steps(exploration).len()) as f64 * flops;
+    let work = move || {
+        timed("sampling", || {
+            sampler.sample(&workers, &policy, mode, &states, &mut noise, &mut chains);
+            Ok(())
+        })
+    };
+    Ok(Case { flops, work: Box::new(work) })
 }

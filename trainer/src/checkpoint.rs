@@ -10,7 +10,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{CriticSpec, NetworkSpec};
 use tenon_core::noise::NoiseState;
 use tenon_core::spec::PolicySpec;
 
@@ -28,14 +28,6 @@ const HEADER_KEY: &str = "tenon";
 pub enum Stage {
     Pretrain,
     Finetune,
-}
-
-/// Architecture of a state critic.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CriticSpec {
-    pub mlp_dims: Vec<usize>,
-    pub activation: Activation,
 }
 
 /// What a run is about: the part of a header that does not change while it trains.

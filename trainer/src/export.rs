@@ -19,7 +19,7 @@ use crate::checkpoint::{Checkpoint, Stage};
 use crate::dppo::{ChainMode, ChainSampler, Policy};
 use crate::error::TrainError;
 use crate::evaluate::ChunkSource;
-use crate::network::{DiffusionMlp, MlpWorkspace, Mode, ParameterTable, Prepared};
+use crate::network::{Mode, NoiseNetwork, ParameterTable, Prepared, Workspace};
 use crate::workers::Workers;
 
 /// Seed of the states and the noise of the parity check.
@@ -82,7 +82,7 @@ pub enum ExportError {
 pub fn policy_of(checkpoint: &Checkpoint) -> Result<Policy, TrainError> {
     let run = &checkpoint.header.run;
     let spec = &run.policy;
-    let network = DiffusionMlp::new(&run.network, spec.state_len(), spec.prediction_horizon, spec.action_dim())?;
+    let network = NoiseNetwork::new(&run.network, spec.state_len(), spec.prediction_horizon, spec.action_dim())?;
     let table = network.table();
     let (frozen, finetuned) = match checkpoint.header.stage {
         Stage::Pretrain => {
@@ -198,7 +198,7 @@ struct TrainerDenoiser<'a> {
     times: Vec<usize>,
     /// Frozen, fine-tuned.
     prepared: [Prepared; 2],
-    workspaces: [MlpWorkspace; 2],
+    workspaces: [Workspace; 2],
 }
 
 impl<'a> TrainerDenoiser<'a> {
@@ -224,7 +224,7 @@ impl Denoiser for TrainerDenoiser<'_> {
     fn condition(&mut self, state: &[f32]) -> Result<(), TrainError> {
         let parameters = self.parameters();
         for (i, workspace) in self.workspaces.iter_mut().enumerate() {
-            self.policy.network.condition(parameters[i], &self.prepared[i], workspace, state);
+            self.policy.network.condition(parameters[i], &self.prepared[i], workspace, state.into());
         }
         Ok(())
     }

@@ -50,21 +50,45 @@ pub enum Into {
     Add,
 }
 
+/// A matrix to write to, in a slice.
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+impl<'a> MatrixMut<'a> {
+    /// `[rows, cols]` whose rows are `row_stride` apart.
+    pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(cols <= row_stride || rows <= 1, "rows of {cols} values, {row_stride} apart, overlap");
+        assert!(span(rows, cols, row_stride) <= data.len(), "matrix {rows}×{cols} in {} values", data.len());
+        Self { data, rows, cols, row_stride }
+    }
+}
+
 /// `dst (+)= lhs · rhs` for a dense row-major `dst` of `[lhs.rows, rhs.cols]`.
 pub fn multiply(dst: &mut [f32], into: Into, lhs: Matrix, rhs: Matrix) {
+    let cols = rhs.cols;
+    multiply_to(MatrixMut::strided(dst, lhs.rows, cols, cols), into, lhs, rhs, 1.0);
+}
+
+/// `dst (+)= factor · lhs · rhs`.
+pub fn multiply_to(dst: MatrixMut, into: Into, lhs: Matrix, rhs: Matrix, factor: f32) {
     let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
     assert_eq!(k, rhs.rows, "product of {m}×{k} and {}×{n}", rhs.rows);
-    assert!(dst.len() >= m * n, "product of {m}×{n} into {} values", dst.len());
-    // SAFETY: both views were checked against their slices when made, `dst` was checked just now and, being `&mut`,
-    // overlaps neither; strides are those of the views.
+    assert_eq!((dst.rows, dst.cols), (m, n), "product of {m}×{k} and {}×{n}", rhs.rows);
+    // SAFETY: all views were checked against their slices when made; `dst`, being `&mut`, overlaps neither of the
+    // others and its rows do not overlap one another; strides are those of the views.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            dst.as_mut_ptr(),
+            dst.data.as_mut_ptr(),
             1,
-            n as isize,
+            dst.row_stride as isize,
             into == Into::Add,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,
@@ -73,7 +97,7 @@ pub fn multiply(dst: &mut [f32], into: Into, lhs: Matrix, rhs: Matrix) {
             rhs.col_stride as isize,
             rhs.row_stride as isize,
             1.0,
-            1.0,
+            factor,
             false,
             false,
             false,

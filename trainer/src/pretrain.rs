@@ -10,7 +10,7 @@ use tenon_core::noise::{NoiseSource, SeededNoise};
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::dataset::{Dataset, Sample};
 use crate::error::TrainError;
-use crate::network::{DiffusionMlp, NoiseBatch, NoiseRow};
+use crate::network::{NoiseBatch, NoiseNetwork, NoiseRow};
 use crate::optimizer::{AdamW, LrSchedule, gradient_norm, update_ema};
 use crate::seeds::Stream;
 use crate::workers::Workers;
@@ -80,7 +80,7 @@ pub struct DenoisingLoss {
 impl DenoisingLoss {
     /// For batches of up to `rows` samples and K = `denoising_steps`.
     pub fn new(
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         workers: &Workers,
         rows: usize,
         denoising_steps: usize,
@@ -107,7 +107,7 @@ impl DenoisingLoss {
     pub fn gradient(
         &mut self,
         workers: &Workers,
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         parameters: &[f32],
         states: &[f32],
         chunks: &[f32],
@@ -139,6 +139,7 @@ impl DenoisingLoss {
                 slot: t[i],
                 chunk: &noisy[i * len..(i + 1) * len],
                 state: &states[i * state_len..(i + 1) * state_len],
+                images: None,
             },
             |i, output, gradient, sum: &mut f64| {
                 let target = &target[i * len..(i + 1) * len];
@@ -162,6 +163,8 @@ pub struct EpochReport {
     pub epochs: u64,
     /// Mean over the epoch's batches.
     pub loss: f64,
+    /// Mean norm of the batches' gradients.
+    pub gradient_norm: f64,
     pub learning_rate: f64,
     pub samples: usize,
 }
@@ -174,7 +177,7 @@ pub type OnEpoch<'a> = dyn FnMut(&Pretrainer, &EpochReport) -> Result<ControlFlo
 pub struct Pretrainer {
     config: PretrainConfig,
     run: RunInfo,
-    network: DiffusionMlp,
+    network: NoiseNetwork,
     parameters: Vec<f32>,
     ema: Vec<f32>,
     optimizer: AdamW,
@@ -209,7 +212,7 @@ impl Pretrainer {
     fn assemble(
         config: PretrainConfig,
         run: RunInfo,
-        network: DiffusionMlp,
+        network: NoiseNetwork,
         parameters: Vec<f32>,
         shuffle: SeededNoise,
         diffusion: SeededNoise,
@@ -270,6 +273,11 @@ impl Pretrainer {
         c
     }
 
+    /// What the run is about.
+    pub fn run_info(&self) -> &RunInfo {
+        &self.run
+    }
+
     /// The weights as trained.
     pub fn parameters(&self) -> &[f32] {
         &self.parameters
@@ -281,7 +289,7 @@ impl Pretrainer {
     }
 
     /// The architecture.
-    pub fn network(&self) -> &DiffusionMlp {
+    pub fn network(&self) -> &NoiseNetwork {
         &self.network
     }
 
@@ -323,7 +331,7 @@ impl Pretrainer {
         let learning_rate = self.config.lr.rate(self.epochs_done);
         self.buffers.order = permutation(samples.len(), &mut self.shuffle);
         let order = std::mem::take(&mut self.buffers.order);
-        let (mut sum, mut batches) = (0.0, 0);
+        let (mut sum, mut norm_sum, mut batches) = (0.0, 0.0, 0);
         for indices in order.chunks(self.config.batch_size) {
             self.gather(dataset, &samples, indices, horizon, state_len);
             let b = &self.buffers;
@@ -336,7 +344,8 @@ impl Pretrainer {
                 &b.t,
                 &b.noise,
             );
-            if !loss.is_finite() || !gradient_norm(gradient).is_finite() {
+            let norm = gradient_norm(gradient);
+            if !loss.is_finite() || !norm.is_finite() {
                 let place = gradient.iter().position(|g| !g.is_finite());
                 let tensor = place.map_or("the loss", |i| self.network.table().name_at(i));
                 let place = format!("epoch {epoch}, batch {batches}, {tensor}");
@@ -352,6 +361,7 @@ impl Pretrainer {
             }
             self.batches_done += 1;
             sum += loss;
+            norm_sum += norm;
             batches += 1;
         }
         self.buffers.order = order;
@@ -360,6 +370,7 @@ impl Pretrainer {
             epoch,
             epochs: self.config.epochs,
             loss: sum / f64::from(batches),
+            gradient_norm: norm_sum / f64::from(batches),
             learning_rate,
             samples: samples.len(),
         })
@@ -383,10 +394,10 @@ impl Pretrainer {
     }
 }
 
-fn network_of(run: &RunInfo) -> Result<DiffusionMlp, TrainError> {
+fn network_of(run: &RunInfo) -> Result<NoiseNetwork, TrainError> {
     let policy = &run.policy;
     policy.check().map_err(|e| TrainError::Config { key: "policy", detail: e.to_string() })?;
-    DiffusionMlp::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
+    NoiseNetwork::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
 }
 
 /// A random order of 0..n (Fisher–Yates).

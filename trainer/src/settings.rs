@@ -1,16 +1,15 @@
 //! From a task's configuration to what the numeric library and the policy need.
 
 use tenon_core::config::TaskConfig;
-use tenon_core::network::Activation;
+use tenon_core::network::{Activation, CriticSpec};
 
-use crate::checkpoint::CriticSpec;
 use crate::dppo::{FinetuneConfig, LossConfig, TimeOut};
 use crate::optimizer::LrSchedule;
 use crate::pretrain::{Prediction, PretrainConfig};
 
 /// V(s) of the task (spec dppo.md §3.5).
 pub fn critic_spec(config: &TaskConfig) -> CriticSpec {
-    CriticSpec { mlp_dims: config.policy.critic_mlp_dims.clone(), activation: Activation::Mish }
+    CriticSpec::state(&config.policy.critic_mlp_dims, Activation::Mish)
 }
 
 /// Settings of behaviour cloning.

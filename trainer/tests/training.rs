@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use rand::Rng;
 use tenon_core::diffusion::StepNoise;
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{Activation, CriticSpec, NetworkSpec};
 use tenon_core::noise::SeededNoise;
 use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
 use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
@@ -15,7 +15,7 @@ use tenon_train::dataset::Dataset;
 use tenon_train::dppo::{
     ChainMode, ChainSampler, FinetuneConfig, LossConfig, Policy, Rollout, TimeOut, UpdateStats, Updater,
 };
-use tenon_train::network::StateCritic;
+use tenon_train::network::Critic;
 use tenon_train::optimizer::LrSchedule;
 use tenon_train::pretrain::{Prediction, PretrainConfig, Pretrainer};
 use tenon_train::seeds::Stream;
@@ -26,12 +26,7 @@ const HORIZON: usize = 2;
 fn run_info(width: usize, cond: &[usize]) -> RunInfo {
     let limits = |n| Limits { min: vec![-1.0; n], max: vec![1.0; n] };
     RunInfo {
-        network: NetworkSpec::DiffusionMlp {
-            time_dim: 16,
-            mlp_dims: vec![width; 3],
-            cond_mlp_dims: cond.to_vec(),
-            activation: Activation::Mish,
-        },
+        network: NetworkSpec::diffusion_mlp(16, &[width; 3], cond, Activation::Mish),
         policy: PolicySpec {
             spec_version: SPEC_VERSION,
             task: "toy".into(),
@@ -257,7 +252,7 @@ impl Bandit {
         let p = Pretrainer::new(pretrain_config(1), run_info(32, &[]), 5, 1).unwrap();
         let denoising = run_info(32, &[]).policy.denoising;
         let policy = Policy::from_pretrained(p.network().clone(), p.parameters().to_vec(), denoising);
-        let critic = StateCritic::new(2, &[32; 3], Activation::Mish).unwrap();
+        let critic = Critic::new(&CriticSpec::state(&[32; 3], Activation::Mish), 2).unwrap();
         let workers = Workers::new(threads).unwrap();
         Self {
             sampler: ChainSampler::new(&policy, &workers, Self::ENVS),

@@ -17,13 +17,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tenon_core::diffusion::{Clips, Denoiser, DenoisingStep, NoiseSchedule, SampleScratch, StepNoise, denoise};
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{
+    Activation, Compression, ConditionEncoder, NetworkSpec, PatchEmbedding, UnetSpec, VisionSpec,
+};
 use tenon_core::noise::{NoiseSource, SeededNoise};
 
-use crate::denoiser::{OnnxDenoiser, SplitNetwork};
+use crate::denoiser::OnnxDenoiser;
 use crate::engine::{Engine, Input, Session};
 use crate::error::PolicyError;
-use crate::graph::{Dims, NetworkGraph, features_len, image_shape, random_parameters};
+use crate::graph::{Dims, NetworkGraph, random_parameters};
 use crate::onnx::ElementType;
 
 /// One measured line, in the form that all benchmarks of Tenon share.
@@ -100,30 +102,35 @@ pub fn networks() -> [(&'static str, NetworkSpec, Dims); 4] {
         action_dim,
         denoising_steps: 100,
     };
-    let mlp = |time_dim, width, cond: &[usize]| NetworkSpec::DiffusionMlp {
-        time_dim,
-        mlp_dims: vec![width; 3],
-        cond_mlp_dims: cond.to_vec(),
-        activation: Activation::Mish,
-    };
-    let unet = NetworkSpec::Unet {
+    let mlp =
+        |time_dim, width, cond: &[usize]| NetworkSpec::diffusion_mlp(time_dim, &[width; 3], cond, Activation::Mish);
+    let unet = NetworkSpec::Unet(UnetSpec {
         time_dim: 16,
         dim: 64,
         dim_mults: vec![1, 2, 4],
         kernel_size: 5,
         groups: 8,
         group_norm_eps: 1e-5,
-    };
+        activation: Activation::Mish,
+        condition_encoder: ConditionEncoder::Large,
+        condition_scales: true,
+        cond_mlp_dims: vec![],
+    });
     let vit = NetworkSpec::VitMlp {
         time_dim: 32,
         mlp_dims: vec![768; 3],
         activation: Activation::Mish,
-        cameras: 1,
-        image_px: 96,
-        embed_dim: 128,
-        heads: 4,
-        depth: 1,
-        spatial_emb: 128,
+        residual: true,
+        vision: VisionSpec {
+            cameras: 1,
+            image_px: 96,
+            embed_dim: 128,
+            heads: 4,
+            depth: 1,
+            patch_embedding: PatchEmbedding::Two,
+            patch_norm: false,
+            compression: Compression::Spatial { dim: 128 },
+        },
     };
     [
         ("lift_mlp", mlp(16, 512, &[]), dims(19, 4, 7)),
@@ -208,7 +215,7 @@ fn bench_network(
             .contains(&Engine::OnnxRuntime)
             .then(|| Session::load(Engine::OnnxRuntime, name, &chain, 1).and_then(graph_work))
             .transpose()?;
-        let ours = chain_work(engine, name, network, &graph, &steps, clips)?;
+        let ours = chain_work(engine, name, &graph, &steps, clips)?;
         done(measure(format!("infer/{name}/chain/{engine}"), ours, "onnxruntime, one graph", peer, quick)?);
     }
     Ok(())
@@ -218,29 +225,21 @@ fn bench_network(
 fn chain_work(
     engine: Engine,
     name: &str,
-    network: &NetworkSpec,
     graph: &NetworkGraph,
     steps: &[DenoisingStep],
     clips: Clips,
 ) -> Result<Work<'static>, PolicyError> {
     let times: Vec<usize> = steps.iter().map(|s| s.t).collect();
-    let split = SplitNetwork {
-        encoder: Session::load(engine, name, &graph.encoder(&times)?, 1)?,
-        step: Session::load(engine, name, &graph.step(), 1)?,
-        features: vec![0.0; times.len() * features_len(network)],
-        steps: times,
-    };
-    let dims = graph.dims();
-    let image_len = image_shape(network, dims).map_or(0, |s| s.iter().product());
-    let mut denoiser = OnnxDenoiser::split(engine, dims, image_len, Some(split), None);
-    let steps: Vec<DenoisingStep> = steps.iter().map(|s| DenoisingStep { finetuned: false, ..*s }).collect();
+    let mut denoiser = OnnxDenoiser::of_network(engine, name, graph, &times)?;
+    let steps = steps.to_vec();
     let mut source = SeededNoise::new(7, 0);
     let mut draw = |len: usize| {
         let mut data = vec![0.0; len];
         source.fill_standard_normal(&mut data);
         data
     };
-    let (noise, state, image) = (draw(dims.chunk_len()), draw(dims.state_len()), draw(image_len));
+    let (noise, state) = (draw(denoiser.chunk_len()), draw(denoiser.state_len()));
+    let image = draw(denoiser.image_len());
     let mut scratch = SampleScratch::new(noise.len());
     let mut x = noise.clone();
     let mut unused = SeededNoise::new(0, 0);

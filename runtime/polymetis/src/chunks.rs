@@ -1,6 +1,6 @@
 //! Cuts an archive into the messages of SetController and UpdateController, and joins them again.
 
-use crate::archive::{ArchiveError, MAX_ARCHIVE_BYTES};
+use crate::archive::{ArchiveError, FormatError, MAX_ARCHIVE_BYTES};
 use crate::proto::ControllerChunk;
 
 /// Bytes in one message. Any size works; this is what existing clients send (spec §4.2).
@@ -17,12 +17,12 @@ pub fn chunks(archive: &[u8]) -> impl ExactSizeIterator<Item = ControllerChunk> 
 /// Appends one message to an upload being received.
 ///
 /// # Errors
-/// [`ArchiveError::TooLarge`] past [`MAX_UPLOAD_BYTES`], so that a stream without end cannot fill the
+/// [`FormatError::TooLarge`] past [`MAX_UPLOAD_BYTES`], so that a stream without end cannot fill the
 /// server's memory.
 pub fn collect_chunks(upload: &mut Vec<u8>, chunk: &ControllerChunk) -> Result<(), ArchiveError> {
     let size = upload.len() + chunk.torchscript_binary_chunk.len();
     if size > MAX_UPLOAD_BYTES {
-        return Err(ArchiveError::TooLarge { what: "upload", size, limit: MAX_UPLOAD_BYTES });
+        return Err(FormatError::TooLarge { what: "upload", size, limit: MAX_UPLOAD_BYTES }.into());
     }
     upload.extend_from_slice(&chunk.torchscript_binary_chunk);
     Ok(())

@@ -4,7 +4,9 @@ mod common;
 
 use common::{KQ, KQD, KX, KXD, REST, SAMPLES, TARGETS, golden};
 use tenon_polymetis::archive::zip::{ZipArchive, ZipWriter};
-use tenon_polymetis::archive::{ParameterArchive, hybrid_controller, pd_controller, read_controller, read_parameters};
+use tenon_polymetis::archive::{
+    LIMITS, ParameterArchive, hybrid_controller, pd_controller, read_controller, read_parameters,
+};
 
 /// SplitMix64: a fixed sequence without a dependency.
 struct Random(u64);
@@ -77,7 +79,7 @@ fn damaged_entries_with_right_crc_never_panic() {
     let mut random = Random(2);
     let mut accepted = 0;
     for sample in samples() {
-        let zip = ZipArchive::open(&sample).unwrap();
+        let zip = ZipArchive::open(&sample, &LIMITS).unwrap();
         let entries: Vec<_> = zip.entries().collect();
         for _ in 0..3000 {
             // Mostly the pickle: the other entries are simple.
@@ -85,7 +87,7 @@ fn damaged_entries_with_right_crc_never_panic() {
                 0 => random.below(entries.len()),
                 _ => entries.iter().position(|(name, _)| *name == "data.pkl").unwrap(),
             };
-            let mut out = ZipWriter::new();
+            let mut out = ZipWriter::new(&LIMITS);
             for (i, (name, data)) in entries.iter().enumerate() {
                 let mut data = data.to_vec();
                 if i == chosen {

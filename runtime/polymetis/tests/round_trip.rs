@@ -5,15 +5,15 @@ mod common;
 use common::{KQ, KQD, KX, KXD, REST, TARGETS};
 use tenon_polymetis::archive::zip::{ZipArchive, ZipWriter};
 use tenon_polymetis::archive::{
-    ArchiveError, ControllerLaw, ParameterArchive, TensorData, TensorValue, hybrid_controller, pd_controller,
-    read_controller, read_parameters, write_parameters,
+    ArchiveError, ControllerLaw, FormatError, LIMITS, ParameterArchive, TensorData, TensorValue, hybrid_controller,
+    pd_controller, read_controller, read_parameters, write_parameters,
 };
 
 /// Writes an archive again with one entry (name inside the top folder) changed or, where the change
 /// gives `None`, left out. CRCs are right again.
 fn with_entry(archive: &[u8], entry: &str, change: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
-    let zip = ZipArchive::open(archive).unwrap();
-    let mut out = ZipWriter::new();
+    let zip = ZipArchive::open(archive, &LIMITS).unwrap();
+    let mut out = ZipWriter::new(&LIMITS);
     for (name, data) in zip.entries() {
         let data = if name == entry { change(data) } else { Some(data.to_vec()) };
         if let Some(data) = data {
@@ -125,7 +125,7 @@ fn short_storage_is_refused() {
     let short = with_entry(template.patch(&TARGETS), "data/0", |data| Some(data[..24].to_vec()));
     assert_eq!(
         read_parameters(&short),
-        Err(ArchiveError::ShortStorage { entry: "data/0".into(), have_bytes: 24, need_bytes: 28 })
+        Err(FormatError::ShortStorage { entry: "data/0".into(), have_bytes: 24, need_bytes: 28 }.into())
     );
 }
 
@@ -134,7 +134,7 @@ fn missing_entries_are_named() {
     let archive = ParameterArchive::joint_pos_desired();
     for entry in ["data.pkl", "data/0", "code/__torch__.py", "constants.pkl", "version"] {
         let error = read_parameters(&with_entry(archive.bytes(), entry, |_| None)).unwrap_err();
-        assert_eq!(error, ArchiveError::MissingEntry { entry: entry.into() });
+        assert_eq!(error, FormatError::MissingEntry { entry: entry.into() }.into());
     }
 }
 

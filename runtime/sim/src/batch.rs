@@ -16,7 +16,7 @@ use crate::error::SimError;
 /// Why an environment's episode ended that should not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EnvironmentFault {
-    /// An action held NaN or an infinity; it was not executed.
+    /// An action held NaN, an infinity or a value beyond all costs; it was not executed.
     NonFiniteAction,
     /// A position or velocity of the simulated world is no number or beyond all bounds.
     UnstableState,

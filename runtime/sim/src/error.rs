@@ -1,5 +1,7 @@
 //! Errors of the simulation library.
 
+use std::path::PathBuf;
+
 /// What can go wrong while a simulation is built, driven or restored.
 ///
 /// Trouble *inside* a running episode (a NaN action, an unstable state) is no error of this kind: it ends that
@@ -24,6 +26,14 @@ pub enum SimError {
     BatchOptions { message: String },
     #[error("cannot start {threads} simulation threads: {message}")]
     Threads { threads: usize, message: String },
+    #[error(
+        "unknown Gym task \"{name}\": say hopper, walker2d or halfcheetah, where wanted with a version (-v2, -v4 or -v5)"
+    )]
+    UnknownGymTask { name: String },
+    #[error("{file} is not in {places}: run `make setup`, or name the folder of the Gym models with {variable}")]
+    GymModelMissing { file: &'static str, places: String, variable: &'static str },
+    #[error("{}: {message}: run `make setup`, or name another folder with {variable}", path.display())]
+    GymModel { path: PathBuf, message: String, variable: &'static str },
     #[error("the saved state of {what} does not fit: {message}; it was written by another task, version or batch size")]
     SavedState { what: &'static str, message: String },
 }

@@ -4,12 +4,14 @@
 //! - [`panda`]: the arm as MJCF text, tool-point kinematics in closed form.
 //! - [`batch`]: what a task offers ([`batch::Environment`]) and many of them in threads ([`batch::BatchEnv`]).
 //! - [`avoid`]: the task D3IL Avoid; its definition without physics is `tenon_core::avoid`.
+//! - [`gym`]: Hopper, Walker2d and HalfCheetah.
 //!
 //! Observations and actions are in physical units; normalising is the trainer's and the policy's business.
 
 pub mod avoid;
 pub mod batch;
 mod error;
+pub mod gym;
 pub mod mujoco;
 pub mod panda;
 pub mod saved_state;

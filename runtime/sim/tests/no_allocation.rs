@@ -5,7 +5,8 @@ use std::cell::Cell;
 
 use tenon_core::avoid::OBSERVATION_DIM;
 use tenon_sim::avoid::{AvoidEnv, AvoidScene};
-use tenon_sim::batch::Environment;
+use tenon_sim::batch::{BatchEnv, BatchOptions, Environment};
+use tenon_sim::gym::{CHUNK_STEPS, GymEnv, GymOptions, GymScene, GymTask};
 
 struct Counting;
 
@@ -32,7 +33,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn stepping_and_resetting_allocate_nothing() {
+fn stepping_and_resetting_avoid_allocates_nothing() {
     let mut env = AvoidEnv::new(&AvoidScene::new().unwrap());
     let mut observation = [0.0; OBSERVATION_DIM];
     // Straight at the first obstacle, so that contacts are part of it.
@@ -45,4 +46,25 @@ fn stepping_and_resetting_allocate_nothing() {
     let after = ALLOCATIONS.get();
     assert!(env.rod_touched());
     assert_eq!(after - before, 0);
+}
+
+#[test]
+fn a_batch_of_gym_environments_allocates_nothing() {
+    for task in GymTask::ALL {
+        let scene = GymScene::new(task).unwrap();
+        let environments = (0..2).map(|_| GymEnv::new(&scene, GymOptions::default())).collect();
+        let options = BatchOptions { threads: 1, chunk_steps: CHUNK_STEPS, auto_reset: true, seed: 0 };
+        let mut batch = BatchEnv::new(environments, options).unwrap();
+        let actions = vec![1.0; 2 * CHUNK_STEPS * task.action_dim()];
+        let before = ALLOCATIONS.get();
+        batch.reset();
+        let mut ended = 0;
+        // Long enough that every task, the cheetah at its time limit, starts anew.
+        for _ in 0..260 {
+            batch.step_chunk(&actions).unwrap();
+            ended += batch.outcomes().iter().filter(|outcome| outcome.ended()).count();
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{task}");
+        assert!(ended >= 2, "{task}");
+    }
 }

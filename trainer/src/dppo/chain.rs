@@ -4,7 +4,7 @@ use tenon_core::diffusion::{DenoisingStep, StepNoise};
 use tenon_core::noise::NoiseSource;
 
 use super::Policy;
-use crate::network::{MlpWorkspace, Mode, Prepared};
+use crate::network::{Mode, Observations, Prepared, Workspace};
 use crate::workers::{Workers, shard_count, shard_range};
 
 /// Rows below which a batch of environments is not cut: each cut reads all weights once more.
@@ -30,15 +30,15 @@ pub struct ChainSampler {
 
 #[derive(Debug)]
 struct ThreadBuffers {
-    frozen: MlpWorkspace,
-    finetuned: MlpWorkspace,
+    frozen: Workspace,
+    finetuned: Workspace,
     x: Vec<f32>,
     draw: Vec<f32>,
 }
 
-/// Rows of one shard: states, noise streams, chains.
+/// Rows of one shard.
 struct Shard<'a, N> {
-    states: &'a [f32],
+    observations: Observations<'a>,
     noise: &'a mut [N],
     chains: &'a mut [f32],
 }
@@ -59,24 +59,25 @@ impl ChainSampler {
 
     /// Samples one chunk a row.
     ///
-    /// `states`: `[rows, state_len]`, normalised. `noise`: one stream a row, which first gives x_K, then the draws of
+    /// `observations`: of the rows; a plain slice of states will do. `noise`: one stream a row, which first gives x_K, then the draws of
     /// each step with a standard deviation. `chains`: receives `[rows, K'+1, chunk_len]`; the last entry is the chunk.
     ///
     /// Panics if there are more rows than the sampler was made for, or lengths do not fit together.
-    pub fn sample<N: NoiseSource + Send>(
+    pub fn sample<'o, N: NoiseSource + Send>(
         &mut self,
         workers: &Workers,
         policy: &Policy,
         mode: ChainMode,
-        states: &[f32],
+        observations: impl Into<Observations<'o>>,
         noise: &mut [N],
         chains: &mut [f32],
     ) {
         let network = &policy.network;
+        let observations = observations.into();
         let (rows, state_len) = (noise.len(), network.state_len());
         let chain_len = (policy.finetuned_steps() + 1) * network.chunk_len();
         assert!(rows <= self.rows, "{rows} rows in a sampler made for {}", self.rows);
-        assert_eq!(states.len(), rows * state_len, "states of {rows} rows");
+        assert_eq!(observations.states.len(), rows * state_len, "states of {rows} rows");
         assert_eq!(chains.len(), rows * chain_len, "chains of {rows} rows");
 
         let mut steps = policy.denoising.steps(mode.noise);
@@ -88,15 +89,15 @@ impl ChainSampler {
         let finetuned = network.prepare(&policy.finetuned, &times);
 
         let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
-        let (mut states, mut noise, mut chains) = (states, noise, chains);
+        let (mut observations, mut noise, mut chains) = (observations, noise, chains);
         let mut parts = Vec::with_capacity(shards);
         for shard in 0..shards {
             let n = shard_range(rows, shards, shard).len();
-            let (s, s_rest) = states.split_at(n * state_len);
+            let (o, o_rest) = observations.split_at(n, state_len, network.image_len());
             let (z, z_rest) = noise.split_at_mut(n);
             let (c, c_rest) = chains.split_at_mut(n * chain_len);
-            parts.push(Shard { states: s, noise: z, chains: c });
-            (states, noise, chains) = (s_rest, z_rest, c_rest);
+            parts.push(Shard { observations: o, noise: z, chains: c });
+            (observations, noise, chains) = (o_rest, z_rest, c_rest);
         }
         workers.run(&mut self.workspaces, &mut parts, |_, buffers, shard| {
             walk(policy, &steps, &frozen, &finetuned, buffers, shard);
@@ -117,10 +118,10 @@ fn walk<N: NoiseSource>(
     let (len, kept) = (network.chunk_len(), policy.finetuned_steps());
     let x = &mut buffers.x[..shard.noise.len() * len];
     if steps.iter().any(|s| !s.finetuned) {
-        network.condition(&policy.frozen, frozen, &mut buffers.frozen, shard.states);
+        network.condition(&policy.frozen, frozen, &mut buffers.frozen, shard.observations);
     }
     if steps.iter().any(|s| s.finetuned) {
-        network.condition(&policy.finetuned, finetuned, &mut buffers.finetuned, shard.states);
+        network.condition(&policy.finetuned, finetuned, &mut buffers.finetuned, shard.observations);
     }
     for (x, noise) in x.chunks_exact_mut(len).zip(shard.noise.iter_mut()) {
         noise.fill_standard_normal(x);

@@ -29,7 +29,7 @@ impl Likelihood {
         self.steps.len()
     }
 
-    /// The network's time t of each step j: the list for `DiffusionMlp::prepare`.
+    /// The network's time t of each step j: the list for `NoiseNetwork::prepare`.
     pub fn times(&self) -> Vec<usize> {
         self.steps.iter().map(|s| s.t).collect()
     }

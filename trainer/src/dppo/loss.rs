@@ -1,14 +1,13 @@
 //! The loss of one minibatch and its gradients, in the order of spec dppo.md §2.5e.
 
 use super::{Likelihood, LossConfig, Policy, shape_advantages};
-use crate::network::{CriticBatch, DiffusionMlp, NoiseBatch, NoiseRow, StateCritic};
+use crate::network::{Critic, CriticBatch, CriticRow, NoiseBatch, NoiseNetwork, NoiseRow, Observations};
 use crate::workers::Workers;
 
 /// What the updates of one iteration draw their rows from. Per-sample arrays have one value a sample.
 #[derive(Debug, Clone, Copy)]
 pub struct Samples<'a> {
-    /// `[samples, state_len]`, normalised.
-    pub states: &'a [f32],
+    pub observations: Observations<'a>,
     /// `[samples, K'+1, chunk_len]`.
     pub chains: &'a [f32],
     pub advantages: &'a [f32],
@@ -19,6 +18,8 @@ pub struct Samples<'a> {
     /// K'.
     pub steps: usize,
     pub state_len: usize,
+    /// 0 for networks that see no pictures.
+    pub image_len: usize,
     pub chunk_len: usize,
 }
 
@@ -30,7 +31,12 @@ impl<'a> Samples<'a> {
 
     /// State of a sample.
     pub fn state(&self, sample: usize) -> &'a [f32] {
-        &self.states[sample * self.state_len..][..self.state_len]
+        self.observations.state(sample, self.state_len)
+    }
+
+    /// Pictures of a sample.
+    pub fn images(&self, sample: usize) -> Option<&'a [u8]> {
+        self.observations.image(sample, self.image_len)
     }
 
     /// chain[j] and chain[j+1] of a row.
@@ -42,7 +48,12 @@ impl<'a> Samples<'a> {
 
     fn noise_row(&self, row: u32) -> NoiseRow<'a> {
         let (sample, j) = self.of_row(row);
-        NoiseRow { slot: j as u32, chunk: self.transition(row).0, state: self.state(sample) }
+        NoiseRow {
+            slot: j as u32,
+            chunk: self.transition(row).0,
+            state: self.state(sample),
+            images: self.images(sample),
+        }
     }
 }
 
@@ -95,28 +106,30 @@ struct RowSums {
 
 impl LossBuffers {
     /// For minibatches of up to `rows` rows and K' = `steps`.
-    pub fn new(network: &DiffusionMlp, critic: &StateCritic, workers: &Workers, rows: usize, steps: usize) -> Self {
+    pub fn new(network: &NoiseNetwork, critic: &Critic, workers: &Workers, rows: usize, steps: usize) -> Self {
         Self { actor: NoiseBatch::new(network, workers, rows, steps), critic: CriticBatch::new(critic, workers, rows) }
     }
 
-    /// Values of `out.len()` states, `states: [n, state_len]`.
-    pub fn values(
+    /// Values of `out.len()` observations.
+    pub fn values<'o>(
         &mut self,
         workers: &Workers,
-        critic: &StateCritic,
+        critic: &Critic,
         parameters: &[f32],
-        states: &[f32],
+        observations: impl Into<Observations<'o>>,
         out: &mut [f32],
     ) {
-        let len = critic.state_len();
-        self.critic.evaluate(workers, critic, parameters, |i| &states[i * len..(i + 1) * len], out);
+        let observations = observations.into();
+        let (len, image_len) = (critic.state_len(), critic.image_len());
+        let load = |i| CriticRow { state: observations.state(i, len), images: observations.image(i, image_len) };
+        self.critic.evaluate(workers, critic, parameters, load, out);
     }
 
     /// Element-wise log-probabilities of all rows of `samples` under `parameters`, `[samples, K', chunk_len]`.
     pub fn log_prob_elements(
         &mut self,
         workers: &Workers,
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         parameters: &[f32],
         likelihood: &Likelihood,
         samples: &Samples,
@@ -134,7 +147,7 @@ impl LossBuffers {
     pub fn mean_log_probs(
         &mut self,
         workers: &Workers,
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         parameters: &[f32],
         likelihood: &Likelihood,
         samples: &Samples,
@@ -221,10 +234,14 @@ impl LossBuffers {
                 parameters,
                 &prepared,
                 bc_rows,
-                |i| NoiseRow {
-                    slot: (i % steps) as u32,
-                    chunk: bc_samples.transition(i as u32).0,
-                    state: samples.state(samples.of_row(teacher.rows[i / steps]).0),
+                |i| {
+                    let sample = samples.of_row(teacher.rows[i / steps]).0;
+                    NoiseRow {
+                        slot: (i % steps) as u32,
+                        chunk: bc_samples.transition(i as u32).0,
+                        state: samples.state(sample),
+                        images: samples.images(sample),
+                    }
                 },
                 |i, noise, gradient, sum: &mut f64| {
                     let (x, next) = bc_samples.transition(i as u32);
@@ -246,7 +263,7 @@ impl LossBuffers {
     pub fn critic(
         &mut self,
         workers: &Workers,
-        critic: &StateCritic,
+        critic: &Critic,
         parameters: &[f32],
         config: &LossConfig,
         samples: &Samples,
@@ -263,7 +280,7 @@ impl LossBuffers {
             critic,
             parameters,
             distinct.len(),
-            |i| samples.state(distinct[i].0),
+            |i| CriticRow { state: samples.state(distinct[i].0), images: samples.images(distinct[i].0) },
             |i, value, sum: &mut f64| {
                 let (sample, weight) = distinct[i];
                 let (value, target) = (f64::from(value), f64::from(samples.returns[sample]));

@@ -24,12 +24,12 @@ pub use updater::{UpdateStats, Updater};
 
 use tenon_core::spec::Denoising;
 
-use crate::network::DiffusionMlp;
+use crate::network::NoiseNetwork;
 
 /// The frozen pre-trained network and its fine-tuned copy (spec dppo.md §1.7).
 #[derive(Debug, Clone)]
 pub struct Policy {
-    pub network: DiffusionMlp,
+    pub network: NoiseNetwork,
     /// Parameters for the steps before the last K'.
     pub frozen: Vec<f32>,
     /// Parameters for the last K' steps.
@@ -39,7 +39,7 @@ pub struct Policy {
 
 impl Policy {
     /// A pre-trained policy before its first update: the fine-tuned network is a copy.
-    pub fn from_pretrained(network: DiffusionMlp, parameters: Vec<f32>, denoising: Denoising) -> Self {
+    pub fn from_pretrained(network: NoiseNetwork, parameters: Vec<f32>, denoising: Denoising) -> Self {
         Self { network, finetuned: parameters.clone(), frozen: parameters, denoising }
     }
 

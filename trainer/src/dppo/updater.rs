@@ -9,7 +9,7 @@ use super::{
 };
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
-use crate::network::StateCritic;
+use crate::network::{Critic, Observations};
 use crate::optimizer::{AdamW, gradient_norm};
 use crate::pretrain::permutation;
 use crate::seeds::Stream;
@@ -44,7 +44,7 @@ pub struct UpdateStats {
 pub struct Updater {
     pub config: FinetuneConfig,
     pub policy: Policy,
-    pub critic: StateCritic,
+    pub critic: Critic,
     pub critic_parameters: Vec<f32>,
     pub reward_scaler: RewardScaler,
     /// Ta · Da: the executed part of a chunk.
@@ -69,7 +69,7 @@ impl Updater {
     pub fn new(
         config: FinetuneConfig,
         policy: Policy,
-        critic: StateCritic,
+        critic: Critic,
         action_horizon_len: usize,
         envs: usize,
         seed: u64,
@@ -145,7 +145,7 @@ impl Updater {
             final_values[*sample] = value;
         }
         let mut samples = Samples {
-            states: &rollout.states,
+            observations: (&rollout.states).into(),
             chains: &rollout.chains,
             advantages: &[],
             returns: &[],
@@ -153,6 +153,7 @@ impl Updater {
             old_log_probs: &[],
             steps,
             state_len,
+            image_len: self.policy.network.image_len(),
             chunk_len: self.policy.network.chunk_len(),
         };
         let mut old_log_probs = vec![0.0; n * steps];
@@ -294,7 +295,10 @@ impl Updater {
             .collect();
         self.teacher_chains_drawn += rows.len() as u64;
         let mut chains = vec![0.0; rows.len() * (samples.steps + 1) * samples.chunk_len];
-        teacher.sample(workers, &self.policy, mode, &states, &mut noise, &mut chains);
+        let images: Option<Vec<u8>> =
+            rows.iter().map(|&r| samples.images(samples.of_row(r).0)).collect::<Option<Vec<_>>>().map(|i| i.concat());
+        let observations = Observations { states: &states, images: images.as_deref() };
+        teacher.sample(workers, &self.policy, mode, observations, &mut noise, &mut chains);
         Some(chains)
     }
 

@@ -15,12 +15,12 @@ use tenon_core::noise::SeededNoise;
 
 pub use record::{Evaluations, IterationRecord, Judgement, NoisePair};
 
-use crate::checkpoint::{Checkpoint, CriticSpec, RunInfo, Stage};
+use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::dppo::{ChainSampler, Policy, Rollout, Updater};
 use crate::environments::AvoidBatch;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
-use crate::network::{DiffusionMlp, StateCritic};
+use crate::network::{Critic, NoiseNetwork};
 use crate::seeds::Stream;
 use crate::settings::{critic_spec, finetune_config};
 use crate::workers::Workers;
@@ -92,16 +92,16 @@ impl FinetuneRun {
     fn assemble(
         config: &TaskConfig,
         run: RunInfo,
-        network: DiffusionMlp,
+        network: NoiseNetwork,
         parameters: Vec<f32>,
         streams: Vec<SeededNoise>,
         threads: usize,
     ) -> Result<Self, TrainError> {
         let spec = &run.policy;
-        let Some(CriticSpec { mlp_dims, activation }) = &run.critic else {
+        let Some(critic) = &run.critic else {
             return Err(TrainError::Config { key: "critic", detail: "the checkpoint describes no critic".into() });
         };
-        let critic = StateCritic::new(spec.state_len(), mlp_dims, *activation)?;
+        let critic = Critic::new(critic, spec.state_len())?;
         let workers = Workers::new(threads)?;
         let count = config.finetune.environments;
         let policy = Policy::from_pretrained(network, parameters, spec.denoising.clone());
@@ -139,6 +139,11 @@ impl FinetuneRun {
         self.updater.iteration()
     }
 
+    /// What the run is about.
+    pub fn run_info(&self) -> &RunInfo {
+        &self.run
+    }
+
     /// The policy as it is now.
     pub fn policy(&self) -> &Policy {
         &self.updater.policy
@@ -147,6 +152,7 @@ impl FinetuneRun {
     /// One iteration: reset, collect, update, step the schedules. `None` where `stop` asked to end before the update;
     /// the run then stands as before the iteration, but for its random streams, so it must not be saved.
     pub fn iterate(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<IterationRecord>, TrainError> {
+        let (iteration_begun, steps_before) = (Instant::now(), self.environment_steps);
         let Some(collected) = self.collect(stop)? else { return Ok(None) };
         let begun = Instant::now();
         let stats = self.updater.update(&self.workers, &self.rollout)?;
@@ -160,9 +166,11 @@ impl FinetuneRun {
             clip_fraction: stats.clip_fraction,
             clip_fraction_per_step: stats.clip_fraction_of_step,
             explained_variance: stats.explained_variance,
+            eta: self.updater.config.eta,
             policy_loss: stats.policy_loss,
             value_loss: stats.value_loss,
             actor_learning_rate: stats.actor_lr,
+            critic_learning_rate: stats.critic_lr,
             gradient_norm_actor: stats.actor_gradient_norm,
             gradient_norm_critic: stats.critic_gradient_norm,
             minibatches: stats.minibatches,
@@ -171,6 +179,8 @@ impl FinetuneRun {
             seconds_sampling: collected.seconds_sampling,
             seconds_environment: collected.seconds_environment,
             seconds_update: begun.elapsed().as_secs_f64(),
+            environment_steps_per_second: (self.environment_steps - steps_before) as f64
+                / iteration_begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE),
         }))
     }
 
@@ -197,7 +207,7 @@ impl FinetuneRun {
             let chains = &mut self.rollout.chains[samples.start * chain_len..samples.end * chain_len];
             let begun = Instant::now();
             let policy = &self.updater.policy;
-            self.sampler.sample(&self.workers, policy, mode, states, &mut self.streams, chains);
+            self.sampler.sample(&self.workers, policy, mode, &*states, &mut self.streams, chains);
             seconds_sampling += begun.elapsed().as_secs_f64();
             for (chunk, chain) in chunks.chunks_exact_mut(chunk_len).zip(chains.chunks_exact(chain_len)) {
                 chunk.copy_from_slice(&chain[chain_len - chunk_len..]);
@@ -265,8 +275,8 @@ fn stream_name(environment: usize) -> String {
     format!("policy.{environment}")
 }
 
-fn network_of(run: &RunInfo) -> Result<DiffusionMlp, TrainError> {
+fn network_of(run: &RunInfo) -> Result<NoiseNetwork, TrainError> {
     let policy = &run.policy;
     policy.check().map_err(|e| TrainError::Config { key: "policy", detail: e.to_string() })?;
-    DiffusionMlp::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
+    NoiseNetwork::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
 }

@@ -2,25 +2,13 @@
 
 use std::ops::Range;
 
-use super::{BLOCK_ROWS, CriticWorkspace, DiffusionMlp, MlpGradient, MlpWorkspace, Mode, Prepared, StateCritic};
-use crate::elementwise::add;
+use super::{Critic, CriticRow, Mode, NoiseNetwork, NoiseRow, PlanGradient, Prepared, Workspace};
 use crate::workers::{Workers, shard_count, shard_range};
 
 /// Smallest and largest cut of a batch. Numbers of the computation, not of the machine: they decide the order in which
 /// gradients are added, so changing them changes the last bits of every run.
 const SMALLEST_SHARD_ROWS: usize = 64;
 const MOST_SHARDS: usize = 8;
-
-/// One row of a batch for the noise network.
-#[derive(Debug, Clone, Copy)]
-pub struct NoiseRow<'a> {
-    /// Index of the row's step in the list given to [`DiffusionMlp::prepare`].
-    pub slot: u32,
-    /// Noisy chunk, `[chunk_len]`.
-    pub chunk: &'a [f32],
-    /// Normalised state, `[state_len]`.
-    pub state: &'a [f32],
-}
 
 fn blocks(rows: Range<usize>, block_rows: usize) -> impl Iterator<Item = Range<usize>> {
     let end = rows.end;
@@ -38,18 +26,18 @@ fn split_by_shard<T>(mut out: &mut [T], rows: usize, shards: usize, width: usize
     parts
 }
 
-/// Buffers for batches through a [`DiffusionMlp`], and the gradient of the batch in hand.
+/// Buffers for batches through a [`NoiseNetwork`], and the gradient of the batch in hand.
 #[derive(Debug)]
 pub struct NoiseBatch {
     block_rows: usize,
-    workspaces: Vec<MlpWorkspace>,
-    shards: Vec<MlpGradient>,
+    workspaces: Vec<Workspace>,
+    shards: Vec<PlanGradient>,
 }
 
 impl NoiseBatch {
     /// For batches of about `rows` rows (more are only slower) whose steps are among `times` distinct ones.
-    pub fn new(network: &DiffusionMlp, workers: &Workers, rows: usize, times: usize) -> Self {
-        let block_rows = rows.clamp(1, BLOCK_ROWS);
+    pub fn new(network: &NoiseNetwork, workers: &Workers, rows: usize, times: usize) -> Self {
+        let block_rows = rows.clamp(1, network.plan().block_rows());
         let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
         Self {
             block_rows,
@@ -63,7 +51,7 @@ impl NoiseBatch {
     pub fn evaluate<'a>(
         &mut self,
         workers: &Workers,
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         parameters: &[f32],
         prepared: &Prepared,
         load: impl Fn(usize) -> NoiseRow<'a> + Sync,
@@ -78,8 +66,8 @@ impl NoiseBatch {
         workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
             let range = shard_range(rows, shards, shard);
             for block in blocks(range.clone(), block_rows) {
-                load_block(network, ws, block.clone(), &load);
-                let output = network.forward(parameters, prepared, ws, block.len());
+                let rows: Vec<NoiseRow> = block.clone().map(&load).collect();
+                let output = network.forward(parameters, prepared, ws, &rows);
                 for (i, y) in block.zip(output.chunks_exact(network.chunk_len())) {
                     read(i, y, &mut part[(i - range.start) * width..][..width]);
                 }
@@ -99,7 +87,7 @@ impl NoiseBatch {
     pub fn accumulate<'a, S: Default + Send>(
         &mut self,
         workers: &Workers,
-        network: &DiffusionMlp,
+        network: &NoiseNetwork,
         parameters: &[f32],
         prepared: &Prepared,
         rows: usize,
@@ -108,7 +96,7 @@ impl NoiseBatch {
     ) -> Vec<S> {
         let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS).min(self.shards.len());
         let len = network.chunk_len();
-        let mut outputs: Vec<(&mut MlpGradient, S)> =
+        let mut outputs: Vec<(&mut PlanGradient, S)> =
             self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
         let block_rows = self.block_rows;
         workers.run(&mut self.workspaces, &mut outputs, |shard, ws, (gradient, statistics)| {
@@ -116,14 +104,13 @@ impl NoiseBatch {
                 gradient.clear();
             }
             for block in blocks(shard_range(rows, shards, shard), block_rows) {
-                load_block(network, ws, block.clone(), &load);
-                network.forward(parameters, prepared, ws, block.len());
+                let rows: Vec<NoiseRow> = block.clone().map(&load).collect();
+                network.forward(parameters, prepared, ws, &rows);
                 let (y, dy) = network.output_and_gradient(ws);
-                let n = block.len();
                 for ((i, y), dy) in block.zip(y.chunks_exact(len)).zip(dy.chunks_exact_mut(len)) {
                     differentiate(i, y, dy, statistics);
                 }
-                network.backward(parameters, prepared, ws, n, gradient);
+                network.backward(parameters, prepared, ws, gradient);
             }
         });
         let statistics = outputs.into_iter().map(|(_, s)| s).collect();
@@ -135,62 +122,49 @@ impl NoiseBatch {
     }
 
     /// Completes the batch's gradient, in the layout of the parameters.
-    pub fn finish(&mut self, network: &DiffusionMlp, parameters: &[f32], prepared: &mut Prepared) -> &[f32] {
+    pub fn finish(&mut self, network: &NoiseNetwork, parameters: &[f32], prepared: &mut Prepared) -> &[f32] {
         network.finish_gradient(parameters, prepared, &mut self.shards[0]);
         &self.shards[0].parameters
     }
 }
 
-fn load_block<'a>(
-    network: &DiffusionMlp,
-    ws: &mut MlpWorkspace,
-    block: Range<usize>,
-    load: &impl Fn(usize) -> NoiseRow<'a>,
-) {
-    for (k, i) in block.enumerate() {
-        let row = load(i);
-        network.set_row(ws, k, row.slot, row.chunk, row.state);
-    }
-}
-
-/// Buffers for batches through a [`StateCritic`].
+/// Buffers for batches through a [`Critic`].
 #[derive(Debug)]
 pub struct CriticBatch {
     block_rows: usize,
-    workspaces: Vec<CriticWorkspace>,
-    shards: Vec<Vec<f32>>,
+    workspaces: Vec<Workspace>,
+    shards: Vec<PlanGradient>,
 }
 
 impl CriticBatch {
     /// For batches of about `rows` states; more are only slower.
-    pub fn new(critic: &StateCritic, workers: &Workers, rows: usize) -> Self {
-        let block_rows = rows.clamp(1, BLOCK_ROWS);
+    pub fn new(critic: &Critic, workers: &Workers, rows: usize) -> Self {
+        let block_rows = rows.clamp(1, critic.block_rows());
         let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
         Self {
             block_rows,
             workspaces: (0..workers.threads()).map(|_| critic.workspace(block_rows, Mode::Training)).collect(),
-            shards: vec![vec![0.0; critic.table().len()]; shards],
+            shards: (0..shards).map(|_| critic.gradient()).collect(),
         }
     }
 
-    /// V of `out.len()` states; `load(i)` is the i-th, `[state_len]`.
+    /// V of `out.len()` states; `load(i)` is the i-th.
     pub fn evaluate<'a>(
         &mut self,
         workers: &Workers,
-        critic: &StateCritic,
+        critic: &Critic,
         parameters: &[f32],
-        load: impl Fn(usize) -> &'a [f32] + Sync,
+        load: impl Fn(usize) -> CriticRow<'a> + Sync,
         out: &mut [f32],
     ) {
         let rows = out.len();
         let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
         let mut parts = split_by_shard(out, rows, shards, 1);
-        let block_rows = self.block_rows;
+        let (block_rows, prepared) = (self.block_rows, critic.prepare(parameters));
         workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
             let range = shard_range(rows, shards, shard);
             for block in blocks(range.clone(), block_rows) {
-                load_states(critic, ws, block.clone(), &load);
-                let values = critic.forward(parameters, ws, block.len());
+                let values = critic.forward(parameters, &prepared, ws, block.len(), |i| load(block.start + i));
                 part[block.start - range.start..block.end - range.start].copy_from_slice(values);
             }
         });
@@ -200,41 +174,33 @@ impl CriticBatch {
     pub fn gradient<'a, S: Default + Send>(
         &mut self,
         workers: &Workers,
-        critic: &StateCritic,
+        critic: &Critic,
         parameters: &[f32],
         rows: usize,
-        load: impl Fn(usize) -> &'a [f32] + Sync,
+        load: impl Fn(usize) -> CriticRow<'a> + Sync,
         differentiate: impl Fn(usize, f32, &mut S) -> f32 + Sync,
     ) -> (Vec<S>, &[f32]) {
         let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS).min(self.shards.len());
-        let mut outputs: Vec<(&mut Vec<f32>, S)> =
+        let mut outputs: Vec<(&mut PlanGradient, S)> =
             self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
-        let block_rows = self.block_rows;
+        let (block_rows, mut prepared) = (self.block_rows, critic.prepare(parameters));
         workers.run(&mut self.workspaces, &mut outputs, |shard, ws, (gradient, statistics)| {
-            gradient.fill(0.0);
+            gradient.clear();
             for block in blocks(shard_range(rows, shards, shard), block_rows) {
-                load_states(critic, ws, block.clone(), &load);
-                let values = critic.forward(parameters, ws, block.len());
-                let d: Vec<f32> = block.zip(values).map(|(i, &v)| differentiate(i, v, statistics)).collect();
-                critic.backward(parameters, ws, &d, gradient);
+                critic.forward(parameters, &prepared, ws, block.len(), |i| load(block.start + i));
+                let (values, d) = critic.output_and_gradient(ws);
+                for ((i, &v), d) in block.zip(values).zip(d) {
+                    *d = differentiate(i, v, statistics);
+                }
+                critic.backward(parameters, &prepared, ws, gradient);
             }
         });
         let statistics = outputs.into_iter().map(|(_, s)| s).collect();
         let (total, others) = self.shards[..shards].split_at_mut(1);
         for other in others {
-            add(&mut total[0], other);
+            total[0].add(other);
         }
-        (statistics, &self.shards[0])
-    }
-}
-
-fn load_states<'a>(
-    critic: &StateCritic,
-    ws: &mut CriticWorkspace,
-    block: Range<usize>,
-    load: &impl Fn(usize) -> &'a [f32],
-) {
-    for (row, i) in ws.states.chunks_exact_mut(critic.state_len()).zip(block) {
-        row.copy_from_slice(load(i));
+        critic.finish_gradient(parameters, &mut prepared, &mut total[0]);
+        (statistics, &self.shards[0].parameters)
     }
 }

@@ -1,80 +1,109 @@
-//! State critic V(s): a residual MLP with one output (spec dppo.md §3.5).
+//! Value networks V(s) (spec dppo.md §3.5).
 
-use tenon_core::network::{Activation, critic_parameters};
+use tenon_core::network::CriticSpec;
 
-use super::residual_mlp::{ResidualMlp, ResidualWorkspace};
-use super::{Linear, Mode, ParameterTable};
-use crate::elementwise::column_sum;
+use super::plan::{Plan, PlanBuilder, PlanGradient, Prepared, Workspace};
+use super::{Mode, ParameterTable};
 use crate::error::TrainError;
-use crate::linalg::{Into, Matrix, multiply};
 
-/// Sizes and offsets of V(s).
+/// V(s), ready to run and to be differentiated.
 #[derive(Debug, Clone)]
-pub struct StateCritic {
-    table: ParameterTable,
-    first: Linear,
-    trunk: ResidualMlp,
+pub struct Critic {
+    plan: Plan,
+    state_len: usize,
+    image_len: usize,
 }
 
-/// Buffers for a block of states.
-#[derive(Debug, Clone)]
-pub struct CriticWorkspace {
-    /// The states, `[rows, state_len]`: filled by the caller.
-    pub states: Vec<f32>,
-    trunk: ResidualWorkspace,
+/// What a critic sees of one state.
+#[derive(Debug, Clone, Copy)]
+pub struct CriticRow<'a> {
+    /// Normalised state, `[state_len]`.
+    pub state: &'a [f32],
+    /// Pictures `[3 · cameras, px, px]`, of critics that see them.
+    pub images: Option<&'a [u8]>,
 }
 
-impl StateCritic {
-    /// `state_len` = To · Do; `mlp_dims`: equal hidden widths, odd in number.
-    pub fn new(state_len: usize, mlp_dims: &[usize], activation: Activation) -> Result<Self, TrainError> {
-        if mlp_dims.is_empty() {
-            return Err(TrainError::Network("critic: no hidden width given".into()));
-        }
-        let table = ParameterTable::new(critic_parameters(state_len, mlp_dims));
-        let (first, trunk) = ResidualMlp::new(&table, "Q1", mlp_dims, activation)?;
-        Ok(Self { table, first, trunk })
+impl Critic {
+    /// `state_len` = To · Do.
+    pub fn new(spec: &CriticSpec, state_len: usize) -> Result<Self, TrainError> {
+        spec.check().map_err(TrainError::Network)?;
+        let mut builder = PlanBuilder::default();
+        let state = builder.state(state_len);
+        let images = spec.vision.as_ref().map(|v| [v.image_px * v.image_px, 3 * v.cameras]);
+        let pictures = images.map(|[positions, channels]| builder.images(positions, channels));
+        let value = spec.build(&mut builder, &state, pictures.as_ref());
+        let image_len = images.map_or(0, |[positions, channels]| positions * channels);
+        Ok(Self { plan: builder.finish(&[value]), state_len, image_len })
     }
 
     /// Names and ranges of the parameters.
     pub fn table(&self) -> &ParameterTable {
-        &self.table
+        self.plan.table()
     }
 
     /// To · Do.
     pub fn state_len(&self) -> usize {
-        self.first.inputs
+        self.state_len
+    }
+
+    /// Values of a state's pictures; 0 for critics that see none.
+    pub fn image_len(&self) -> usize {
+        self.image_len
+    }
+
+    /// Computes what every state shares.
+    pub fn prepare(&self, parameters: &[f32]) -> Prepared {
+        self.plan.prepare(parameters, &[])
     }
 
     /// Buffers for up to `rows` states.
-    pub fn workspace(&self, rows: usize, mode: Mode) -> CriticWorkspace {
-        CriticWorkspace { states: vec![0.0; rows * self.state_len()], trunk: self.trunk.workspace(rows, mode) }
+    pub fn workspace(&self, rows: usize, mode: Mode) -> Workspace {
+        self.plan.workspace(rows, mode)
     }
 
-    /// V of the first `rows` states of the workspace.
-    pub fn forward<'a>(&self, parameters: &[f32], ws: &'a mut CriticWorkspace, rows: usize) -> &'a [f32] {
-        self.trunk.fill_stream(&mut ws.trunk, rows, &parameters[self.first.bias.clone()]);
-        multiply(
-            &mut ws.trunk.stream,
-            Into::Add,
-            Matrix::new(&ws.states, rows, self.state_len()),
-            self.first.weight(parameters).t(),
-        );
-        self.trunk.forward(parameters, &mut ws.trunk, rows);
-        &ws.trunk.output[..rows]
+    /// A gradient of zeros.
+    pub fn gradient(&self) -> PlanGradient {
+        self.plan.gradient(0)
     }
 
-    /// Adds to `gradient` what `value_gradient` (∂loss/∂V, one a row) gives; follows a forward pass of the same rows.
-    pub fn backward(&self, parameters: &[f32], ws: &mut CriticWorkspace, value_gradient: &[f32], gradient: &mut [f32]) {
-        let rows = value_gradient.len();
-        ws.trunk.output_gradient[..rows].copy_from_slice(value_gradient);
-        self.trunk.backward(parameters, &mut ws.trunk, rows, gradient);
-        let dx = &ws.trunk.stream_gradient[..rows * self.trunk.width];
-        multiply(
-            &mut gradient[self.first.weight.clone()],
-            Into::Add,
-            Matrix::new(dx, rows, self.trunk.width).t(),
-            Matrix::new(&ws.states, rows, self.state_len()),
-        );
-        column_sum(dx, &mut gradient[self.first.bias.clone()]);
+    /// States that are walked at a time.
+    pub fn block_rows(&self) -> usize {
+        self.plan.block_rows()
+    }
+
+    /// V of `rows` states.
+    pub fn forward<'a, 'r>(
+        &self,
+        parameters: &[f32],
+        prepared: &Prepared,
+        ws: &'a mut Workspace,
+        rows: usize,
+        load: impl Fn(usize) -> CriticRow<'r>,
+    ) -> &'a [f32] {
+        self.plan.set_states(ws, rows, |i, state| state.copy_from_slice(load(i).state));
+        if self.image_len > 0 {
+            for i in 0..rows {
+                if let Some(images) = load(i).images {
+                    self.plan.set_images(ws, i, |k| f32::from(images[k]));
+                }
+            }
+        }
+        self.plan.forward_states(parameters, prepared, ws);
+        self.plan.output(ws, 0)
+    }
+
+    /// Values of the block and where ∂loss/∂V belongs before [`Critic::backward`].
+    pub fn output_and_gradient<'a>(&self, ws: &'a mut Workspace) -> (&'a [f32], &'a mut [f32]) {
+        self.plan.output_and_gradient(ws, 0)
+    }
+
+    /// Adds the gradients of the block to `gradient`; follows a forward pass of the same states.
+    pub fn backward(&self, parameters: &[f32], prepared: &Prepared, ws: &mut Workspace, gradient: &mut PlanGradient) {
+        self.plan.backward(parameters, prepared, ws, gradient);
+    }
+
+    /// Completes a gradient after its last block.
+    pub fn finish_gradient(&self, parameters: &[f32], prepared: &mut Prepared, gradient: &mut PlanGradient) {
+        self.plan.finish_gradient(parameters, prepared, gradient);
     }
 }

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn fresh_parameters_stay_within_the_bound_of_their_layer() {
-        let table = ParameterTable::new(tenon_core::network::critic_parameters(16, &[64; 3]));
+        let table =
+            ParameterTable::new(tenon_core::network::CriticSpec::state(&[64; 3], Default::default()).parameters(16));
         let values = table.initialise(&mut SeededNoise::new(1, 0));
         for (name, _, range) in table.iter() {
             let bound = if name.contains("layers.0") { 0.25 } else { 0.125 };
@@ -121,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_missing_or_misshapen_tensor_is_named() {
-        let table = ParameterTable::new(tenon_core::network::critic_parameters(2, &[4; 3]));
+        let table =
+            ParameterTable::new(tenon_core::network::CriticSpec::state(&[4; 3], Default::default()).parameters(2));
         let error = table.collect(|_| None).unwrap_err().to_string();
         assert!(error.contains("Q1.layers.0.weight"), "{error}");
         let error = table.collect(|_| Some((&[1], &[0.0]))).unwrap_err().to_string();

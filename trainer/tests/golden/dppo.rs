@@ -1,12 +1,14 @@
-//! DPPO with the residual MLP: forward, single steps, chains, log-probabilities, loss terms and gradients.
+//! DPPO with the residual MLP, the U-Net and the ViT-MLP: forward, single steps, chains, log-probabilities, loss terms and gradients.
 
 use serde_json::Value;
 use tenon_core::diffusion::StepNoise;
-use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::network::{
+    Activation, Compression, ConditionEncoder, CriticSpec, NetworkSpec, PatchEmbedding, UnetSpec, VisionSpec,
+};
 use tenon_core::noise::NoiseSource;
 use tenon_core::spec::{Denoising, Sampler};
 use tenon_train::dppo::{ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Policy, Samples, TeacherChains};
-use tenon_train::network::{DiffusionMlp, Mode, StateCritic};
+use tenon_train::network::{Critic, Mode, NoiseNetwork, NoiseRow, Observations};
 use tenon_train::optimizer::gradient_norm;
 use tenon_train::workers::Workers;
 
@@ -34,10 +36,12 @@ struct Setup {
     c: Case,
     workers: Workers,
     policy: Policy,
-    critic: StateCritic,
+    critic: Critic,
     critic_parameters: Vec<f32>,
     /// `[batch, state_len]`.
     states: Vec<f32>,
+    /// `[batch, image_len]`.
+    images: Option<Vec<u8>>,
     batch: usize,
 }
 
@@ -49,19 +53,69 @@ fn activation(value: &Value) -> Activation {
     }
 }
 
+fn network(c: &Case) -> NetworkSpec {
+    let dims = c.dims("mlp_dims");
+    if c.config["dim_mults"].is_array() {
+        return NetworkSpec::Unet(UnetSpec {
+            time_dim: c.usize("diffusion_step_embed_dim"),
+            dim: c.usize("dim"),
+            dim_mults: c.dims("dim_mults"),
+            kernel_size: c.usize("kernel_size"),
+            groups: c.usize("n_groups"),
+            group_norm_eps: c.number("groupnorm_eps") as f32,
+            activation: Activation::Mish,
+            condition_encoder: match c.config["smaller_encoder"].as_bool() {
+                Some(true) => ConditionEncoder::Small,
+                _ => ConditionEncoder::Large,
+            },
+            condition_scales: c.config["cond_predict_scale"].as_bool().unwrap_or(false),
+            cond_mlp_dims: c.dims("cond_mlp_dims"),
+        });
+    }
+    if c.config["image"].is_u64() {
+        return NetworkSpec::VitMlp {
+            time_dim: c.usize("time_dim"),
+            mlp_dims: dims,
+            activation: Activation::Mish,
+            residual: true,
+            vision: VisionSpec {
+                cameras: 1,
+                image_px: c.usize("image"),
+                embed_dim: c.usize("embed_dim"),
+                heads: c.usize("num_heads"),
+                depth: c.usize("depth"),
+                patch_embedding: PatchEmbedding::Two,
+                patch_norm: c.usize("embed_norm") == 1,
+                compression: Compression::Spatial { dim: c.usize("spatial_emb") },
+            },
+        };
+    }
+    NetworkSpec::diffusion_mlp(
+        c.usize("time_dim"),
+        &dims,
+        &c.dims("cond_mlp_dims"),
+        activation(&c.config["activation"]),
+    )
+}
+
 impl Setup {
+    fn image(&self, sample: usize) -> Option<&[u8]> {
+        let len = self.policy.network.image_len();
+        self.images.as_ref().map(|images| &images[sample * len..][..len])
+    }
+
+    fn observations(&self) -> Observations<'_> {
+        Observations { states: &self.states, images: self.images.as_deref() }
+    }
+
     fn open(name: &str) -> Option<Self> {
         let c = case(name)?;
         let state_len = c.usize("cond_steps") * c.usize("obs_dim");
-        let spec = NetworkSpec::DiffusionMlp {
-            time_dim: c.usize("time_dim"),
-            mlp_dims: c.dims("mlp_dims"),
-            cond_mlp_dims: c.dims("cond_mlp_dims"),
-            activation: activation(&c.config["activation"]),
-        };
-        let network = DiffusionMlp::new(&spec, state_len, c.usize("horizon_steps"), c.usize("action_dim")).unwrap();
-        let critic_activation = activation(&c.config["critic_activation"]);
-        let critic = StateCritic::new(state_len, &c.dims("critic_mlp_dims"), critic_activation).unwrap();
+        let spec = network(&c);
+        let network = NoiseNetwork::new(&spec, state_len, c.usize("horizon_steps"), c.usize("action_dim")).unwrap();
+        let mut critic = CriticSpec::state(&c.dims("critic_mlp_dims"), activation(&c.config["critic_activation"]));
+        critic.vision = spec.vision().cloned();
+        let critic = Critic::new(&critic, state_len).unwrap();
         let denoising = Denoising {
             denoising_steps: c.usize("denoising_steps"),
             finetuned_steps: c.usize("ft_denoising_steps"),
@@ -81,7 +135,9 @@ impl Setup {
         };
         let critic_parameters = c.parameters("critic", critic.table());
         let (states, batch) = (c.f32("cond.state"), c.shape("cond.state")[0]);
-        Some(Self { c, workers: Workers::new(1).unwrap(), policy, critic, critic_parameters, states, batch })
+        let images = c.has("cond.rgb").then(|| c.f32("cond.rgb").into_iter().map(|v| v as u8).collect());
+        let workers = Workers::new(1).unwrap();
+        Some(Self { c, workers, policy, critic, critic_parameters, states, images, batch })
     }
 
     fn exploration(&self) -> StepNoise {
@@ -113,10 +169,16 @@ impl Setup {
             .collect()
     }
 
-    fn sample(&self, policy: &Policy, mode: ChainMode, states: &[f32], mut noise: Vec<Recorded>) -> Vec<f32> {
+    fn sample(
+        &self,
+        policy: &Policy,
+        mode: ChainMode,
+        observations: Observations,
+        mut noise: Vec<Recorded>,
+    ) -> Vec<f32> {
         let mut sampler = ChainSampler::new(policy, &self.workers, noise.len());
         let mut chains = vec![0.0; noise.len() * (self.steps() + 1) * policy.network.chunk_len()];
-        sampler.sample(&self.workers, policy, mode, states, &mut noise, &mut chains);
+        sampler.sample(&self.workers, policy, mode, observations, &mut noise, &mut chains);
         chains
     }
 
@@ -130,10 +192,17 @@ impl Setup {
             // One list entry a row: the rows repeat some steps, which the network must not mind.
             let prepared = network.prepare(parameters, &t);
             let mut ws = network.workspace(t.len(), Mode::Training);
-            for (i, x) in x.chunks_exact(len).enumerate() {
-                network.set_row(&mut ws, i, i as u32, x, self.state(i % self.batch));
-            }
-            let output = network.forward(parameters, &prepared, &mut ws, t.len()).to_vec();
+            let rows: Vec<NoiseRow> = x
+                .chunks_exact(len)
+                .enumerate()
+                .map(|(i, chunk)| NoiseRow {
+                    slot: i as u32,
+                    chunk,
+                    state: self.state(i % self.batch),
+                    images: self.image(i % self.batch),
+                })
+                .collect();
+            let output = network.forward(parameters, &prepared, &mut ws, &rows).to_vec();
             c.compare_to(&format!("forward.{name}"), &output, FORWARD);
             outputs.push(output);
         }
@@ -142,7 +211,7 @@ impl Setup {
             &self.workers,
             &self.critic,
             &self.critic_parameters,
-            &self.states,
+            self.observations(),
             &mut values,
         );
         c.compare_to("forward.critic", &values, FORWARD);
@@ -186,7 +255,7 @@ impl Setup {
             [("stoch", explore, false), ("stoch.base", explore, true), ("det", StepNoise::Evaluation, false)]
         {
             let mode = ChainMode { noise, base_policy };
-            let chains = self.sample(&self.policy, mode, &self.states, self.recorded("x_T", "step_noise"));
+            let chains = self.sample(&self.policy, mode, self.observations(), self.recorded("x_T", "step_noise"));
             c.compare_to(&format!("sample.{name}.chain"), &chains, CHAIN);
             let chunks: Vec<f32> = chains
                 .chunks_exact((self.steps() + 1) * len)
@@ -197,7 +266,7 @@ impl Setup {
         let old =
             Policy { finetuned: c.parameters("actor_ft_old", self.policy.network.table()), ..self.policy.clone() };
         let mode = ChainMode { noise: explore, base_policy: false };
-        let chains = self.sample(&old, mode, &self.states, self.recorded("x_T", "step_noise"));
+        let chains = self.sample(&old, mode, self.observations(), self.recorded("x_T", "step_noise"));
         c.compare("old_chains", &chains, &c.f64("old_chains"), CHAIN);
     }
 
@@ -214,7 +283,7 @@ impl Setup {
         let chains = c.f32("old_chains");
         let network = &self.policy.network;
         let samples = Samples {
-            states: &self.states,
+            observations: self.observations(),
             chains: &chains,
             advantages: &[],
             returns: &[],
@@ -222,6 +291,7 @@ impl Setup {
             old_log_probs: &[],
             steps: self.steps(),
             state_len: network.state_len(),
+            image_len: self.policy.network.image_len(),
             chunk_len: network.chunk_len(),
         };
         let old = c.parameters("actor_ft_old", network.table());
@@ -253,6 +323,11 @@ impl Setup {
         let (b, j) = (c.indices("ppo.batch_inds"), c.indices("ppo.denoising_inds"));
         // Each PPO row becomes a sample of its own, with one of its K' rows in the minibatch.
         let states: Vec<f32> = b.iter().flat_map(|&b| self.state(b).iter().copied()).collect();
+        let images: Option<Vec<u8>> = self
+            .images
+            .as_ref()
+            .map(|_| b.iter().flat_map(|&b| self.image(b).expect("pictures").iter().copied()).collect());
+        let observations = Observations { states: &states, images: images.as_deref() };
         let all_chains = c.f32("old_chains");
         let chain_len = (steps + 1) * len;
         let chains: Vec<f32> =
@@ -283,7 +358,7 @@ impl Setup {
                 old_log_probs[row as usize] = Likelihood::mean_clamped(elements[..horizon_len].iter().copied());
             }
             let samples = Samples {
-                states: &states,
+                observations,
                 chains: &chains,
                 advantages: &advantages,
                 returns: &returns,
@@ -291,6 +366,7 @@ impl Setup {
                 old_log_probs: &old_log_probs,
                 steps,
                 state_len: network.state_len(),
+                image_len: self.policy.network.image_len(),
                 chunk_len: len,
             };
             for (stored, offset) in [("ppo.chains_prev", 0), ("ppo.chains_next", 1)] {
@@ -302,7 +378,7 @@ impl Setup {
             }
             let teacher_chains = use_bc.then(|| {
                 let mode = ChainMode { noise: self.exploration(), base_policy: true };
-                self.sample(&self.policy, mode, &states, self.recorded("bc.x_T", "bc.step_noise"))
+                self.sample(&self.policy, mode, observations, self.recorded("bc.x_T", "bc.step_noise"))
             });
             let teacher = teacher_chains.as_deref().map(|chains| TeacherChains { rows: &rows, chains });
 
@@ -329,7 +405,7 @@ impl Setup {
             c.compare_loss(&name("bc_loss"), actor.bc_loss);
             c.compare_loss(&name("gradnorm.actor_ft"), gradient_norm(gradient));
             let mut gradients = 0;
-            if gradient_of("actor_ft", "mlp_mean.layers.0.weight").is_some() {
+            if network.table().iter().any(|(name, _, _)| gradient_of("actor_ft", name).is_some()) {
                 gradients += 1;
                 c.compare_gradient(network.table(), gradient, |p| gradient_of("actor_ft", p).expect("all or none"));
             }
@@ -393,3 +469,5 @@ macro_rules! golden_case {
 golden_case!(mlp_ddpm, "dppo_mlp_ddpm");
 golden_case!(mlp_condmlp, "dppo_mlp_condmlp");
 golden_case!(mlp_ddim, "dppo_mlp_ddim");
+golden_case!(unet_ddim, "dppo_unet_ddim");
+golden_case!(vit_ddim, "dppo_vit_ddim");

@@ -6,5 +6,6 @@
 mod dppo;
 mod gae;
 mod load;
+mod networks;
 mod pretrain;
 mod schedule;

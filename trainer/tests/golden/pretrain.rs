@@ -1,22 +1,22 @@
 //! Behaviour cloning: losses, gradients, five optimiser steps, moving average, learning rates.
 
 use tenon_core::network::{Activation, NetworkSpec};
-use tenon_train::network::DiffusionMlp;
+use tenon_train::network::NoiseNetwork;
 use tenon_train::optimizer::{AdamW, LrSchedule, update_ema};
 use tenon_train::pretrain::{DenoisingLoss, Prediction};
 use tenon_train::workers::Workers;
 
 use crate::load::{Case, case, compare_f64};
 
-fn network(c: &Case) -> DiffusionMlp {
-    let spec = NetworkSpec::DiffusionMlp {
-        time_dim: c.usize("time_dim"),
-        mlp_dims: c.dims("mlp_dims"),
-        cond_mlp_dims: c.dims("cond_mlp_dims"),
-        activation: activation(c, "activation"),
-    };
+fn network(c: &Case) -> NoiseNetwork {
+    let spec = NetworkSpec::diffusion_mlp(
+        c.usize("time_dim"),
+        &c.dims("mlp_dims"),
+        &c.dims("cond_mlp_dims"),
+        activation(c, "activation"),
+    );
     let state_len = c.shape("state")[2..].iter().product();
-    DiffusionMlp::new(&spec, state_len, c.usize("horizon"), c.usize("action")).unwrap()
+    NoiseNetwork::new(&spec, state_len, c.usize("horizon"), c.usize("action")).unwrap()
 }
 
 fn activation(c: &Case, key: &str) -> Activation {

@@ -5,8 +5,8 @@
 //! at the end-effector frame, `c` the Coriolis torque.
 
 use super::parameters::write_module;
-use super::pickle::build::PickleBuilder;
-use super::{ArchiveError, MAX_ARCHIVE_BYTES, TensorValue};
+use super::pickle::PickleBuilder;
+use super::{ArchiveError, FormatError, MAX_ARCHIVE_BYTES, TensorValue};
 
 /// Index of the frame `panda_link8` in the robot model that the server builds from the Panda's URDF.
 pub const PANDA_LINK8_FRAME: i64 = 17;
@@ -81,7 +81,7 @@ pub fn pd_controller(q_desired: &[f32; 7], kp: &[f32; 7], kd: &[f32; 7]) -> Resu
 /// as `RobotClientMetadata.urdf_file` carries it. The gains are fixed once uploaded.
 ///
 /// # Errors
-/// [`ArchiveError::NotFinite`] for a NaN or infinite value, [`ArchiveError::TooLarge`] for a URDF that
+/// [`ArchiveError::NotFinite`] for a NaN or infinite value, [`FormatError::TooLarge`] for a URDF that
 /// no archive holds, [`ArchiveError::Class`] for an empty one.
 pub fn hybrid_controller(
     q_desired: &[f32; 7],
@@ -92,7 +92,8 @@ pub fn hybrid_controller(
     urdf_text: &str,
 ) -> Result<Vec<u8>, ArchiveError> {
     if urdf_text.len() > MAX_ARCHIVE_BYTES {
-        return Err(ArchiveError::TooLarge { what: "URDF text", size: urdf_text.len(), limit: MAX_ARCHIVE_BYTES });
+        let size = urdf_text.len();
+        return Err(FormatError::TooLarge { what: "URDF text", size, limit: MAX_ARCHIVE_BYTES }.into());
     }
     if urdf_text.trim().is_empty() {
         return Err(ArchiveError::Class {

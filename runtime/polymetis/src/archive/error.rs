@@ -1,83 +1,14 @@
 //! What can be wrong with an archive.
 
+use tenon_pickle::FormatError;
+
 /// Why an archive could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// Something is larger than this reader or writer accepts.
-    #[error("{what} has size {size}, the limit is {limit}")]
-    TooLarge {
-        /// What was measured.
-        what: &'static str,
-        /// Its size, in bytes or counted things.
-        size: usize,
-        /// The largest accepted size.
-        limit: usize,
-    },
-    /// The bytes are not a complete ZIP file.
-    #[error("not a zip archive: {reason}; send the whole file, from its first byte to its last")]
-    NotAZip {
-        /// What was looked for.
-        reason: &'static str,
-    },
-    /// A ZIP record is broken or uses a feature that TorchScript archives do not need.
-    #[error("zip record at byte {offset}: {reason}")]
-    Zip {
-        /// Offset of the record in the archive.
-        offset: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// An entry that the loader needs is absent.
-    #[error("archive has no entry {entry}")]
-    MissingEntry {
-        /// Name inside the top folder.
-        entry: String,
-    },
-    /// An entry is there but its content is not usable.
-    #[error("entry {entry}: {reason}")]
-    Entry {
-        /// Name of the entry.
-        entry: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The pickle is broken or uses an opcode outside the known set.
-    #[error("data.pkl byte {offset}: {reason}")]
-    Pickle {
-        /// Offset of the opcode in `data.pkl`.
-        offset: usize,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The pickle names something that may not be constructed.
-    #[error("data.pkl byte {offset}: global {name} is not one that TorchScript archives need")]
-    Global {
-        /// Offset of the opcode in `data.pkl`.
-        offset: usize,
-        /// Module and name.
-        name: String,
-    },
-    /// A storage entry holds fewer bytes than its tensor needs; PyTorch would read past its end.
-    #[error("entry {entry} has {have_bytes} bytes, its tensor needs {need_bytes}")]
-    ShortStorage {
-        /// The `data/<n>` entry.
-        entry: String,
-        /// Bytes present.
-        have_bytes: usize,
-        /// Bytes that the pickle announces.
-        need_bytes: usize,
-    },
-    /// A tensor's data does not match its shape.
-    #[error("tensor of shape {shape:?} needs {expected} values, got {got}")]
-    Shape {
-        /// The requested shape.
-        shape: Vec<usize>,
-        /// Product of the shape.
-        expected: usize,
-        /// Values given.
-        got: usize,
-    },
+    /// The ZIP file, a pickle or a tensor in it is broken, too large, or names what no archive needs.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// A value that would command the arm is NaN or infinite.
     #[error("{name}[{index}] = {value}: must be finite")]
     NotFinite {

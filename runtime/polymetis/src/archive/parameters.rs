@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::pickle::build::PickleBuilder;
+use super::pickle::PickleBuilder;
 use super::zip::{EntryPlace, ZipWriter};
-use super::{ArchiveError, MAX_ARCHIVE_BYTES, TensorValue};
+use super::{ArchiveError, FormatError, LIMITS, MAX_ARCHIVE_BYTES, TensorValue};
 
 /// The parameter that every joint-space controller accepts.
 pub const JOINT_POS_DESIRED: &str = "joint_pos_desired";
@@ -30,7 +30,7 @@ pub(super) fn write_module(
     class_text: &str,
 ) -> Result<(Vec<u8>, Vec<EntryPlace>), ArchiveError> {
     let (data_pkl, storages) = pickle.finish();
-    let mut zip = ZipWriter::new();
+    let mut zip = ZipWriter::new(&LIMITS);
     zip.add(&format!("{top_folder}/data.pkl"), &data_pkl)?;
     for (i, storage) in storages.iter().enumerate() {
         zip.add(&format!("{top_folder}/data/{i}"), storage)?;
@@ -48,7 +48,7 @@ pub(super) fn write_module(
 ///
 /// # Errors
 /// [`ArchiveError::ParameterName`] for an empty or repeated name or no parameter at all,
-/// [`ArchiveError::TooLarge`] where the archive would pass [`MAX_ARCHIVE_BYTES`].
+/// [`FormatError::TooLarge`] where the archive would pass [`MAX_ARCHIVE_BYTES`].
 pub fn write_parameters(parameters: &[(&str, &TensorValue)]) -> Result<Vec<u8>, ArchiveError> {
     Ok(write_container(parameters)?.0)
 }
@@ -64,7 +64,7 @@ fn write_container(parameters: &[(&str, &TensorValue)]) -> Result<(Vec<u8>, Vec<
         }
         let size = name.len() + tensor.data().len() * tensor.data_type().size();
         if size > MAX_ARCHIVE_BYTES {
-            return Err(ArchiveError::TooLarge { what: "parameter", size, limit: MAX_ARCHIVE_BYTES });
+            return Err(FormatError::TooLarge { what: "parameter", size, limit: MAX_ARCHIVE_BYTES }.into());
         }
     }
     let mut pickle = PickleBuilder::module("P");

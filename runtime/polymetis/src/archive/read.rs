@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use tenon_pickle::Dialect;
+
 use super::class_text::{ClassText, Method};
 use super::controllers::{HYBRID_TEXT, PD_TEXT};
-use super::pickle::build::{ROBOT_MODEL_CLASS, ROBOT_MODEL_MODULE};
+use super::pickle::{ROBOT_MODEL_CLASS, ROBOT_MODEL_MODULE};
 use super::zip::ZipArchive;
-use super::{ArchiveError, Dict, Object, TensorValue, Value, pickle};
+use super::{ArchiveError, Dict, FormatError, LIMITS, Object, TensorValue, Value};
 
 /// Custom classes are implemented in the server and have no text in the archive.
 const CUSTOM_CLASS_PREFIX: &str = "__torch__.torch.classes.";
@@ -29,16 +31,14 @@ impl Archive {
     /// # Errors
     /// Any [`ArchiveError`]; never panics, whatever the bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, ArchiveError> {
-        let zip = ZipArchive::open(bytes)?;
+        let zip = ZipArchive::open(bytes, &LIMITS)?;
         check_version(zip.entry("version")?)?;
         zip.entry("constants.pkl")?;
-        let (root, classes) = pickle::read(zip.entry("data.pkl")?, &zip)?;
+        let (root, classes) = tenon_pickle::machine::read(zip.entry("data.pkl")?, &zip, Dialect::TorchScript, &LIMITS)?;
         let sources = read_sources(&zip)?;
         let Value::Object(root) = root else {
-            return Err(ArchiveError::Pickle {
-                offset: 0,
-                reason: format!("the root is {}, not a module", root.kind()),
-            });
+            let reason = format!("the root is {}, not a module", root.kind());
+            return Err(FormatError::Pickle { offset: 0, reason }.into());
         };
         let archive = Self { root, sources };
         for class in classes.iter().filter(|c| !c.starts_with(CUSTOM_CLASS_PREFIX)) {
@@ -56,7 +56,7 @@ impl Archive {
     /// The text of a class by its dotted name.
     ///
     /// # Errors
-    /// [`ArchiveError::MissingEntry`] without a source file, [`ArchiveError::Class`] where the file
+    /// [`FormatError::MissingEntry`] without a source file, [`ArchiveError::Class`] where the file
     /// does not define it.
     pub fn class_text(&self, class: &str) -> Result<ClassText<'_>, ArchiveError> {
         let (module, name) = class.rsplit_once('.').unwrap_or((class, ""));
@@ -64,7 +64,7 @@ impl Archive {
             .sources
             .iter()
             .find(|(path, _)| path == module)
-            .ok_or_else(|| ArchiveError::MissingEntry { entry: format!("code/{}.py", module.replace('.', "/")) })?;
+            .ok_or_else(|| FormatError::MissingEntry { entry: format!("code/{}.py", module.replace('.', "/")) })?;
         ClassText::find(&source.1, name).ok_or_else(|| ArchiveError::Class {
             class: class.to_owned(),
             reason: format!("not defined in the text of {module}"),
@@ -87,18 +87,13 @@ fn attribute_names(object: &Object) -> impl Iterator<Item = &str> {
     entries.iter().filter_map(|(key, _)| key.as_str())
 }
 
-impl pickle::Storages for ZipArchive<'_> {
-    fn storage(&self, key: &str) -> Result<&[u8], ArchiveError> {
-        self.entry(&format!("data/{key}"))
-    }
-}
-
 fn check_version(content: &[u8]) -> Result<(), ArchiveError> {
     let version = std::str::from_utf8(content).ok().and_then(|t| t.trim().parse::<u32>().ok());
     match version {
         Some(1..=10) => Ok(()),
         _ => {
-            Err(ArchiveError::Entry { entry: "version".into(), reason: "must be a decimal number from 1 to 10".into() })
+            let reason = "must be a decimal number from 1 to 10".into();
+            Err(FormatError::Entry { entry: "version".into(), reason }.into())
         }
     }
 }
@@ -110,7 +105,7 @@ fn read_sources(zip: &ZipArchive<'_>) -> Result<Vec<(String, String)>, ArchiveEr
             continue;
         };
         let text = std::str::from_utf8(content)
-            .map_err(|_| ArchiveError::Entry { entry: name.to_owned(), reason: "is not UTF-8".into() })?;
+            .map_err(|_| FormatError::Entry { entry: name.to_owned(), reason: "is not UTF-8".into() })?;
         sources.push((path.replace('/', "."), text.to_owned()));
     }
     Ok(sources)

@@ -43,13 +43,10 @@ pub fn scene_mjcf(obstacles: &[Obstacle]) -> String {
             )
         })
         .collect();
-    // Without autoreset=disable MuJoCo would silently put an unstable world back to its start.
     format!(
         r#"<mujoco model="d3il_avoid">
 <compiler angle="radian" autolimits="true"/>
-<option timestep="{PHYSICS_STEP_S}" cone="elliptic" impratio="3" solver="Newton" tolerance="1e-10">
-<flag autoreset="disable"/>
-</option>
+<option timestep="{PHYSICS_STEP_S}" cone="elliptic" impratio="3" solver="Newton" tolerance="1e-10"/>
 <size memory="2M"/>
 <worldbody>
 <geom name="{TABLE_GEOM}" type="box" pos="{}" size="{}" contype="0" conaffinity="1" solimp="0.999 0.999 0.001" solref="0.002 1"/>

@@ -200,7 +200,7 @@ fn empty_scene_mjcf() -> String {
     format!(
         r#"<mujoco model="panda">
 <compiler angle="radian" autolimits="true"/>
-<option timestep="{STEP_S}"><flag autoreset="disable"/></option>
+<option timestep="{STEP_S}"/>
 <worldbody>
 {}</worldbody>
 <actuator>
