@@ -1,39 +1,27 @@
 //! Bundles: written whole or not at all, checked before anything runs, each step made by the right network.
 
 mod common;
+#[path = "common/policy.rs"]
+mod policy;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{engines, relative_error};
-use tenon_core::config::{TaskConfig, parse};
+use policy::{provenance, spec};
 use tenon_core::diffusion::{Denoiser, SampleScratch, StepNoise, denoise, sample};
 use tenon_core::network::{Activation, NetworkSpec};
 use tenon_core::noise::SeededNoise;
-use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::spec::{PolicySpec, Sampler};
-use tenon_policy::bundle::{MANIFEST, Provenance};
+use tenon_policy::bundle::MANIFEST;
 use tenon_policy::engine::{Input, Session};
 use tenon_policy::graph::{Dims, NetworkGraph, Parameters, random_parameters};
 use tenon_policy::parity::{ParityInputs, compare};
 use tenon_policy::{Bundle, BundleContent, BundleWriter, Engine, OnnxDenoiser, PolicyError};
 
-/// The shipped Avoid task with another sampler.
-fn spec(sampler: Sampler, denoising_steps: usize, finetuned_steps: usize) -> PolicySpec {
-    let mut task: TaskConfig =
-        parse("avoid_m1.toml", include_str!("../../../configs/tasks/avoid_m1.toml")).expect("the shipped file");
-    task.policy.sampler = sampler;
-    task.policy.denoising_steps = denoising_steps;
-    task.policy_spec(Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(1.0, 2)), finetuned_steps)
-}
-
 fn network() -> NetworkSpec {
     NetworkSpec::diffusion_mlp(16, &[64; 3], &[], Activation::ReLU)
-}
-
-fn provenance() -> Provenance {
-    Provenance::new(7, "task = \"avoid_m1\"\n".into(), "0".repeat(64), "unknown".into(), "0.1.0".into(), String::new())
 }
 
 struct Policy {

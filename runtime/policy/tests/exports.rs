@@ -1,14 +1,21 @@
 //! Our own exports: encoder + step, the single graph and the unrolled chain agree, on both engines.
 
 mod common;
+#[path = "common/policy.rs"]
+mod policy;
 
 use common::{engines, relative_error};
+use policy::{provenance, spec};
 use tenon_core::diffusion::{Clips, Denoiser, NoiseSchedule, SampleScratch, StepNoise, denoise};
+use tenon_core::network::{
+    Activation, Compression, ConditionEncoder, NetworkSpec, PatchEmbedding, UnetSpec, VisionSpec,
+};
 use tenon_core::noise::{NoiseSource, SeededNoise};
+use tenon_core::spec::Sampler;
 use tenon_policy::bench::{InferOptions, infer, networks};
 use tenon_policy::engine::{Input, Session};
-use tenon_policy::graph::{NetworkGraph, random_parameters};
-use tenon_policy::{Engine, OnnxDenoiser, PolicyError};
+use tenon_policy::graph::{Dims, NetworkGraph, random_parameters};
+use tenon_policy::{Bundle, BundleContent, BundleWriter, Engine, OnnxDenoiser, PolicyError};
 
 const TOLERANCE: f32 = 2e-5;
 
@@ -65,6 +72,82 @@ fn split_single_and_chain_graphs_agree_on_both_engines() {
                     assert!(errors.iter().all(|&e| e <= TOLERANCE), "{name}: {errors:?}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_network_survives_its_bundle() {
+    let unet = UnetSpec {
+        time_dim: 8,
+        dim: 8,
+        dim_mults: vec![1, 2],
+        kernel_size: 5,
+        groups: 4,
+        group_norm_eps: 1e-5,
+        activation: Activation::Mish,
+        condition_encoder: ConditionEncoder::Small,
+        condition_scales: false,
+        cond_mlp_dims: vec![16, 12],
+    };
+    let vision = VisionSpec {
+        cameras: 2,
+        image_px: 24,
+        embed_dim: 16,
+        heads: 2,
+        depth: 1,
+        patch_embedding: PatchEmbedding::One,
+        patch_norm: false,
+        compression: Compression::Spatial { dim: 8 },
+    };
+    let flat = VisionSpec {
+        cameras: 1,
+        patch_embedding: PatchEmbedding::Two,
+        patch_norm: true,
+        compression: Compression::Flat { dim: 12 },
+        ..vision.clone()
+    };
+    let plain = NetworkSpec::DiffusionMlp {
+        time_dim: 8,
+        mlp_dims: vec![24, 20],
+        cond_mlp_dims: vec![12, 6],
+        activation: Activation::Elu,
+        residual: false,
+        layer_norm: true,
+    };
+    let vit_mlp = NetworkSpec::VitMlp {
+        time_dim: 8,
+        mlp_dims: vec![24; 3],
+        activation: Activation::Gelu,
+        residual: true,
+        vision: flat,
+    };
+    let spec = spec(Sampler::Ddim { steps: 5 }, 100, 0);
+    let dims = Dims::of(&spec);
+    let (state, x) = ([0.3, -0.2, 0.25, -0.1], [0.5, -1.0, 0.1, 0.2, -0.3, 0.9, 1.5, -0.7]);
+    for network in [plain, NetworkSpec::Unet(unet.clone()), vit_mlp, NetworkSpec::VitUnet { vision, unet }] {
+        let temporary = tempfile::tempdir().unwrap();
+        let (parameters, provenance) = (random_parameters(&network, &dims, 1), provenance());
+        let (base, finetuned) = (Some(&parameters), None);
+        let content = BundleContent { spec: &spec, network: &network, base, finetuned, provenance: &provenance };
+        let writer = BundleWriter::create(temporary.path().join("p"), false, &content).unwrap();
+        let bundle = Bundle::open(writer.commit().unwrap()).unwrap();
+        assert_eq!(bundle.manifest().network, network);
+        let graph = NetworkGraph::new(&network, dims, &parameters).unwrap();
+        let image: Vec<f32> = (0..graph.image_len()).map(|i| (i * 37 % 256) as f32).collect();
+        for engine in engines() {
+            let mut denoiser = bundle.denoiser(engine).unwrap();
+            denoiser.set_image(&image).unwrap();
+            denoiser.condition(&state).unwrap();
+            let step = bundle.steps(StepNoise::Evaluation)[1];
+            let (mut found, mut expected) = ([0.0; 8], [0.0; 8]);
+            denoiser.predict_noise(&step, &x, &mut found).unwrap();
+            let t = [step.t as i64];
+            let mut inputs = vec![Input::F32(&x), Input::I64(&t), Input::F32(&state)];
+            inputs.extend((!image.is_empty()).then_some(Input::F32(&image)));
+            let mut single = Session::load(engine, "single", &graph.single_step(), 1).unwrap();
+            single.run(&inputs, &mut [&mut expected]).unwrap();
+            assert!(relative_error(&found, &expected) <= 2e-5, "{engine} {network:?}");
         }
     }
 }

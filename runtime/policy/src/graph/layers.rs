@@ -5,7 +5,6 @@
 //! the encoder's features. An affine map is taken apart by the columns of its weight, so that each input's share is
 //! computed as soon as that input is known.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use tenon_core::network::Activation;
@@ -218,17 +217,18 @@ impl Layers for OnnxLayers<'_> {
     }
 
     fn affine(&mut self, names: &AffineNames, inputs: &[&Rows]) -> Rows {
-        // What is known at the same time and stands on the same rows and positions is one matrix product.
-        let mut shares: BTreeMap<(Stage, usize, usize), (Vec<&Rows>, Vec<Range<usize>>)> = BTreeMap::new();
-        let mut column = 0;
+        let mut shares: Vec<(&Rows, Range<usize>)> = Vec::new();
         for x in inputs {
-            let (values, columns) = shares.entry((x.stage, x.positions, x.rows)).or_default();
-            values.push(x);
-            columns.push(column..column + x.channels);
-            column += x.channels;
+            let column = shares.last().map_or(0, |(_, before)| before.end);
+            shares.push((x, column..column + x.channels));
         }
+        // What is known at the same time and stands on the same rows and positions is one matrix product.
+        let kind = |x: &Rows| (x.stage, x.positions, x.rows);
+        shares.sort_by_key(|(x, _)| kind(x));
         let mut sum: Option<Rows> = None;
-        for ((stage, ..), (values, columns)) in shares {
+        for share in shares.chunk_by(|(x, _), (y, _)| kind(x) == kind(y)) {
+            let (values, columns): (Vec<&Rows>, Vec<Range<usize>>) = share.iter().cloned().unzip();
+            let stage = values[0].stage;
             let x = self.concat(&values);
             let weight = self.columns(stage, names, &columns);
             // The product takes what is known before as its bias if it has as many rows or stands on all of them.
