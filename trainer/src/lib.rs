@@ -23,6 +23,7 @@
 //! Work is cut into *shards* whose number depends on the number of rows only, never on the number of threads
 //! ([`workers`]), and shard results are added in a fixed order: one and two threads give the same bits.
 
+pub mod augment;
 pub mod bench;
 pub mod checkpoint;
 pub mod dataset;

@@ -20,9 +20,20 @@ const CHAIN: f64 = 1e-4;
 const ETA: f64 = 1.0;
 
 /// The stored draws of one row, in the order in which they are asked for.
-struct Recorded {
+pub struct Recorded {
     values: Vec<f32>,
     position: usize,
+}
+
+impl Recorded {
+    /// Streams of rows from their initial noise `[rows, len]` and the draws of all steps `[steps, rows, len]`.
+    pub fn rows(initial: &[f32], steps: &[f32], len: usize) -> Vec<Self> {
+        let stream = |(i, x): (usize, &[f32])| {
+            let draws = steps.chunks_exact(initial.len()).flat_map(|step| &step[i * len..][..len]);
+            Self { values: x.iter().chain(draws).copied().collect(), position: 0 }
+        };
+        initial.chunks_exact(len).enumerate().map(stream).collect()
+    }
 }
 
 impl NoiseSource for Recorded {
@@ -155,18 +166,7 @@ impl Setup {
 
     /// Row-wise noise streams from `[rows, chunk]` initial and `[steps, rows, chunk]` step noise.
     fn recorded(&self, x_t: &str, step_noise: &str) -> Vec<Recorded> {
-        let len = self.policy.network.chunk_len();
-        let (x_t, step_noise) = (self.c.f32(x_t), self.c.f32(step_noise));
-        let rows = x_t.len() / len;
-        (0..rows)
-            .map(|i| {
-                let mut values = x_t[i * len..][..len].to_vec();
-                for step in step_noise.chunks_exact(rows * len) {
-                    values.extend_from_slice(&step[i * len..][..len]);
-                }
-                Recorded { values, position: 0 }
-            })
-            .collect()
+        Recorded::rows(&self.c.f32(x_t), &self.c.f32(step_noise), self.policy.network.chunk_len())
     }
 
     fn sample(

@@ -69,6 +69,10 @@ impl Case {
         self.f64(name).into_iter().map(|v| v as f32).collect()
     }
 
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        self.tensors().tensor(name).unwrap_or_else(|e| panic!("{}: {name}: {e}", self.name)).data().to_vec()
+    }
+
     pub fn indices(&self, name: &str) -> Vec<usize> {
         self.f64(name).into_iter().map(|v| v as usize).collect()
     }

@@ -4,6 +4,7 @@
 //! whole. Tolerances are those of the set's README; where an array exists in f64 that is the reference.
 
 mod dppo;
+mod fullsize;
 mod gae;
 mod load;
 mod networks;
