@@ -1,29 +1,24 @@
 //! Benchmarks of the trainer on random data. The program's `bench` command prints them, beside a peer's if there is one.
 
-use std::time::{Duration, Instant};
-
 use tenon_core::diffusion::StepNoise;
 use tenon_core::network::{Activation, ConditionEncoder, CriticSpec, NetworkSpec, UnetSpec};
 use tenon_core::noise::{NoiseSource, SeededNoise};
+use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::spec::{Denoising, Sampler};
+use tenon_sim::gym::{CHUNK_STEPS, GymTask};
 
 use crate::dppo::{
     ChainMode, ChainSampler, FinetuneConfig, LossConfig, Policy, Samples, TimeOut, UpdateStats, Updater,
 };
+use crate::environments::GymBatch;
 use crate::error::TrainError;
+use crate::finetune::{CollectTimes, Collector};
 use crate::network::{Critic, NoiseNetwork, ParameterTable};
 use crate::optimizer::LrSchedule;
 use crate::pretrain::permutation;
+pub use crate::stopwatch::Timing;
+use crate::stopwatch::timed;
 use crate::workers::Workers;
-
-/// What one repetition, or a part of it, took.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Timing {
-    /// Time on the clock.
-    pub wall: Duration,
-    /// Processor time of all threads: what stays comparable on a busy machine.
-    pub cpu: Duration,
-}
 
 /// What the parts of one repetition took, in their order.
 pub type Parts = Vec<(&'static str, Timing)>;
@@ -66,7 +61,7 @@ pub struct Case {
 }
 
 /// Every benchmark; the program prints them as `trainer/<name>`.
-pub const BENCHES: [Bench; 3] = [
+pub const BENCHES: [Bench; 4] = [
     Bench {
         name: "update_hopper",
         unit: "us/sample",
@@ -91,21 +86,20 @@ pub const BENCHES: [Bench; 3] = [
         warm_up: true,
         build: sample_one_leg,
     },
+    Bench {
+        name: "iteration_hopper",
+        unit: "s/iteration",
+        units_in_second: |_| 1.0,
+        repetitions: 3,
+        warm_up: false,
+        build: iteration_hopper,
+    },
 ];
 
-/// Times `work` as the part `name` of a repetition.
-pub fn timed(name: &'static str, work: impl FnOnce() -> Result<(), TrainError>) -> Result<Parts, TrainError> {
-    let (wall, cpu) = (Instant::now(), cpu_time());
-    work()?;
-    Ok(vec![(name, Timing { wall: wall.elapsed(), cpu: cpu_time().saturating_sub(cpu) })])
-}
-
-/// Processor time of this process so far.
-fn cpu_time() -> Duration {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec of ours; the clock exists on every Linux.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut t) };
-    if status == 0 { Duration::new(t.tv_sec as u64, t.tv_nsec as u32) } else { Duration::ZERO }
+/// Times `work` as the only part of a repetition.
+fn whole(name: &'static str, work: impl FnOnce() -> Result<(), TrainError>) -> Result<Parts, TrainError> {
+    let (result, timing) = timed(work);
+    result.map(|()| vec![(name, timing)])
 }
 
 /// Multiplications and additions of one row through an MLP; biases and norms count as nothing.
@@ -146,18 +140,10 @@ fn normal(n: usize, stream: u64) -> Vec<f32> {
     values
 }
 
-/// DPPO update with the sizes of Hopper: state 11, chunk 4 × 3, actor 512 × 3 ReLU, critic 256 × 3 Mish, K' = 10.
-///
-/// A repetition is one minibatch of `rows` rows out of four times as many: actor and critic forward and backward, and
-/// both optimiser steps.
-fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
-    let (state_len, steps, rows) = (11, 10, sizes.rows);
-    let workers = Workers::new(sizes.threads)?;
-    let (policy, actor_flops) = policy(&mlp(Activation::ReLU), [state_len, 4, 3], 20, Sampler::Ddpm, steps)?;
-    let chunk_len = policy.network.chunk_len();
-    let n = (4 * rows).div_ceil(steps);
+/// The paper's settings of Gym (spec dppo.md §6.3).
+fn hopper_settings(batch_size: usize, update_epochs: usize) -> FinetuneConfig {
     let constant = LrSchedule::constant;
-    let config = FinetuneConfig {
+    FinetuneConfig {
         loss: LossConfig {
             gamma_denoising: 0.99,
             clip_ploss_coef: 0.01,
@@ -178,8 +164,8 @@ fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
         time_out: TimeOut::Bootstrap,
         reward_scale_running: true,
         reward_scale_const: 1.0,
-        update_epochs: 1,
-        batch_size: rows,
+        update_epochs,
+        batch_size,
         target_kl: 1.0,
         n_critic_warmup_itr: 0,
         max_grad_norm: None,
@@ -187,7 +173,20 @@ fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
         actor_weight_decay: 0.0,
         critic_lr: constant(1e-3),
         critic_weight_decay: 0.0,
-    };
+    }
+}
+
+/// DPPO update with the sizes of Hopper: state 11, chunk 4 × 3, actor 512 × 3 ReLU, critic 256 × 3 Mish, K' = 10.
+///
+/// A repetition is one minibatch of `rows` rows out of four times as many: actor and critic forward and backward, and
+/// both optimiser steps.
+fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
+    let (state_len, steps, rows) = (11, 10, sizes.rows);
+    let workers = Workers::new(sizes.threads)?;
+    let (policy, actor_flops) = policy(&mlp(Activation::ReLU), [state_len, 4, 3], 20, Sampler::Ddpm, steps)?;
+    let chunk_len = policy.network.chunk_len();
+    let n = (4 * rows).div_ceil(steps);
+    let config = hopper_settings(rows, 1);
     let critic = Critic::new(&CriticSpec::state(&[256; 3], Activation::Mish), state_len)?;
     let flops = 3.0 * rows as f64 * (actor_flops + forward_flops(critic.table()));
     let mut updater = Updater::new(config, policy, critic, chunk_len, 40, 1, &workers)?;
@@ -211,7 +210,7 @@ fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
             image_len: 0,
             chunk_len,
         };
-        timed("update", || updater.step(&workers, &samples, &minibatch, &mut stats))
+        whole("update", || updater.step(&workers, &samples, &minibatch, &mut stats))
     };
     Ok(Case { flops, work: Box::new(work) })
 }
@@ -252,10 +251,48 @@ fn sampling(sizes: &Sizes, (policy, flops): (Policy, f64)) -> Result<Case, Train
     let mode = ChainMode { noise: exploration, base_policy: false };
     let flops = (envs * policy.denoising.steps(exploration).len()) as f64 * flops;
     let work = move || {
-        timed("sampling", || {
+        whole("sampling", || {
             sampler.sample(&workers, &policy, mode, &states, &mut noise, &mut chains);
             Ok(())
         })
     };
     Ok(Case { flops, work: Box::new(work) })
+}
+
+/// One iteration of Hopper: 40 environments, 500 chunks of 4 steps each, then 5 epochs of 4 minibatches of 50 000 rows.
+/// Fresh weights, so the body falls early.
+fn iteration_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
+    let (envs, steps, kept) = (40, if sizes.quick { 25 } else { 500 }, 10);
+    let task = GymTask::HOPPER;
+    let dims = [task.observation_dim(), CHUNK_STEPS, task.action_dim()];
+    let workers = Workers::new(sizes.threads)?;
+    let (policy, actor_flops) = policy(&mlp(Activation::ReLU), dims, 20, Sampler::Ddpm, kept)?;
+    let critic = Critic::new(&CriticSpec::state(&[256; 3], Activation::Mish), dims[0])?;
+    let critic_flops = forward_flops(critic.table());
+    let normalizer = Normalizer::new(Limits::symmetric(5.0, dims[0]), Limits::symmetric(1.0, dims[2]));
+    let mut batch = GymBatch::new(task, normalizer, envs, sizes.threads, 1)?;
+    let samples = (envs * steps) as f64;
+    let (rows, epochs) = (samples * kept as f64, 5.0);
+    let update = hopper_settings((rows / 4.0) as usize, epochs as usize);
+    let flops = samples * 20.0 * actor_flops
+        + rows * actor_flops
+        + samples * critic_flops
+        + 3.0 * epochs * rows * (actor_flops + critic_flops);
+    let mut updater = Updater::new(update, policy, critic, CHUNK_STEPS * dims[2], envs, 1, &workers)?;
+    let streams = (0..envs as u64).map(|e| SeededNoise::new(5, e)).collect();
+    let mut collector = Collector::new(&updater.policy, &workers, steps, streams);
+    let share = 500 / steps as u32;
+    batch.reset();
+    let work = move || {
+        let mode = updater.exploration();
+        let times = collector.collect(&workers, &updater.policy, mode, &mut batch, &|| false, &mut |_, _| {})?;
+        let (stats, update) = timed(|| updater.update(&workers, collector.rollout()));
+        stats?;
+        let CollectTimes { sampling, environment } = times.unwrap_or_default();
+        let scaled = |t: Timing| Timing { wall: t.wall * share, cpu: t.cpu * share };
+        Ok([("sampling", sampling), ("environment", environment), ("update", update)]
+            .map(|(name, t)| (name, scaled(t)))
+            .to_vec())
+    };
+    Ok(Case { flops: flops * f64::from(share), work: Box::new(work) })
 }

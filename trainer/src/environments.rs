@@ -1,10 +1,11 @@
-//! Avoid in batches, as the policy sees it: normalised states in, normalised chunks out.
+//! Tasks in batches, as the policy sees them: normalised states out, normalised chunks in.
 
 use tenon_core::normalizer::Normalizer;
 use tenon_core::spec::PolicySpec;
 use tenon_sim::SimError;
 use tenon_sim::avoid::{AvoidEnv, AvoidScene};
 use tenon_sim::batch::{BatchEnv, BatchOptions, ChunkOutcome, Environment, FaultCounts, StepOutcome};
+use tenon_sim::gym::{CHUNK_STEPS, GymEnv, GymOptions, GymScene, GymTask};
 
 use crate::error::TrainError;
 
@@ -69,10 +70,10 @@ impl Environment for TracedAvoid {
     }
 }
 
-/// Environments that start and step together.
+/// Environments that step together.
 #[derive(Debug)]
-pub struct AvoidBatch {
-    batch: BatchEnv<TracedAvoid>,
+pub struct TaskBatch<E> {
+    batch: BatchEnv<E>,
     normalizer: Normalizer,
     /// Ta · Da and Tp · Da.
     executed_len: usize,
@@ -84,6 +85,12 @@ pub struct AvoidBatch {
     actions: Vec<f64>,
 }
 
+/// Avoid: all environments start anew together, at the beginning of an iteration (spec sim_tasks.md §5).
+pub type AvoidBatch = TaskBatch<TracedAvoid>;
+
+/// Hopper, Walker2d or HalfCheetah: an environment whose episode ends starts the next by itself.
+pub type GymBatch = TaskBatch<GymEnv>;
+
 impl AvoidBatch {
     /// `environments` of them on `threads` threads, for a policy with `spec`. [`reset`](Self::reset) comes next.
     pub fn new(spec: &PolicySpec, environments: usize, threads: usize) -> Result<Self, TrainError> {
@@ -91,29 +98,55 @@ impl AvoidBatch {
         let options = BatchOptions {
             threads: threads.clamp(1, environments.max(1)),
             chunk_steps: spec.action_horizon,
-            // All environments start anew together, at the beginning of an iteration (spec sim_tasks.md §5).
             auto_reset: false,
             seed: 0,
         };
         let all = (0..environments).map(|_| TracedAvoid::new(&scene)).collect();
-        let batch = BatchEnv::new(all, options).map_err(simulation)?;
-        if (batch.observation_dim(), batch.action_dim()) != (spec.state_len(), spec.action_dim()) {
+        let batch = Self::of(all, options, spec.normalizer.clone(), spec.chunk_len())?;
+        let dims = (batch.batch.observation_dim(), batch.batch.action_dim());
+        if dims != (spec.state_len(), spec.action_dim()) {
             let detail = format!(
                 "the policy has {} state and {} action values, Avoid has {} and {}",
                 spec.state_len(),
                 spec.action_dim(),
-                batch.observation_dim(),
-                batch.action_dim()
+                dims.0,
+                dims.1
             );
             return Err(TrainError::Config { key: "policy", detail });
         }
+        Ok(batch)
+    }
+}
+
+impl GymBatch {
+    /// `environments` of them on `threads` threads, the chunks all executed; `seed`: of the episodes' starts.
+    pub fn new(
+        task: GymTask,
+        normalizer: Normalizer,
+        environments: usize,
+        threads: usize,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let scene = GymScene::new(task).map_err(simulation)?;
+        let all: Vec<GymEnv> = (0..environments).map(|_| GymEnv::new(&scene, GymOptions::default())).collect();
+        let threads = threads.clamp(1, environments.max(1));
+        let options = BatchOptions { threads, chunk_steps: CHUNK_STEPS, auto_reset: true, seed };
+        Self::of(all, options, normalizer, CHUNK_STEPS * task.action_dim())
+    }
+}
+
+impl<E: Environment> TaskBatch<E> {
+    fn of(all: Vec<E>, options: BatchOptions, normalizer: Normalizer, chunk_len: usize) -> Result<Self, TrainError> {
+        let batch = BatchEnv::new(all, options).map_err(simulation)?;
+        let (n, state_len) = (batch.len(), batch.observation_dim());
+        let executed_len = batch.options().chunk_steps * batch.action_dim();
         Ok(Self {
-            normalizer: spec.normalizer.clone(),
-            executed_len: spec.action_horizon * spec.action_dim(),
-            chunk_len: spec.chunk_len(),
-            states: vec![0.0; environments * spec.state_len()],
-            final_states: vec![0.0; environments * spec.state_len()],
-            actions: vec![0.0; environments * spec.action_horizon * spec.action_dim()],
+            normalizer,
+            executed_len,
+            chunk_len,
+            states: vec![0.0; n * state_len],
+            final_states: vec![0.0; n * state_len],
+            actions: vec![0.0; n * executed_len],
             batch,
         })
     }
@@ -169,8 +202,18 @@ impl AvoidBatch {
     }
 
     /// The environments, in order.
-    pub fn environments(&self) -> impl ExactSizeIterator<Item = &TracedAvoid> {
+    pub fn environments(&self) -> impl ExactSizeIterator<Item = &E> {
         self.batch.environments()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
     }
 }
 

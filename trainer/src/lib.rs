@@ -45,6 +45,7 @@ pub mod progress;
 pub mod run_dir;
 pub mod seeds;
 pub mod settings;
+pub mod stopwatch;
 pub mod wall_clock;
 pub mod watch;
 pub mod workers;

@@ -4,6 +4,7 @@
 //! state of the simulation outlives an iteration: weights, optimisers, scaler and random streams are all that a
 //! checkpoint needs for a run to continue exactly.
 
+mod collect;
 mod record;
 
 use std::time::Instant;
@@ -12,11 +13,13 @@ use tenon_core::avoid::chunk_succeeds;
 use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
 use tenon_core::noise::SeededNoise;
+use tenon_sim::batch::ChunkOutcome;
 
+pub use collect::{CollectTimes, Collector};
 pub use record::{Evaluations, IterationRecord, Judgement, NoisePair};
 
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
-use crate::dppo::{ChainSampler, Policy, Rollout, Updater};
+use crate::dppo::{Policy, Updater};
 use crate::environments::AvoidBatch;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
@@ -35,10 +38,7 @@ pub struct FinetuneRun {
     updater: Updater,
     workers: Workers,
     environments: AvoidBatch,
-    sampler: ChainSampler,
-    rollout: Rollout,
-    /// Noise of each environment's chains.
-    streams: Vec<SeededNoise>,
+    collector: Collector,
     environment_steps: u64,
     threads: usize,
 }
@@ -105,19 +105,16 @@ impl FinetuneRun {
         let workers = Workers::new(threads)?;
         let count = config.finetune.environments;
         let policy = Policy::from_pretrained(network, parameters, spec.denoising.clone());
-        let sampler = ChainSampler::new(&policy, &workers, count);
-        let chain_len = (policy.finetuned_steps() + 1) * spec.chunk_len();
+        let collector = Collector::new(&policy, &workers, config.finetune.chunk_steps, streams);
         let executed_len = spec.action_horizon * spec.action_dim();
         let settings = finetune_config(config);
         let updater = Updater::new(settings, policy, critic, executed_len, count, config.finetune.seed, &workers)?;
         Ok(Self {
             environments: AvoidBatch::new(spec, count, threads)?,
-            rollout: Rollout::new(config.finetune.chunk_steps, count, spec.state_len(), chain_len),
             run,
             updater,
             workers,
-            sampler,
-            streams,
+            collector,
             environment_steps: 0,
             threads,
         })
@@ -128,7 +125,7 @@ impl FinetuneRun {
         let mut checkpoint = Checkpoint::new(Stage::Finetune, self.run.clone());
         self.updater.store(&mut checkpoint);
         checkpoint.header.counters.insert(ENVIRONMENT_STEPS.into(), self.environment_steps);
-        for (i, stream) in self.streams.iter().enumerate() {
+        for (i, stream) in self.collector.streams().iter().enumerate() {
             checkpoint.header.streams.insert(stream_name(i), stream.state());
         }
         checkpoint
@@ -155,7 +152,7 @@ impl FinetuneRun {
         let (iteration_begun, steps_before) = (Instant::now(), self.environment_steps);
         let Some(collected) = self.collect(stop)? else { return Ok(None) };
         let begun = Instant::now();
-        let stats = self.updater.update(&self.workers, &self.rollout)?;
+        let stats = self.updater.update(&self.workers, self.collector.rollout())?;
         self.updater.end_iteration();
         Ok(Some(IterationRecord {
             iteration: self.updater.iteration(),
@@ -186,56 +183,24 @@ impl FinetuneRun {
 
     /// 2., 3., 4. of the iteration: rollouts of all environments from their start, and their statistics.
     fn collect(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Collected>, TrainError> {
-        let (steps, count) = (self.rollout.steps, self.rollout.envs);
-        let (state_len, chunk_len) = (self.updater.policy.network.state_len(), self.updater.policy.network.chunk_len());
-        let chain_len = self.rollout.chains.len() / (steps * count);
-        let mode = self.updater.exploration();
-        let mut chunks = vec![0.0; count * chunk_len];
-        let (mut success, mut reward_sum) = (vec![false; count], 0.0);
-        let (mut seconds_sampling, mut seconds_environment) = (0.0, 0.0);
-
+        let count = self.environments.len();
+        let (mut success, mut reward_sum, mut steps) = (vec![false; count], 0.0, 0);
         self.environments.reset();
-        self.rollout.final_states.clear();
-        self.rollout.first[..count].fill(true);
-        for step in 0..steps {
-            if stop() {
-                return Ok(None);
-            }
-            let samples = step * count..(step + 1) * count;
-            let states = &mut self.rollout.states[samples.start * state_len..samples.end * state_len];
-            states.copy_from_slice(self.environments.states());
-            let chains = &mut self.rollout.chains[samples.start * chain_len..samples.end * chain_len];
-            let begun = Instant::now();
-            let policy = &self.updater.policy;
-            self.sampler.sample(&self.workers, policy, mode, &*states, &mut self.streams, chains);
-            seconds_sampling += begun.elapsed().as_secs_f64();
-            for (chunk, chain) in chunks.chunks_exact_mut(chunk_len).zip(chains.chunks_exact(chain_len)) {
-                chunk.copy_from_slice(&chain[chain_len - chunk_len..]);
-            }
-            let begun = Instant::now();
-            self.environments.step(&chunks)?;
-            seconds_environment += begun.elapsed().as_secs_f64();
-            for (i, outcome) in self.environments.outcomes().iter().enumerate() {
-                let sample = samples.start + i;
-                self.rollout.rewards[sample] = outcome.reward;
-                self.rollout.terminated[sample] = outcome.terminated;
-                self.rollout.truncated[sample] = outcome.truncated;
-                self.rollout.first[sample + count] = outcome.ended();
-                if outcome.truncated && outcome.steps > 0 {
-                    let state = self.environments.final_state(i).to_vec();
-                    self.rollout.final_states.push((sample, state));
-                }
-                success[i] |= chunk_succeeds(outcome.reward, outcome.steps);
-                reward_sum += outcome.reward;
-                self.environment_steps += outcome.steps as u64;
-            }
-        }
-        self.rollout.last_states.copy_from_slice(self.environments.states());
-        Ok(Some(Collected {
+        self.collector.episodes_begin();
+        let mut on_outcome = |i: usize, outcome: &ChunkOutcome| {
+            success[i] |= chunk_succeeds(outcome.reward, outcome.steps);
+            reward_sum += outcome.reward;
+            steps += outcome.steps as u64;
+        };
+        let (mode, policy) = (self.updater.exploration(), &self.updater.policy);
+        let environments = &mut self.environments;
+        let times = self.collector.collect(&self.workers, policy, mode, environments, stop, &mut on_outcome)?;
+        self.environment_steps += steps;
+        Ok(times.map(|times| Collected {
             success_rate: success.iter().filter(|&&s| s).count() as f64 / count as f64,
             mean_reward: reward_sum / count as f64,
-            seconds_sampling,
-            seconds_environment,
+            seconds_sampling: times.sampling.wall.as_secs_f64(),
+            seconds_environment: times.environment.wall.as_secs_f64(),
         }))
     }
 

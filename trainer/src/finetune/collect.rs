@@ -1,0 +1,112 @@
+//! Rollouts: chunks sampled for all environments, executed, and everything that an update needs kept.
+
+use tenon_core::noise::SeededNoise;
+use tenon_sim::batch::{ChunkOutcome, Environment};
+
+use crate::dppo::{ChainMode, ChainSampler, Policy, Rollout};
+use crate::environments::TaskBatch;
+use crate::error::TrainError;
+use crate::stopwatch::{Timing, timed};
+use crate::workers::Workers;
+
+/// Buffers and random streams of rollouts.
+#[derive(Debug)]
+pub struct Collector {
+    sampler: ChainSampler,
+    rollout: Rollout,
+    /// Noise of each environment's chains.
+    streams: Vec<SeededNoise>,
+    chunks: Vec<f32>,
+}
+
+/// What a rollout took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CollectTimes {
+    pub sampling: Timing,
+    pub environment: Timing,
+}
+
+impl Collector {
+    /// For rollouts of `steps` chunks in as many environments as there are `streams`.
+    pub fn new(policy: &Policy, workers: &Workers, steps: usize, streams: Vec<SeededNoise>) -> Self {
+        let (count, chunk_len) = (streams.len(), policy.network.chunk_len());
+        let chain_len = (policy.finetuned_steps() + 1) * chunk_len;
+        let mut rollout = Rollout::new(steps, count, policy.network.state_len(), chain_len);
+        // The first rollout begins with episodes; whoever resets the environments later says so.
+        rollout.first.fill(true);
+        Self {
+            sampler: ChainSampler::new(policy, workers, count),
+            rollout,
+            streams,
+            chunks: vec![0.0; count * chunk_len],
+        }
+    }
+
+    /// The last rollout.
+    pub fn rollout(&self) -> &Rollout {
+        &self.rollout
+    }
+
+    /// The environments' random streams, in order.
+    pub fn streams(&self) -> &[SeededNoise] {
+        &self.streams
+    }
+
+    /// All environments have been reset: the next rollout begins with episodes.
+    pub fn episodes_begin(&mut self) {
+        let n = self.rollout.samples();
+        self.rollout.first[n..].fill(true);
+    }
+
+    /// One rollout from where the environments stand (spec dppo.md §2.3). `None` where `stop` asked to end.
+    ///
+    /// `on_outcome(environment, outcome)` is told of every chunk, in the order of steps and environments.
+    pub fn collect<E: Environment>(
+        &mut self,
+        workers: &Workers,
+        policy: &Policy,
+        mode: ChainMode,
+        batch: &mut TaskBatch<E>,
+        stop: &dyn Fn() -> bool,
+        on_outcome: &mut dyn FnMut(usize, &ChunkOutcome),
+    ) -> Result<Option<CollectTimes>, TrainError> {
+        let rollout = &mut self.rollout;
+        let (steps, count) = (rollout.steps, rollout.envs);
+        let (state_len, chunk_len) = (policy.network.state_len(), policy.network.chunk_len());
+        let chain_len = rollout.chains.len() / (steps * count);
+        let mut times = CollectTimes::default();
+        let n = rollout.samples();
+        rollout.first.copy_within(n.., 0);
+        rollout.final_states.clear();
+        for step in 0..steps {
+            if stop() {
+                return Ok(None);
+            }
+            let samples = step * count..(step + 1) * count;
+            let states = &mut rollout.states[samples.start * state_len..samples.end * state_len];
+            states.copy_from_slice(batch.states());
+            let chains = &mut rollout.chains[samples.start * chain_len..samples.end * chain_len];
+            let ((), took) = timed(|| self.sampler.sample(workers, policy, mode, &*states, &mut self.streams, chains));
+            times.sampling += took;
+            for (chunk, chain) in self.chunks.chunks_exact_mut(chunk_len).zip(chains.chunks_exact(chain_len)) {
+                chunk.copy_from_slice(&chain[chain_len - chunk_len..]);
+            }
+            let (stepped, took) = timed(|| batch.step(&self.chunks));
+            stepped?;
+            times.environment += took;
+            for (i, outcome) in batch.outcomes().iter().enumerate() {
+                let sample = samples.start + i;
+                rollout.rewards[sample] = outcome.reward;
+                rollout.terminated[sample] = outcome.terminated;
+                rollout.truncated[sample] = outcome.truncated;
+                rollout.first[sample + count] = outcome.ended();
+                if outcome.truncated && outcome.steps > 0 {
+                    rollout.final_states.push((sample, batch.final_state(i).to_vec()));
+                }
+                on_outcome(i, outcome);
+            }
+        }
+        rollout.last_states.copy_from_slice(batch.states());
+        Ok(Some(times))
+    }
+}
