@@ -132,36 +132,57 @@ fn a_small_run_goes_through_all_steps() {
     assert_eq!(std::fs::metadata(folder.join(checkpoint)).unwrap().modified().unwrap(), before);
 }
 
-/// Kills without warning in the middle, continues, and compares with a run that nobody disturbed.
+/// Starts a command and kills it without warning once its metrics have `lines` lines and a little time has passed.
+fn kill_after(folder: &Path, arguments: &[&str], metrics: &Path, lines: usize, pause: Duration) {
+    let mut child = command(folder, arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while std::fs::read_to_string(metrics).unwrap_or_default().lines().count() < lines {
+        assert!(begun.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none(), "too late to kill");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(pause);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn checkpoint_of(folder: &Path, run: &str) -> tenon_train::checkpoint::Checkpoint {
+    tenon_train::checkpoint::Checkpoint::read(&folder.join(run).join("checkpoint.safetensors")).unwrap()
+}
+
+/// Kills without warning at several points, resumes, and compares with runs that nobody disturbed.
 #[test]
-fn a_killed_run_continues_exactly() {
+fn killed_runs_continue_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     small_config(folder);
     succeed(folder, &DEMOS);
-    succeed(folder, &PRETRAIN);
-    run(folder, &FINETUNE);
+    // Long enough that the points lie within it: epochs take milliseconds.
+    let pretrain = |out: &'static str| with(&PRETRAIN[..6], &[out, "--epochs", "400", "--keep-every", "5"]);
+    succeed(folder, &pretrain("pretrain"));
+    let metrics = folder.join("killed_pretrain/metrics.jsonl");
+    kill_after(folder, &pretrain("killed_pretrain"), &metrics, 7, Duration::ZERO);
+    for (lines, pause_us) in [(40, 137), (130, 900)] {
+        kill_after(folder, &["resume", "killed_pretrain"], &metrics, lines, Duration::from_micros(pause_us));
+    }
+    succeed(folder, &["resume", "killed_pretrain"]);
+    assert_eq!(without_seconds(&metrics), without_seconds(&folder.join("pretrain/metrics.jsonl")));
+    assert!(checkpoint_of(folder, "pretrain") == checkpoint_of(folder, "killed_pretrain"), "the weights differ");
 
+    run(folder, &FINETUNE);
     let out = |name: &'static str| with(&FINETUNE[..6], &[name, "--threads", "1"]);
-    let mut child = command(folder, &out("killed")).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let metrics = folder.join("killed/metrics.jsonl");
-    let begun = Instant::now();
-    while std::fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 2 {
-        assert!(begun.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none(), "too late to kill");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(run(folder, &out("killed")).status.code(), Some(3));
+    kill_after(folder, &out("killed"), &metrics, 1, Duration::from_millis(3));
+    kill_after(folder, &["resume", "killed", "--threads", "2"], &metrics, 2, Duration::ZERO);
+    assert_eq!(run(folder, &["resume", "killed"]).status.code(), Some(3));
     assert_eq!(without_seconds(&metrics), without_seconds(&folder.join("finetune/metrics.jsonl")));
-    for name in ["finetune", "killed"] {
-        std::fs::remove_file(folder.join(name).join("config.toml")).unwrap();
-    }
-    let [a, b] = ["finetune", "killed"].map(|name| {
-        let path = folder.join(name).join("checkpoint.safetensors");
-        tenon_train::checkpoint::Checkpoint::read(&path).unwrap()
-    });
-    assert!(a == b, "the weights differ");
+    assert!(checkpoint_of(folder, "finetune") == checkpoint_of(folder, "killed"), "the weights differ");
+
+    let error = refuse(folder, &["resume", "no_such_run"]);
+    assert!(error.contains("no_such_run"), "{error}");
+    std::fs::rename(folder.join("pretrain"), folder.join("moved")).unwrap();
+    let error = refuse(folder, &["resume", "killed"]);
+    assert!(error.contains("pretrain") && error.contains("--source"), "{error}");
+    assert_eq!(run(folder, &["resume", "killed", "--source", "moved"]).status.code(), Some(3));
 }
 
 #[test]

@@ -35,24 +35,24 @@ const BEFORE_FILE: &str = "evaluation_before.json";
     Exit code 3: all iterations are done and the goal of 95 % was missed.")]
 pub struct FinetuneArgs {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// Folder of the pre-training run.
     #[arg(long, value_name = "DIR")]
-    from: PathBuf,
+    pub(super) from: PathBuf,
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Most iterations [default: finetune.iterations of the configuration].
     #[arg(long, value_name = "N")]
-    iterations: Option<usize>,
+    pub(super) iterations: Option<usize>,
     /// Seed [default: finetune.seed of the configuration].
     #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// Begin anew whatever the folder holds.
     #[arg(long)]
-    fresh: bool,
+    pub(super) fresh: bool,
     #[command(flatten)]
-    checkpointing: Checkpointing,
+    pub(super) checkpointing: Checkpointing,
 }
 
 pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {

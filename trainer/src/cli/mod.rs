@@ -11,6 +11,7 @@ mod import;
 mod list;
 mod plot;
 mod pretrain;
+mod resume;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ enum Command {
     Pretrain(pretrain::PretrainArgs),
     /// Fine-tune a pre-trained policy with DPPO in simulation.
     Finetune(finetune::FinetuneArgs),
+    /// Go on with a run that was stopped or killed.
+    Resume(resume::ResumeArgs),
     /// Judge a policy by episodes in simulation.
     Evaluate(evaluate::EvaluateArgs),
     /// Write a policy bundle for the robot, with a parity check.
@@ -168,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Demos(DemosCommand::Avoid(args)) => demos::run(args, &interrupt),
         Command::Pretrain(args) => pretrain::run(args, &interrupt),
         Command::Finetune(args) => finetune::run(args, &interrupt),
+        Command::Resume(args) => resume::run(args, &interrupt),
         Command::Evaluate(args) => evaluate::run(args, &interrupt),
         Command::Export(args) => export::run(args, &interrupt),
         Command::Import(args) => import::run(args),

@@ -34,24 +34,24 @@ const COUNTER: &str = "epoch";
     the folder is continued; --fresh begins anew.")]
 pub struct PretrainArgs {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// Folder of demonstrations (train.npz, normalization.npz).
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    pub(super) data: PathBuf,
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Epochs [default: pretrain.epochs of the configuration].
     #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
+    pub(super) epochs: Option<usize>,
     /// Seed [default: pretrain.seed of the configuration].
     #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// Begin anew whatever the folder holds.
     #[arg(long)]
-    fresh: bool,
+    pub(super) fresh: bool,
     #[command(flatten)]
-    checkpointing: Checkpointing,
+    pub(super) checkpointing: Checkpointing,
 }
 
 /// `summary.json` of a run.

@@ -136,7 +136,9 @@ impl Check for RobotConfig {
         p.within("safety.max_joint_velocity_rad_s", self.safety.max_joint_velocity_rad_s, 1e-3, 2.175);
         p.positive("safety.abort_tcp_step_m", self.safety.abort_tcp_step_m);
         for axis in 0..3 {
-            if !(self.safety.workspace_min_m[axis] < self.safety.workspace_max_m[axis]) {
+            let (low, high) = (self.safety.workspace_min_m[axis], self.safety.workspace_max_m[axis]);
+            // A NaN is below nothing.
+            if low.partial_cmp(&high) != Some(std::cmp::Ordering::Less) {
                 p.0.push(("safety.workspace_min_m", format!("axis {axis} is not below workspace_max_m")));
             }
         }

@@ -1,0 +1,72 @@
+//! `tenon-train resume`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use tenon_train::checkpoint::{Checkpoint, Stage};
+use tenon_train::interrupt::Interrupt;
+use tenon_train::run_dir::{CONFIG_FILE, last_checkpoint};
+
+use super::finetune::{self, FinetuneArgs};
+use super::pretrain::{self, PretrainArgs};
+use super::{Checkpointing, Common, Ending, Output};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    tenon-train resume runs/finetune\n\n\
+    Goes on after the run's last checkpoint as if it had never stopped: weights, optimisers, schedules, moving average,\n\
+    reward scaling and random streams are those of an uninterrupted run, bit for bit. A finished run stays as it is.\n\
+    The same as giving the command again that began the run.")]
+pub struct ResumeArgs {
+    /// Folder of a run.
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Where the demonstrations (pre-training) or the pre-training run (fine-tuning) are now, if they have moved.
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    checkpointing: Checkpointing,
+}
+
+pub fn run(args: ResumeArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let path = last_checkpoint(&args.run).context("a run is resumed from a checkpoint; begin this one again")?;
+    let checkpoint = Checkpoint::read(&path)?;
+    let (stage, provenance) = (checkpoint.header.stage, &checkpoint.header.run.provenance);
+    let key = match stage {
+        Stage::Pretrain => "data",
+        Stage::Finetune => "pretrained",
+    };
+    let source = match &args.source {
+        Some(source) => source.clone(),
+        None => {
+            let file = provenance.get(key).with_context(|| {
+                format!("{} does not say what it was trained from: give --source DIR", path.display())
+            })?;
+            let folder = Path::new(file).parent().map(Path::to_path_buf).unwrap_or_default();
+            ensure!(
+                folder.is_dir(),
+                "{} was trained from {}, which is not here: start from the same folder as then, or give --source DIR",
+                args.run.display(),
+                folder.display()
+            );
+            folder
+        }
+    };
+    let common = Common { config: args.run.join(CONFIG_FILE), output: args.output };
+    let (out, checkpointing) = (args.run, args.checkpointing);
+    match stage {
+        Stage::Pretrain => {
+            let args =
+                PretrainArgs { common, data: source, out, epochs: None, seed: None, fresh: false, checkpointing };
+            pretrain::run(args, interrupt)
+        }
+        Stage::Finetune => {
+            let args =
+                FinetuneArgs { common, from: source, out, iterations: None, seed: None, fresh: false, checkpointing };
+            finetune::run(args, interrupt)
+        }
+    }
+}
