@@ -7,7 +7,9 @@
 //!   one flat `Vec<f32>`; [`network::ParameterTable`] says which range carries which checkpoint name.
 //! * [`optimizer`]: AdamW, the learning-rate schedule and the moving average, all on flat slices.
 //! * [`pretrain`]: behaviour cloning of the denoiser.
-//! * [`dppo`]: sampling with stored chains, log-probabilities, advantages, the loss and one whole update.
+//! * [`rollout`]: what an iteration collected, reward scaling, advantages.
+//! * [`surrogate`]: PPO's clipped objectives.
+//! * [`dppo`]: sampling with stored chains, log-probabilities, the loss and one whole update.
 //! * [`checkpoint`]: safetensors with a typed header, written beside the target and renamed.
 //!
 //! The steps of the command line, on top of it:
@@ -40,9 +42,11 @@ pub mod network;
 pub mod optimizer;
 pub mod pretrain;
 pub mod progress;
+pub mod rollout;
 pub mod run_dir;
 pub mod seeds;
 pub mod settings;
+pub mod surrogate;
 pub mod workers;
 
 pub use error::TrainError;

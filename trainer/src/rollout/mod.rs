@@ -1,4 +1,12 @@
-//! What one iteration collected.
+//! What one iteration collected, and what follows from it whatever the policy: scaled rewards and advantages.
+
+mod advantage;
+mod estimate;
+mod reward_scaling;
+
+pub use advantage::{Gae, TimeOut, explained_variance, generalized_advantages, normalize};
+pub use estimate::{AdvantageSettings, Estimates, RolloutValues, estimate};
+pub use reward_scaling::RewardScaler;
 
 use crate::error::TrainError;
 
