@@ -10,6 +10,7 @@
 //! * [`rollout`]: what an iteration collected, reward scaling, advantages.
 //! * [`surrogate`]: PPO's clipped objectives.
 //! * [`dppo`]: sampling with stored chains, log-probabilities, the loss and one whole update.
+//! * [`ppo`]: the same for Gaussian policies and mixtures, and their behaviour cloning.
 //! * [`checkpoint`]: safetensors with a typed header, written beside the target and renamed.
 //!
 //! The steps of the command line, on top of it:
@@ -40,6 +41,7 @@ pub mod interrupt;
 pub mod linalg;
 pub mod network;
 pub mod optimizer;
+pub mod ppo;
 pub mod pretrain;
 pub mod progress;
 pub mod rollout;
