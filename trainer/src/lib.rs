@@ -20,7 +20,8 @@
 //! * [`export`]: a checkpoint becomes a policy bundle, checked against the ONNX engine.
 //! * [`import`]: PyTorch checkpoints of the authors, read without PyTorch.
 //! * [`settings`]: a task's configuration as the numeric part and the policy want it.
-//! * [`run_dir`], [`progress`], [`interrupt`]: whole files, a line that shows how far it is, Ctrl-C.
+//! * [`run_dir`], [`watch`]: whole files, checkpoints; metrics as lines, for TensorBoard and as a page.
+//! * [`progress`], [`interrupt`], [`wall_clock`]: a line that shows how far it is, Ctrl-C, the time of day.
 //!
 //! Work is cut into *shards* whose number depends on the number of rows only, never on the number of threads
 //! ([`workers`]), and shard results are added in a fixed order: one and two threads give the same bits.
@@ -49,6 +50,8 @@ pub mod run_dir;
 pub mod seeds;
 pub mod settings;
 pub mod surrogate;
+pub mod wall_clock;
+pub mod watch;
 pub mod workers;
 
 pub use error::TrainError;

@@ -163,6 +163,8 @@ pub struct EpochReport {
     pub epochs: u64,
     /// Mean over the epoch's batches.
     pub loss: f64,
+    /// Mean norm of the batches' gradients.
+    pub gradient_norm: f64,
     pub learning_rate: f64,
     pub samples: usize,
 }
@@ -271,6 +273,11 @@ impl Pretrainer {
         c
     }
 
+    /// What the run is about.
+    pub fn run_info(&self) -> &RunInfo {
+        &self.run
+    }
+
     /// The weights as trained.
     pub fn parameters(&self) -> &[f32] {
         &self.parameters
@@ -324,7 +331,7 @@ impl Pretrainer {
         let learning_rate = self.config.lr.rate(self.epochs_done);
         self.buffers.order = permutation(samples.len(), &mut self.shuffle);
         let order = std::mem::take(&mut self.buffers.order);
-        let (mut sum, mut batches) = (0.0, 0);
+        let (mut sum, mut norm_sum, mut batches) = (0.0, 0.0, 0);
         for indices in order.chunks(self.config.batch_size) {
             self.gather(dataset, &samples, indices, horizon, state_len);
             let b = &self.buffers;
@@ -337,7 +344,8 @@ impl Pretrainer {
                 &b.t,
                 &b.noise,
             );
-            if !loss.is_finite() || !gradient_norm(gradient).is_finite() {
+            let norm = gradient_norm(gradient);
+            if !loss.is_finite() || !norm.is_finite() {
                 let place = gradient.iter().position(|g| !g.is_finite());
                 let tensor = place.map_or("the loss", |i| self.network.table().name_at(i));
                 let place = format!("epoch {epoch}, batch {batches}, {tensor}");
@@ -353,6 +361,7 @@ impl Pretrainer {
             }
             self.batches_done += 1;
             sum += loss;
+            norm_sum += norm;
             batches += 1;
         }
         self.buffers.order = order;
@@ -361,6 +370,7 @@ impl Pretrainer {
             epoch,
             epochs: self.config.epochs,
             loss: sum / f64::from(batches),
+            gradient_norm: norm_sum / f64::from(batches),
             learning_rate,
             samples: samples.len(),
         })

@@ -12,6 +12,8 @@ const TERMINAL_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Progress {
     what: String,
     total: usize,
+    /// Done before this program began.
+    before: usize,
     terminal: bool,
     begun: Instant,
     shown: Option<Instant>,
@@ -21,9 +23,15 @@ pub struct Progress {
 impl Progress {
     /// `what` is being done `total` times.
     pub fn new(what: impl std::fmt::Display, total: usize) -> Self {
+        Self::continuing(what, total, 0)
+    }
+
+    /// As [`Progress::new`], `before` of them having been done by an earlier session.
+    pub fn continuing(what: impl std::fmt::Display, total: usize, before: usize) -> Self {
         Self {
             what: what.to_string(),
             total,
+            before,
             terminal: std::io::stderr().is_terminal(),
             begun: Instant::now(),
             shown: None,
@@ -42,7 +50,11 @@ impl Progress {
     }
 
     fn print(&mut self, done: usize, text: &str) {
-        let line = self.line(done, text);
+        let mut line = self.line(done, text);
+        if let Some(width) = self.terminal.then(terminal_width).flatten() {
+            // A line that wraps cannot be rewritten.
+            line = line.chars().take(width.saturating_sub(1)).collect();
+        }
         let mut out = std::io::stderr().lock();
         // Nobody is helped by a program that ends because its progress cannot be shown.
         let _ = if self.terminal { write!(out, "\r\x1b[K{line}") } else { writeln!(out, "{line}") };
@@ -52,9 +64,9 @@ impl Progress {
 
     fn line(&self, done: usize, text: &str) -> String {
         let seconds = self.begun.elapsed().as_secs_f64();
-        let share = done as f64 / self.total.max(1) as f64;
-        let left = if done > 0 && done < self.total {
-            format!(", about {:.0} s left", seconds * (1.0 - share) / share)
+        let now = done.saturating_sub(self.before);
+        let left = if now > 0 && done < self.total {
+            format!(", about {:.0} s left", seconds * (self.total - done) as f64 / now as f64)
         } else {
             String::new()
         };
@@ -67,6 +79,14 @@ impl Progress {
         let _ = if self.open_line { write!(out, "\r\x1b[K{text}\n") } else { writeln!(out, "{text}") };
         self.open_line = false;
     }
+}
+
+/// Columns of the terminal that standard error is, where it says.
+fn terminal_width() -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` is a valid winsize that outlives the call, which writes nothing else.
+    let answered = unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size) } == 0;
+    (answered && size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
 impl Drop for Progress {
@@ -85,5 +105,13 @@ mod tests {
     fn a_line_says_what_how_far_and_how_long() {
         let line = Progress::new("epoch", 60).line(60, "loss 0.1");
         assert_eq!(line, "epoch 60/60 (0 s) loss 0.1");
+    }
+
+    #[test]
+    fn what_an_earlier_session_did_says_nothing_about_the_time_left() {
+        let mut progress = Progress::continuing("epoch", 100, 50);
+        assert_eq!(progress.line(50, ""), "epoch 50/100 (0 s) ");
+        progress.begun -= Duration::from_secs(10);
+        assert_eq!(progress.line(60, ""), "epoch 60/100 (10 s, about 40 s left) ");
     }
 }

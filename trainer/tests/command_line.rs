@@ -64,13 +64,13 @@ fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
-/// Seconds differ from run to run; everything else must not.
+/// Times and what is by the second differ from run to run; everything else must not.
 fn without_seconds(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines()
         .map(|line| {
             let mut value = json(line);
-            value.as_object_mut().unwrap().retain(|key, _| !key.starts_with("seconds"));
+            value.as_object_mut().unwrap().retain(|key, _| !key.contains("second"));
             value
         })
         .collect()
@@ -302,4 +302,105 @@ fn a_peer_that_fails_is_named_with_its_cause() {
     }
     let told = refuse(folder.path(), &with(&SMALL_BENCH, &["--peer", "no-such-program"]));
     assert!(told.contains("no-such-program"), "{told}");
+}
+
+/// The runs of a small training, as `list`, `plot`, `compare` and `eval` show them.
+#[test]
+fn runs_are_listed_plotted_compared_and_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    small_config(folder);
+    let error = refuse(folder, &["list"]);
+    assert!(error.contains("runs: there is no such folder"), "{error}");
+    assert!(succeed(folder, &["list", "."]).contains("no runs below"));
+    succeed(folder, &DEMOS);
+    let pretrain = |seed: &'static str, out: &'static str| {
+        let arguments = ["pretrain", "--config", "task.toml", "--data", "demos", "--out", out, "--seed", seed];
+        succeed(folder, &with(&arguments, &["--keep-last", "1", "--keep-every", "4"]));
+    };
+    pretrain("1", "runs/one");
+    pretrain("2", "runs/deeper/two");
+
+    // The folder of a run.
+    let run_dir = folder.join("runs/one");
+    let mut checkpoints: Vec<String> = std::fs::read_dir(run_dir.join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    checkpoints.sort();
+    assert_eq!(checkpoints, ["000004.safetensors", "000006.safetensors"]);
+    assert_eq!(std::fs::read_link(run_dir.join("last")).unwrap(), Path::new("checkpoints/000006.safetensors"));
+    assert_eq!(
+        tenon_train::checkpoint::Checkpoint::read(&run_dir.join("last")).unwrap(),
+        tenon_train::checkpoint::Checkpoint::read(&run_dir.join("checkpoint.safetensors")).unwrap()
+    );
+    let events = std::fs::read_dir(&run_dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(events.filter(|name| name.starts_with("events.out.tfevents.")).count(), 1);
+    let page = std::fs::read_to_string(run_dir.join("report.html")).unwrap();
+    assert!(page.contains("pretrain of avoid_m1, seed 1") && page.contains("finished"), "{page}");
+
+    let table = succeed(folder, &["list"]);
+    assert!(table.contains("runs/deeper/two") && table.contains("epoch 6 of 6 (100 %)"), "{table}");
+    let runs = json(&succeed(folder, &["list", "runs", "--json"]));
+    assert_eq!(
+        (&runs[1]["run"], &runs[1]["state"], &runs[1]["seed"]),
+        (&"runs/one".into(), &"finished".into(), &1.into())
+    );
+    assert!(runs[1]["last"]["loss"].is_f64());
+
+    assert!(succeed(folder, &["plot", "runs/one", "--metric", "loss"]).contains("epoch 6"));
+    succeed(folder, &["plot", "runs/one", "--metric", "loss", "--out", "loss.svg"]);
+    assert!(std::fs::read_to_string(folder.join("loss.svg")).unwrap().ends_with("</svg>\n"));
+    let plotted = json(&succeed(folder, &["plot", "runs/one", "--json"]));
+    assert_eq!(plotted["out"], "runs/one/report.html");
+    assert_eq!(plotted["series"][0]["values"].as_array().unwrap().len(), 6);
+
+    let arguments = ["compare", "runs/one", "runs/deeper/two", "--out", "both.html"];
+    let text = succeed(folder, &arguments);
+    assert!(text.contains("pretrain.seed") && text.contains("written to both.html"), "{text}");
+    let comparison = json(&succeed(folder, &with(&arguments, &["--json"])));
+    assert_eq!(comparison["differences"], serde_json::json!([{"key": "pretrain.seed", "values": ["1", "2"]}]));
+    assert!(comparison["metrics"][0]["values"][1]["last_tenth"].is_f64());
+    let page = std::fs::read_to_string(folder.join("both.html")).unwrap();
+    assert!(page.contains("all, smoothed") && page.contains("runs/deeper/two"));
+
+    let judged = json(&succeed(folder, &["eval", "runs/one", "--episodes", "2", "--json"]));
+    let arguments = ["evaluate", "--checkpoint", "runs/one/last", "--config", "task.toml", "--episodes", "2", "--json"];
+    assert_eq!(judged, json(&succeed(folder, &arguments)));
+}
+
+#[test]
+fn what_is_no_run_or_damaged_is_answered_with_where_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    small_config(folder);
+    succeed(folder, &DEMOS);
+    succeed(folder, &PRETRAIN);
+    for command in [&["plot"][..], &["eval"], &["compare", "pretrain"]] {
+        let error = refuse(folder, &with(command, &["nowhere"]));
+        assert!(error.contains("nowhere: there is no such folder"), "{error}");
+        let error = refuse(folder, &with(command, &["demos"]));
+        assert!(error.contains("demos: ") && error.contains("--out"), "{error}");
+    }
+    let error = refuse(folder, &["plot", "pretrain", "--metric", "los"]);
+    assert!(error.contains("`los`") && error.contains("loss, gradient_norm"), "{error}");
+    for out in ["all.svg", "all.png"] {
+        let error = refuse(folder, &["plot", "pretrain", "--out", out]);
+        assert!(error.contains(out) && !folder.join(out).exists(), "{error}");
+    }
+
+    let metrics = folder.join("pretrain/metrics.jsonl");
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    std::fs::write(&metrics, text.replacen("\"loss\":", "\"loss\":x", 2)).unwrap();
+    for command in [&["plot", "pretrain"][..], &["compare", "pretrain", "pretrain"], &["list", "."]] {
+        let error = refuse(folder, command);
+        assert!(error.contains("metrics.jsonl: line 1: "), "{error}");
+    }
+    std::fs::write(&metrics, text).unwrap();
+    std::fs::write(folder.join("pretrain/training.json"), "{").unwrap();
+    let error = refuse(folder, &["plot", "pretrain"]);
+    assert!(error.contains("training.json") && error.contains("continue"), "{error}");
+    // What the advice says helps.
+    succeed(folder, &PRETRAIN);
+    succeed(folder, &["plot", "pretrain"]);
 }

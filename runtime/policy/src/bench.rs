@@ -22,10 +22,10 @@ use tenon_core::network::{
 };
 use tenon_core::noise::{NoiseSource, SeededNoise};
 
-use crate::denoiser::{OnnxDenoiser, SplitNetwork};
+use crate::denoiser::OnnxDenoiser;
 use crate::engine::{Engine, Input, Session};
 use crate::error::PolicyError;
-use crate::graph::{Dims, NetworkGraph, features_len, image_shape, random_parameters};
+use crate::graph::{Dims, NetworkGraph, random_parameters};
 use crate::onnx::ElementType;
 
 /// One measured line, in the form that all benchmarks of Tenon share.
@@ -215,7 +215,7 @@ fn bench_network(
             .contains(&Engine::OnnxRuntime)
             .then(|| Session::load(Engine::OnnxRuntime, name, &chain, 1).and_then(graph_work))
             .transpose()?;
-        let ours = chain_work(engine, name, network, &graph, &steps, clips)?;
+        let ours = chain_work(engine, name, &graph, &steps, clips)?;
         done(measure(format!("infer/{name}/chain/{engine}"), ours, "onnxruntime, one graph", peer, quick)?);
     }
     Ok(())
@@ -225,29 +225,21 @@ fn bench_network(
 fn chain_work(
     engine: Engine,
     name: &str,
-    network: &NetworkSpec,
     graph: &NetworkGraph,
     steps: &[DenoisingStep],
     clips: Clips,
 ) -> Result<Work<'static>, PolicyError> {
     let times: Vec<usize> = steps.iter().map(|s| s.t).collect();
-    let split = SplitNetwork {
-        encoder: Session::load(engine, name, &graph.encoder(&times)?, 1)?,
-        step: Session::load(engine, name, &graph.step(), 1)?,
-        features: vec![0.0; times.len() * features_len(network)],
-        steps: times,
-    };
-    let dims = graph.dims();
-    let image_len = image_shape(network, dims).map_or(0, |s| s.iter().product());
-    let mut denoiser = OnnxDenoiser::split(engine, dims, image_len, Some(split), None);
-    let steps: Vec<DenoisingStep> = steps.iter().map(|s| DenoisingStep { finetuned: false, ..*s }).collect();
+    let mut denoiser = OnnxDenoiser::of_network(engine, name, graph, &times)?;
+    let steps = steps.to_vec();
     let mut source = SeededNoise::new(7, 0);
     let mut draw = |len: usize| {
         let mut data = vec![0.0; len];
         source.fill_standard_normal(&mut data);
         data
     };
-    let (noise, state, image) = (draw(dims.chunk_len()), draw(dims.state_len()), draw(image_len));
+    let (noise, state) = (draw(denoiser.chunk_len()), draw(denoiser.state_len()));
+    let image = draw(denoiser.image_len());
     let mut scratch = SampleScratch::new(noise.len());
     let mut x = noise.clone();
     let mut unused = SeededNoise::new(0, 0);

@@ -4,21 +4,27 @@ use tenon_core::diffusion::{Denoiser, DenoisingStep};
 
 use crate::engine::{Engine, Input, Session};
 use crate::error::PolicyError;
-use crate::graph::Dims;
+use crate::graph::{Dims, NetworkGraph};
 use crate::onnx::ElementType;
 
 /// A network of a bundle, loaded: encoder and step graph, and the features of the current chunk.
 #[derive(Debug)]
 pub(crate) struct SplitNetwork {
-    pub encoder: Session,
-    pub step: Session,
+    encoder: Session,
+    step: Session,
     /// t of each row of the features.
-    pub steps: Vec<usize>,
+    steps: Vec<usize>,
     /// `[steps, F]`, row-major.
-    pub features: Vec<f32>,
+    features: Vec<f32>,
 }
 
 impl SplitNetwork {
+    /// `steps`: t of each row of the encoder's features.
+    pub fn new(encoder: Session, step: Session, steps: Vec<usize>) -> Self {
+        let width = step.inputs()[1].len();
+        Self { features: vec![0.0; steps.len() * width], encoder, step, steps }
+    }
+
     fn predict(&mut self, t: usize, x: &[f32], noise: &mut [f32]) -> Result<(), PolicyError> {
         let row = self.steps.iter().position(|&s| s == t).ok_or_else(|| PolicyError::Call {
             detail: format!("step t = {t} was not exported, this network makes {:?}", self.steps),
@@ -65,6 +71,15 @@ impl OnnxDenoiser {
             image: vec![0.0; image_len],
             conditioned: false,
         }
+    }
+
+    /// A network by itself, without a bundle: it makes the given steps, none of them as the fine-tuned one.
+    pub fn of_network(engine: Engine, name: &str, graph: &NetworkGraph, steps: &[usize]) -> Result<Self, PolicyError> {
+        let graphs = graph.split(steps)?;
+        let encoder = Session::load(engine, name, &graphs.encoder, 1)?;
+        let step = Session::load(engine, name, &graphs.step, 1)?;
+        let network = SplitNetwork::new(encoder, step, steps.to_vec());
+        Ok(Self::split(engine, graph.dims(), graph.image_len(), Some(network), None))
     }
 
     /// A step network exported by another framework: inputs `x [1, Tp, Da]`, `t [1]` (int64) and `state [1, To, Do]`

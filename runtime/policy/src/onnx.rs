@@ -3,7 +3,7 @@
 //!
 //! Field numbers are those of the public `onnx.proto3` (IR version 8, operator set 17).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use prost::Message;
 
@@ -216,17 +216,28 @@ pub enum Attribute<'a> {
     Ints(&'a [i64]),
 }
 
-/// Builds one ONNX graph with fixed shapes, node by node in execution order.
+/// Builds one ONNX graph with fixed shapes, node by node in execution order. A node that is there already is not
+/// written again.
 #[derive(Debug)]
 pub struct GraphBuilder {
     graph: GraphProto,
-    constants: HashSet<String>,
+    /// Shape of every constant.
+    constants: HashMap<String, Vec<usize>>,
+    /// Output of every node by what it computes.
+    known: HashMap<String, Value>,
+    /// Widths of the parts that [`GraphBuilder::part`] promised.
+    parts: Vec<i64>,
 }
 
 impl GraphBuilder {
     /// An empty graph.
     pub fn new(name: &str) -> Self {
-        Self { graph: GraphProto { name: name.into(), ..Default::default() }, constants: HashSet::new() }
+        Self {
+            graph: GraphProto { name: name.into(), ..Default::default() },
+            constants: HashMap::new(),
+            known: HashMap::new(),
+            parts: Vec::new(),
+        }
     }
 
     /// Declares an f32 input.
@@ -239,6 +250,32 @@ impl GraphBuilder {
     pub fn index_input(&mut self, name: &str, shape: &[usize]) -> Value {
         self.graph.input.push(value_info(name, INT64, shape));
         Value(name.into())
+    }
+
+    /// The next part `[1, width]` of an input that [`GraphBuilder::input_of_parts`] declares when all are known.
+    pub fn part(&mut self, width: usize) -> Value {
+        self.parts.push(width as i64);
+        Value(format!("part_{}", self.parts.len() - 1))
+    }
+
+    /// Declares the f32 input `[1, n]` that holds all parts side by side; gives n.
+    pub fn input_of_parts(&mut self, name: &str) -> usize {
+        let width = self.parts.iter().sum::<i64>() as usize;
+        let mut node = NodeProto {
+            input: vec![self.input(name, &[1, width]).0],
+            output: (0..self.parts.len()).map(|i| format!("part_{i}")).collect(),
+            name: format!("parts/{name}"),
+            op_type: "Identity".into(),
+            attribute: Vec::new(),
+        };
+        if self.parts.len() > 1 {
+            node.op_type = "Split".into();
+            node.input.push(self.indices(&self.parts.clone()).0);
+            node.attribute.push(attribute("axis", &Attribute::Int(1)));
+        }
+        // Nodes stand in execution order, and those that take a part have been written.
+        self.graph.node.insert(0, node);
+        width
     }
 
     /// Makes `value` the f32 output `name`.
@@ -255,30 +292,31 @@ impl GraphBuilder {
 
     /// An f32 constant. A second constant of the same name is the first one: unrolled graphs share their weights.
     ///
-    /// Panics if the shape does not hold `data`: shapes are checked where parameters enter ([`crate::graph`]).
+    /// Panics if the shape does not hold `data` or is another one than before: shapes are checked where parameters enter
+    /// ([`crate::graph`]).
     pub fn constant(&mut self, name: &str, shape: &[usize], data: &[f32]) -> Value {
         assert_eq!(shape.iter().product::<usize>(), data.len(), "constant `{name}` of shape {shape:?}");
-        if self.constants.insert(name.into()) {
-            let raw_data = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-            self.push_constant(name, FLOAT, shape, raw_data);
-        }
-        Value(name.into())
+        self.push_constant(name, FLOAT, shape, data.iter().flat_map(|x| x.to_le_bytes()))
     }
 
     /// A vector of int64 (shapes, axes, indices), named after its content.
     pub fn indices(&mut self, data: &[i64]) -> Value {
         let text: Vec<String> = data.iter().map(i64::to_string).collect();
         let name = format!("indices/{}", text.join(","));
-        if self.constants.insert(name.clone()) {
-            let raw_data = data.iter().flat_map(|x| x.to_le_bytes()).collect();
-            self.push_constant(&name, INT64, &[data.len()], raw_data);
-        }
-        Value(name)
+        self.push_constant(&name, INT64, &[data.len()], data.iter().flat_map(|x| x.to_le_bytes()))
     }
 
-    fn push_constant(&mut self, name: &str, data_type: i32, shape: &[usize], raw_data: Vec<u8>) {
-        let dims = shape.iter().map(|&d| d as i64).collect();
-        self.graph.initializer.push(TensorProto { dims, data_type, name: name.into(), raw_data });
+    fn push_constant(&mut self, name: &str, data_type: i32, shape: &[usize], raw: impl Iterator<Item = u8>) -> Value {
+        match self.constants.get(name) {
+            Some(known) => assert_eq!(known, shape, "two shapes of constant `{name}`"),
+            None => {
+                self.constants.insert(name.into(), shape.to_vec());
+                let dims = shape.iter().map(|&d| d as i64).collect();
+                let tensor = TensorProto { dims, data_type, name: name.into(), raw_data: raw.collect() };
+                self.graph.initializer.push(tensor);
+            }
+        }
+        Value(name.into())
     }
 
     /// A scalar f32 constant, named after its value.
@@ -288,27 +326,21 @@ impl GraphBuilder {
 
     /// A node with one output.
     pub fn node(&mut self, op: &str, inputs: &[&Value], attributes: &[(&str, Attribute)]) -> Value {
-        self.push(op, inputs, attributes, 1).swap_remove(0)
-    }
-
-    /// A node with `outputs` outputs.
-    pub fn push(
-        &mut self,
-        op: &str,
-        inputs: &[&Value],
-        attributes: &[(&str, Attribute)],
-        outputs: usize,
-    ) -> Vec<Value> {
-        let id = self.graph.node.len();
-        let names: Vec<String> = (0..outputs).map(|i| format!("{op}_{id}_{i}")).collect();
+        let content = format!("{op} {inputs:?} {attributes:?}");
+        if let Some(known) = self.known.get(&content) {
+            return known.clone();
+        }
+        let name = format!("{op}_{}", self.graph.node.len());
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|v| v.0.clone()).collect(),
-            output: names.clone(),
-            name: format!("{op}_{id}"),
+            output: vec![name.clone()],
+            name: name.clone(),
             op_type: op.into(),
             attribute: attributes.iter().map(|(name, a)| attribute(name, a)).collect(),
         });
-        names.into_iter().map(Value).collect()
+        let value = Value(name);
+        self.known.insert(content, value.clone());
+        value
     }
 
     pub fn add(&mut self, a: &Value, b: &Value) -> Value {

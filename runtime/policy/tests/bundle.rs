@@ -29,12 +29,7 @@ fn spec(sampler: Sampler, denoising_steps: usize, finetuned_steps: usize) -> Pol
 }
 
 fn network() -> NetworkSpec {
-    NetworkSpec::DiffusionMlp {
-        time_dim: 16,
-        mlp_dims: vec![64; 3],
-        cond_mlp_dims: vec![],
-        activation: Activation::ReLU,
-    }
+    NetworkSpec::diffusion_mlp(16, &[64; 3], &[], Activation::ReLU)
 }
 
 fn provenance() -> Provenance {
@@ -228,10 +223,9 @@ fn damaged_bundles_are_refused_by_name() {
         edit(folder, &old, &tenon_policy::bundle::sha256(bytes));
     };
     let graph = |dims: Dims, mlp: usize| {
-        let NetworkSpec::DiffusionMlp { time_dim, cond_mlp_dims, activation, .. } = network() else { unreachable!() };
-        let network = NetworkSpec::DiffusionMlp { time_dim, mlp_dims: vec![mlp; 3], cond_mlp_dims, activation };
+        let network = NetworkSpec::diffusion_mlp(16, &[mlp; 3], &[], Activation::ReLU);
         let parameters = random_parameters(&network, &dims, 1);
-        NetworkGraph::new(&network, dims, &parameters).unwrap().step()
+        NetworkGraph::new(&network, dims, &parameters).unwrap().split(&[0]).unwrap().step
     };
     let dims = Dims::of(&policy.spec);
     type Damage<'a> = Box<dyn Fn(&Path) + 'a>;

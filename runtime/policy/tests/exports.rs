@@ -3,12 +3,12 @@
 mod common;
 
 use common::{engines, relative_error};
-use tenon_core::diffusion::{Clips, NoiseSchedule, SampleScratch, StepNoise, denoise};
+use tenon_core::diffusion::{Clips, Denoiser, NoiseSchedule, SampleScratch, StepNoise, denoise};
 use tenon_core::noise::{NoiseSource, SeededNoise};
 use tenon_policy::bench::{InferOptions, infer, networks};
 use tenon_policy::engine::{Input, Session};
-use tenon_policy::graph::{NetworkGraph, features_len, image_shape, random_parameters};
-use tenon_policy::{Engine, PolicyError};
+use tenon_policy::graph::{NetworkGraph, random_parameters};
+use tenon_policy::{Engine, OnnxDenoiser, PolicyError};
 
 const TOLERANCE: f32 = 2e-5;
 
@@ -16,32 +16,6 @@ fn draw(seed: u64, len: usize) -> Vec<f32> {
     let mut data = vec![0.0; len];
     SeededNoise::new(seed, 0).fill_standard_normal(&mut data);
     data
-}
-
-/// A denoiser on encoder and step graph, by hand.
-struct Split {
-    step: Session,
-    features: Vec<f32>,
-    times: Vec<usize>,
-}
-
-impl tenon_core::diffusion::Denoiser for Split {
-    type Error = PolicyError;
-
-    fn condition(&mut self, _: &[f32]) -> Result<(), PolicyError> {
-        Ok(())
-    }
-
-    fn predict_noise(
-        &mut self,
-        step: &tenon_core::diffusion::DenoisingStep,
-        x: &[f32],
-        noise: &mut [f32],
-    ) -> Result<(), PolicyError> {
-        let width = self.features.len() / self.times.len();
-        let row = self.times.iter().position(|&t| t == step.t).unwrap();
-        self.step.run(&[Input::F32(x), Input::F32(&self.features[row * width..][..width])], &mut [noise])
-    }
 }
 
 #[test]
@@ -53,21 +27,19 @@ fn split_single_and_chain_graphs_agree_on_both_engines() {
         let parameters = random_parameters(&network, &dims, 3);
         let graph = NetworkGraph::new(&network, dims, &parameters).unwrap();
         let (x, state) = (draw(1, dims.chunk_len()), draw(2, dims.state_len()));
-        let image: Option<Vec<f32>> = image_shape(&network, &dims)
-            .map(|s| draw(3, s.iter().product()).iter().map(|v| 127.5 + 50.0 * v).collect());
+        let image: Vec<f32> = draw(3, graph.image_len()).iter().map(|v| 127.5 + 50.0 * v).collect();
+        let mut condition = vec![Input::F32(&state)];
+        condition.extend((!image.is_empty()).then_some(Input::F32(&image)));
         let mut reference: Option<(Vec<f32>, Vec<f32>)> = None;
         for engine in engines() {
-            let load = |model: &[u8]| Session::load(engine, name, model, 1).unwrap();
-            let mut condition = vec![Input::F32(&state)];
-            condition.extend(image.as_deref().map(Input::F32));
-            let mut features = vec![0.0; times.len() * features_len(&network)];
-            load(&graph.encoder(&times).unwrap()).run(&condition, &mut [&mut features]).unwrap();
-            let mut split = Split { step: load(&graph.step()), features, times: times.clone() };
-            let mut single = load(&graph.single_step());
+            let mut split = OnnxDenoiser::of_network(engine, name, &graph, &times).unwrap();
+            split.set_image(&image).unwrap();
+            split.condition(&state).unwrap();
+            let mut single = Session::load(engine, name, &graph.single_step(), 1).unwrap();
             let mut all_steps = Vec::new();
             for step in &steps {
                 let (mut a, mut b) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-                tenon_core::diffusion::Denoiser::predict_noise(&mut split, step, &x, &mut a).unwrap();
+                split.predict_noise(step, &x, &mut a).unwrap();
                 let t = [step.t as i64];
                 let inputs = [&[Input::F32(&x), Input::I64(&t)][..], &condition].concat();
                 single.run(&inputs, &mut [&mut b]).unwrap();
@@ -80,7 +52,8 @@ fn split_single_and_chain_graphs_agree_on_both_engines() {
             denoise(&mut split, &steps, clips, &mut SeededNoise::new(0, 0), &mut scratch, &mut action).unwrap();
             let mut unrolled = vec![0.0; x.len()];
             let inputs = [&[Input::F32(&x)][..], &condition].concat();
-            load(&graph.chain(&steps, clips).unwrap()).run(&inputs, &mut [&mut unrolled]).unwrap();
+            let mut chain = Session::load(engine, name, &graph.chain(&steps, clips).unwrap(), 1).unwrap();
+            chain.run(&inputs, &mut [&mut unrolled]).unwrap();
             let error = relative_error(&action, &unrolled);
             println!("{engine} {name}: chain {error:.1e}");
             assert!(error <= TOLERANCE, "{engine} {name}: chain {error}");
@@ -143,7 +116,7 @@ fn a_missing_library_is_an_error_and_never_a_fallback() {
         assert!(error.contains("TENON_ONNXRUNTIME") && error.contains("/no/such/library.so"), "{error}");
         let (name, network, dims) = networks().into_iter().next().unwrap();
         let parameters = random_parameters(&network, &dims, 1);
-        let model = NetworkGraph::new(&network, dims, &parameters).unwrap().step();
+        let model = NetworkGraph::new(&network, dims, &parameters).unwrap().single_step();
         let loaded = Session::load(Engine::OnnxRuntime, name, &model, 1);
         assert!(matches!(loaded, Err(PolicyError::EngineUnavailable { engine: "onnxruntime", .. })), "{loaded:?}");
         return;

@@ -1,19 +1,21 @@
 //! `tenon-train evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
+use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
 use tenon_train::export::policy_of;
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
+use tenon_train::run_dir::last_checkpoint;
 use tenon_train::settings::finetune_config;
 use tenon_train::workers::Workers;
 
-use super::{Common, Ending, read_config};
+use super::{Common, Ending, Output, config_of, read_config};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -28,6 +30,27 @@ pub struct EvaluateArgs {
     /// Policy bundle, run by the default ONNX engine.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
+    #[command(flatten)]
+    judging: Judging,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    tenon-train eval runs/finetune --episodes 50 --json\n\n\
+    Settings are those that the run was made with. `tenon-train evaluate` judges any checkpoint or bundle.")]
+pub struct EvalArgs {
+    /// Folder of a run.
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    #[command(flatten)]
+    judging: Judging,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How to judge.
+#[derive(Debug, Args)]
+struct Judging {
     /// Episodes [default: evaluate.episodes of the configuration].
     #[arg(long, value_name = "N")]
     episodes: Option<usize>,
@@ -39,6 +62,12 @@ pub struct EvaluateArgs {
     noise: NoiseKind,
 }
 
+/// Whose policy is judged.
+enum Judged<'a> {
+    Checkpoint(&'a Checkpoint),
+    Bundle(&'a Path),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum NoiseKind {
     Evaluation,
@@ -47,16 +76,38 @@ enum NoiseKind {
 
 pub fn run(args: EvaluateArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let config = read_config(&args.common.config)?;
-    let threads = args.common.output.threads();
+    let checkpoint = args.checkpoint.as_deref().map(Checkpoint::read).transpose()?;
+    let judged = match &checkpoint {
+        Some(checkpoint) => Judged::Checkpoint(checkpoint),
+        None => Judged::Bundle(args.bundle.as_deref().context("give --checkpoint or --bundle")?),
+    };
+    judge(judged, &config, &args.judging, &args.common.output, interrupt)
+}
+
+/// `tenon-train eval RUN`.
+pub fn run_eval(args: EvalArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let checkpoint = Checkpoint::read(&last_checkpoint(&args.run)?)?;
+    let config = config_of(&checkpoint)?;
+    judge(Judged::Checkpoint(&checkpoint), &config, &args.judging, &args.output, interrupt)
+}
+
+fn judge(
+    judged: Judged,
+    config: &TaskConfig,
+    judging: &Judging,
+    output: &Output,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Ending> {
+    let threads = output.threads();
     let options = EvaluationOptions {
-        episodes: args.episodes.unwrap_or(config.evaluate.episodes),
-        seed: args.seed.unwrap_or(config.evaluate.seed),
+        episodes: judging.episodes.unwrap_or(config.evaluate.episodes),
+        seed: judging.seed.unwrap_or(config.evaluate.seed),
         environments: config.finetune.environments,
         threads,
     };
     ensure!(options.episodes >= 1, "--episodes 0: give at least 1");
-    let finetune = finetune_config(&config);
-    let noise = match args.noise {
+    let finetune = finetune_config(config);
+    let noise = match judging.noise {
         NoiseKind::Evaluation => StepNoise::Evaluation,
         NoiseKind::Training => {
             StepNoise::Exploration { min_std: finetune.min_sampling_denoising_std, eta: finetune.eta }
@@ -65,18 +116,17 @@ pub fn run(args: EvaluateArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
     let stop = || interrupt.is_requested();
     let mut progress = Progress::new("episode", options.episodes);
     let mut show = |done, successes| progress.show(done, &format!("{successes} succeeded"));
-    let result = if let Some(path) = &args.checkpoint {
-        let checkpoint = Checkpoint::read(path)?;
-        let (policy, workers) = (policy_of(&checkpoint)?, Workers::new(threads)?);
-        let mut source = PolicyChunks::new(&policy, &workers, noise, options.environments);
-        evaluate(&mut source, &checkpoint.header.run.policy, options, &stop, &mut show)?
-    } else {
-        let path = args.bundle.as_ref().context("give --checkpoint or --bundle")?;
-        super::export::evaluate_bundle(path, noise, options, &stop, &mut show)?
+    let result = match judged {
+        Judged::Checkpoint(checkpoint) => {
+            let (policy, workers) = (policy_of(checkpoint)?, Workers::new(threads)?);
+            let mut source = PolicyChunks::new(&policy, &workers, noise, options.environments);
+            evaluate(&mut source, &checkpoint.header.run.policy, options, &stop, &mut show)?
+        }
+        Judged::Bundle(path) => super::export::evaluate_bundle(path, noise, options, &stop, &mut show)?,
     };
     drop(progress);
     let Some(result) = result else { return Ok(Ending::Interrupted) };
-    args.common.output.print(&result, &describe(&result))?;
+    output.print(&result, &describe(&result))?;
     Ok(Ending::Done)
 }
 

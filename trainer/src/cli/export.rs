@@ -1,7 +1,6 @@
 //! `tenon-train export`.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use tenon_core::diffusion::StepNoise;
@@ -11,6 +10,7 @@ use tenon_train::evaluate::{Evaluation, EvaluationOptions, evaluate};
 use tenon_train::export::{BundleChunks, ExportError, export};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
+use tenon_train::wall_clock::{rfc3339, unix_seconds};
 
 use super::{Ending, Output};
 
@@ -39,11 +39,13 @@ pub fn run(args: ExportArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let mut progress = Progress::new("export", 1);
     progress.show(0, "writing the graphs and comparing 1000 chains with the ONNX engine");
     let report =
-        export(&checkpoint, &args.out, args.replace, now_rfc3339(), args.output.threads()).map_err(|e| match e {
-            ExportError::Policy(PolicyError::Exists { .. }) => {
-                anyhow::Error::from(e).context("give --replace or another --out")
+        export(&checkpoint, &args.out, args.replace, rfc3339(unix_seconds()), args.output.threads()).map_err(|e| {
+            match e {
+                ExportError::Policy(PolicyError::Exists { .. }) => {
+                    anyhow::Error::from(e).context("give --replace or another --out")
+                }
+                e => anyhow::Error::from(e).context(format!("exporting {}", args.checkpoint.display())),
             }
-            e => anyhow::Error::from(e).context(format!("exporting {}", args.checkpoint.display())),
         })?;
     progress.show(1, "done");
     drop(progress);
@@ -77,20 +79,4 @@ pub fn evaluate_bundle(
     let bundle = Bundle::open(folder)?;
     let mut source = BundleChunks::new(&bundle, Engine::Tract, noise)?;
     Ok(evaluate(&mut source, bundle.spec(), options, stop, on_episodes)?)
-}
-
-/// The present time, UTC. (Civil date from days: Howard Hinnant's algorithm, public domain.)
-fn now_rfc3339() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }

@@ -10,25 +10,27 @@ use tenon_train::checkpoint::{Checkpoint, Stage};
 use tenon_train::finetune::{Evaluations, FinetuneRun, IterationRecord, Judgement, NoisePair};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
-use tenon_train::run_dir::{
-    CHECKPOINT_FILE, Metrics, commit, create_folder, sha256_of, write_checkpoint, write_json, write_text,
-};
+use tenon_train::run_dir::{CHECKPOINT_FILE, CONFIG_FILE, RunDir, commit, sha256_of, write_json, write_text};
+use tenon_train::watch::{Card, Watcher};
 
-use super::{Common, Ending, config_of, config_text, read_config};
+use super::{Checkpointing, Common, Ending, config_of, config_text, newest, read_config};
 
 /// Success rate that fine-tuning has to reach under both noises.
 const GOAL: f64 = 0.95;
 /// Judging costs as much as several iterations: at least so many lie between two.
 const ITERATIONS_BETWEEN_JUDGEMENTS: u64 = 3;
 
+/// What counts the steps of this stage.
+const COUNTER: &str = "iteration";
 const JUDGEMENT_FILE: &str = "evaluation.json";
 const BEFORE_FILE: &str = "evaluation_before.json";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     tenon-train finetune --config configs/tasks/avoid_m1.toml --from runs/pretrain --out runs/finetune\n\n\
-    Writes config.toml, metrics.jsonl, checkpoint.safetensors and evaluation.json (before and after, each under\n\
-    evaluation noise and under training noise). Ends early once both noises reach finetune.stop_at_success.\n\
+    Writes config.toml, metrics.jsonl, TensorBoard events, report.html, numbered checkpoints (`last` and \
+    checkpoint.safetensors lead to the newest) and evaluation.json (before and after, each under evaluation noise \
+    and under training noise). Ends early once both noises reach finetune.stop_at_success.\n\
     An unfinished run of the same settings in the folder is continued; --fresh begins anew.\n\
     Exit code 3: all iterations are done and the goal of 95 % was missed.")]
 pub struct FinetuneArgs {
@@ -49,6 +51,8 @@ pub struct FinetuneArgs {
     /// Begin anew whatever the folder holds.
     #[arg(long)]
     fresh: bool,
+    #[command(flatten)]
+    checkpointing: Checkpointing,
 }
 
 pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
@@ -69,15 +73,16 @@ pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         task.as_str(),
         config.task.as_str()
     );
-    create_folder(&args.out)?;
+    let folder = RunDir::hold(&args.out, args.checkpointing.keep(config.finetune.iterations))?;
 
     let (mut run, continued) = match previous(&args.out, args.fresh, &config, &before_sha256)? {
         Some(checkpoint) => (FinetuneRun::resume(&config, &checkpoint, threads)?, true),
         None => {
-            for file in [JUDGEMENT_FILE, BEFORE_FILE, CHECKPOINT_FILE] {
+            folder.begin_anew()?;
+            for file in [JUDGEMENT_FILE, BEFORE_FILE] {
                 remove(&args.out.join(file))?;
             }
-            write_text(&args.out.join("config.toml"), &config_text(&config)?)?;
+            write_text(&args.out.join(CONFIG_FILE), &config_text(&config)?)?;
             let provenance = [
                 ("commit", commit()),
                 ("seed", config.finetune.seed.to_string()),
@@ -95,7 +100,10 @@ pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         return report(&args, &judgement);
     }
     let stop = || interrupt.is_requested();
-    let mut metrics = Metrics::open(&args.out, "iteration", run.iterations_done())?;
+    let total = config.finetune.iterations;
+    let provenance = &run.run_info().provenance;
+    let card = Card::new("finetune", config.task.as_str(), config.finetune.seed, (COUNTER, total as u64), provenance);
+    let mut watcher = Watcher::open(&folder, card, run.iterations_done())?;
     let begun = Instant::now();
     let before_path = args.out.join(BEFORE_FILE);
     let before = match read_json::<Evaluations>(&before_path)? {
@@ -107,8 +115,8 @@ pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         }
     };
 
-    let total = config.finetune.iterations;
-    let mut progress = Progress::new("iteration", total);
+    note(&mut watcher, "before", &before)?;
+    let mut progress = Progress::continuing(COUNTER, total, run.iterations_done() as usize);
     if continued {
         progress.note(&format!("continuing after iteration {} of {total}", run.iterations_done()));
     }
@@ -116,8 +124,8 @@ pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
     let mut judged_at = 0;
     while run.iterations_done() < total as u64 {
         let Some(record) = run.iterate(&stop)? else { return Ok(Ending::Interrupted) };
-        metrics.append(&record)?;
-        write_checkpoint(&args.out, &run.checkpoint())?;
+        watcher.record(&record)?;
+        folder.save(record.iteration, &run.checkpoint())?;
         progress.show(record.iteration as usize, &describe(&record));
         let promising = config.finetune.stop_at_success.is_some_and(|goal| record.success_rate >= goal);
         let due = record.iteration >= judged_at + ITERATIONS_BETWEEN_JUDGEMENTS;
@@ -147,6 +155,11 @@ pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         iterations: run.iterations_done(),
         seconds: begun.elapsed().as_secs_f64(),
     };
+    note(&mut watcher, "after", &judgement.after)?;
+    let reached = if judgement.reached { "reached" } else { "missed" };
+    watcher.result(&format!("goal of {:.0} %", 100.0 * GOAL), reached)?;
+    // A run with a judgement is not opened again, so the watcher ends first.
+    watcher.finish()?;
     write_json(&args.out.join(JUDGEMENT_FILE), &judgement)?;
     report(&args, &judgement)
 }
@@ -168,6 +181,22 @@ fn judge(
         }
     })?;
     Ok(pair)
+}
+
+/// Shows a judgement beside the curves.
+fn note(watcher: &mut Watcher, when: &str, pair: &NoisePair) -> anyhow::Result<()> {
+    for (noise, e) in [("evaluation", &pair.evaluation_noise), ("training", &pair.training_noise)] {
+        let [low, high] = e.wilson_95.map(|rate| 100.0 * rate);
+        let text = format!(
+            "{:.1} % ({} of {} episodes; 95 % interval {low:.1} to {high:.1} %), mean return {:.1}",
+            100.0 * e.success_rate,
+            e.successes,
+            e.episodes,
+            e.mean_reward
+        );
+        watcher.result(&format!("success {when}, {noise} noise"), &text)?;
+    }
+    Ok(())
 }
 
 fn describe(r: &IterationRecord) -> String {
@@ -212,11 +241,7 @@ fn report(args: &FinetuneArgs, judgement: &Judgement) -> anyhow::Result<Ending> 
 
 /// The checkpoint to continue from: that of the same settings and pre-trained policy.
 fn previous(folder: &Path, fresh: bool, config: &TaskConfig, sha256: &str) -> anyhow::Result<Option<Checkpoint>> {
-    let path = folder.join(CHECKPOINT_FILE);
-    if fresh || !path.exists() {
-        return Ok(None);
-    }
-    let checkpoint = Checkpoint::read(&path).context("use --fresh to begin anew, or another --out")?;
+    let Some(checkpoint) = newest(folder, fresh)? else { return Ok(None) };
     let before = config_of(&checkpoint)?;
     let what = if checkpoint.header.stage != Stage::Finetune {
         "a pre-training run"

@@ -10,11 +10,9 @@ use tenon_core::config::TaskConfig;
 use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
 use tenon_train::import::{Contents, Entry, Imported, Kind, Number, Progress, TorchCheckpoint, Weights};
 use tenon_train::import::{import, read_normalizer};
-use tenon_train::run_dir::{
-    CHECKPOINT_FILE, commit, create_folder, sha256_of, write_checkpoint, write_json, write_text,
-};
+use tenon_train::run_dir::{CHECKPOINT_FILE, KeepCheckpoints, RunDir, commit, sha256_of, write_json, write_text};
 
-use super::{Ending, Output, config_text, read_config};
+use super::{Ending, Speech, config_text, read_config};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
@@ -52,9 +50,8 @@ pub struct ImportArgs {
     /// Replace a checkpoint that is already there.
     #[arg(long)]
     replace: bool,
-    /// Print the result as one line of JSON on standard output.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 /// What `--list` tells.
@@ -94,7 +91,7 @@ struct NormalizerSummary {
 }
 
 pub fn run(args: ImportArgs) -> anyhow::Result<Ending> {
-    let output = Output { threads: None, json: args.json };
+    let output = &args.speech;
     let contents = Contents::open(&args.file)?;
     if args.list {
         let listing = list(&contents)?;
@@ -114,9 +111,10 @@ pub fn run(args: ImportArgs) -> anyhow::Result<Ending> {
     let text = config_text(&config)?;
     let provenance = provenance(&args, &sha256)?;
     let (checkpoint, imported) = import(&contents, &config, text.clone(), normalizer, weights, provenance)?;
-    create_folder(out)?;
+    let folder = RunDir::hold(out, KeepCheckpoints { last: 1, every: 0 })?;
+    folder.begin_anew()?;
     write_text(&out.join("config.toml"), &text)?;
-    write_checkpoint(out, &checkpoint)?;
+    folder.save(0, &checkpoint)?;
     let normalizer = &checkpoint.header.run.policy.normalizer;
     let summary = Summary {
         file: args.file.clone(),

@@ -2,11 +2,14 @@
 
 mod bench;
 mod bench_peer;
+mod compare;
 mod demos;
 mod evaluate;
 mod export;
 mod finetune;
 mod import;
+mod list;
+mod plot;
 mod pretrain;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +19,9 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use tenon_core::config::{TaskConfig, parse};
+use tenon_train::checkpoint::Checkpoint;
 use tenon_train::interrupt::{INTERRUPTED_EXIT_CODE, Interrupt};
+use tenon_train::run_dir::{KeepCheckpoints, holds_checkpoint, last_checkpoint};
 
 /// Exit code of a step that ran but missed what it should show.
 const GOAL_MISSED_EXIT_CODE: u8 = 3;
@@ -31,6 +36,7 @@ const GOAL_MISSED_EXIT_CODE: u8 = 3;
         tenon-train pretrain --config configs/tasks/avoid_m1.toml --data runs/demos --out runs/pretrain\n  \
         tenon-train finetune --config configs/tasks/avoid_m1.toml --from runs/pretrain --out runs/finetune\n  \
         tenon-train export --checkpoint runs/finetune/checkpoint.safetensors --out bundles/avoid_m1\n\n\
+        Watch it: runs/finetune/report.html, or tensorboard --logdir runs.\n\
         Exit codes: 0 done, 1 error, 2 wrong arguments, 3 the step ran but missed its goal, 130 interrupted.\n\
         Ctrl-C ends every command within 2 s; files are whole, and pretrain and finetune continue where they stood."
 )]
@@ -57,6 +63,14 @@ enum Command {
     Export(export::ExportArgs),
     /// Turn a PyTorch checkpoint of the authors into one of ours, or list what is in it.
     Import(import::ImportArgs),
+    /// Judge the last checkpoint of a run by episodes in simulation.
+    Eval(evaluate::EvalArgs),
+    /// List the runs below a folder: how far they are and what they came to.
+    List(list::ListArgs),
+    /// Compare runs: curves side by side, final values, settings that differ.
+    Compare(compare::CompareArgs),
+    /// Show the curves of a run.
+    Plot(plot::PlotArgs),
     /// Measure update and sampling speed on random data, beside a peer if one is given.
     Bench(bench::BenchArgs),
 }
@@ -83,9 +97,8 @@ struct Output {
     /// Threads; the results do not depend on them [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Print the result as one line of JSON on standard output.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 impl Output {
@@ -93,11 +106,44 @@ impl Output {
         self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
     }
 
+    fn print(&self, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        self.speech.print(value, text)
+    }
+}
+
+/// How a command gives its result.
+#[derive(Debug, Args)]
+struct Speech {
+    /// Print the result as one line of JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Speech {
     /// Prints the result: JSON where asked for, else lines for people.
     fn print(&self, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
         use std::io::Write;
         let line = if self.json { serde_json::to_string(value)? } else { text.to_string() };
         writeln!(std::io::stdout(), "{line}").context("writing the result to standard output")
+    }
+}
+
+/// Which checkpoints of a run stay on the disk.
+#[derive(Debug, Args)]
+struct Checkpointing {
+    /// Keep so many of the newest checkpoints.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    keep_last: u16,
+    /// Keep those of every M-th step for good; 0 keeps none [default: a tenth of the run].
+    #[arg(long, value_name = "M")]
+    keep_every: Option<u64>,
+}
+
+impl Checkpointing {
+    /// For a run of `total` steps.
+    fn keep(&self, total: usize) -> KeepCheckpoints {
+        let every = self.keep_every.unwrap_or((total as u64).div_ceil(10));
+        KeepCheckpoints { last: usize::from(self.keep_last), every }
     }
 }
 
@@ -125,6 +171,10 @@ pub fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(args, &interrupt),
         Command::Export(args) => export::run(args, &interrupt),
         Command::Import(args) => import::run(args),
+        Command::Eval(args) => evaluate::run_eval(args, &interrupt),
+        Command::List(args) => list::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Plot(args) => plot::run(args),
         Command::Bench(args) => bench::run(args, &interrupt),
     };
     match ending {
@@ -149,13 +199,24 @@ fn read_config(path: &Path) -> anyhow::Result<TaskConfig> {
     Ok(parse::<TaskConfig>(&path.display().to_string(), &text)?)
 }
 
+/// The newest checkpoint of a folder that may hold none yet.
+fn newest(folder: &Path, fresh: bool) -> anyhow::Result<Option<Checkpoint>> {
+    if fresh || !holds_checkpoint(folder) {
+        return Ok(None);
+    }
+    let advice = "point the link `last` to an earlier file in checkpoints/ to go on from there, use --fresh to begin \
+                  anew, or choose another --out";
+    let path = last_checkpoint(folder).context(advice)?;
+    Ok(Some(Checkpoint::read(&path).context(advice)?))
+}
+
 /// The configuration as it is used, overrides included.
 fn config_text(config: &TaskConfig) -> anyhow::Result<String> {
     toml::to_string(config).context("writing the configuration as TOML")
 }
 
 /// The configuration that a checkpoint was made with.
-fn config_of(checkpoint: &tenon_train::checkpoint::Checkpoint) -> anyhow::Result<TaskConfig> {
+fn config_of(checkpoint: &Checkpoint) -> anyhow::Result<TaskConfig> {
     let text = &checkpoint.header.run.config;
     toml::from_str(text).context("the checkpoint's own configuration cannot be read; use the release that wrote it")
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tenon_core::config::TaskConfig;
 use tenon_core::normalizer::Normalizer;
 use tenon_train::checkpoint::{Checkpoint, RunInfo, Stage};
@@ -15,21 +15,23 @@ use tenon_train::dataset::{Dataset, read_normalization};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::pretrain::Pretrainer;
 use tenon_train::progress::Progress;
-use tenon_train::run_dir::{
-    CHECKPOINT_FILE, Metrics, commit, create_folder, sha256_of, write_checkpoint, write_json, write_text,
-};
+use tenon_train::run_dir::{CONFIG_FILE, RunDir, commit, sha256_of, write_json, write_text};
 use tenon_train::settings::pretrain_config;
+use tenon_train::watch::{Card, History, Watcher, number};
 
-use super::{Common, Ending, config_of, config_text, read_config};
+use super::{Checkpointing, Common, Ending, config_of, config_text, newest, read_config};
 
 /// Time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// What counts the steps of this stage.
+const COUNTER: &str = "epoch";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     tenon-train pretrain --config configs/tasks/avoid_m1.toml --data runs/demos --out runs/pretrain\n\n\
-    Writes config.toml, metrics.jsonl, checkpoint.safetensors and summary.json. An unfinished run of the same\n\
-    settings and data in the folder is continued; --fresh begins anew.")]
+    Writes config.toml, metrics.jsonl, TensorBoard events, report.html, numbered checkpoints (`last` and \
+    checkpoint.safetensors lead to the newest) and summary.json. An unfinished run of the same settings and data in \
+    the folder is continued; --fresh begins anew.")]
 pub struct PretrainArgs {
     #[command(flatten)]
     common: Common,
@@ -48,10 +50,12 @@ pub struct PretrainArgs {
     /// Begin anew whatever the folder holds.
     #[arg(long)]
     fresh: bool,
+    #[command(flatten)]
+    checkpointing: Checkpointing,
 }
 
 /// `summary.json` of a run.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct Summary {
     epochs: u64,
     final_loss: f64,
@@ -64,8 +68,10 @@ struct Summary {
 struct EpochRecord {
     epoch: u64,
     loss: f64,
+    gradient_norm: f64,
     learning_rate: f64,
     seconds: f64,
+    samples_per_second: f64,
 }
 
 pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
@@ -84,12 +90,13 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         Dataset::open(&train).context("run `tenon-train demos avoid` first, or name its folder with --data")?;
     let (observation, action) = read_normalization(&args.data.join("normalization.npz"))?;
     let data_sha256 = sha256_of(&train)?;
-    create_folder(&args.out)?;
+    let folder = RunDir::hold(&args.out, args.checkpointing.keep(config.pretrain.epochs))?;
 
     let settings = pretrain_config(&config);
     let mut trainer = match previous(&args.out, args.fresh, &config, &data_sha256)? {
         Some(checkpoint) => Pretrainer::resume(settings.clone(), &checkpoint, threads)?,
         None => {
+            folder.begin_anew()?;
             let provenance = BTreeMap::from([
                 ("commit".to_string(), commit()),
                 ("data".to_string(), train.display().to_string()),
@@ -102,28 +109,35 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
                 config: config_text(&config)?,
                 provenance,
             };
-            write_text(&args.out.join("config.toml"), &config_text(&config)?)?;
+            write_text(&args.out.join(CONFIG_FILE), &config_text(&config)?)?;
             Pretrainer::new(settings.clone(), run, config.pretrain.seed, threads)?
         }
     };
 
-    let mut metrics = Metrics::open(&args.out, "epoch", trainer.epochs_done())?;
-    let mut progress = Progress::new("epoch", config.pretrain.epochs);
+    let provenance = &trainer.run_info().provenance;
+    let steps = (COUNTER, settings.epochs);
+    let card = Card::new("pretrain", config.task.as_str(), config.pretrain.seed, steps, provenance);
+    let mut watcher = Watcher::open(&folder, card, trainer.epochs_done())?;
+    let mut progress = Progress::continuing(COUNTER, config.pretrain.epochs, trainer.epochs_done() as usize);
     if trainer.epochs_done() > 0 {
         progress.note(&format!("continuing after epoch {} of {}", trainer.epochs_done(), settings.epochs));
     }
-    let (begun, mut epoch_begun, mut saved) = (Instant::now(), Instant::now(), Instant::now());
-    let mut final_loss = None;
+    let (mut epoch_begun, mut saved) = (Instant::now(), Instant::now());
     trainer.run(&dataset, &mut |trainer, epoch| {
         let seconds = std::mem::replace(&mut epoch_begun, Instant::now()).elapsed().as_secs_f64();
-        let record = EpochRecord { epoch: epoch.epoch, loss: epoch.loss, learning_rate: epoch.learning_rate, seconds };
-        metrics.append(&record)?;
+        watcher.record(&EpochRecord {
+            epoch: epoch.epoch,
+            loss: epoch.loss,
+            gradient_norm: epoch.gradient_norm,
+            learning_rate: epoch.learning_rate,
+            seconds,
+            samples_per_second: epoch.samples as f64 / seconds.max(f64::MIN_POSITIVE),
+        })?;
         progress
             .show(epoch.epoch as usize, &format!("loss {:.4}, learning rate {:.1e}", epoch.loss, epoch.learning_rate));
-        final_loss = Some(epoch.loss);
         let ends = epoch.epoch == epoch.epochs || interrupt.is_requested();
-        if ends || saved.elapsed() >= CHECKPOINT_INTERVAL {
-            write_checkpoint(&args.out, &trainer.checkpoint())?;
+        if ends || folder.is_kept(epoch.epoch) || saved.elapsed() >= CHECKPOINT_INTERVAL {
+            folder.save(epoch.epoch, &trainer.checkpoint())?;
             saved = Instant::now();
         }
         Ok(if interrupt.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -132,22 +146,11 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
     if trainer.epochs_done() < settings.epochs {
         return Ok(Ending::Interrupted);
     }
-    let path = args.out.join("summary.json");
-    let summary = match final_loss {
-        Some(final_loss) => {
-            let parameters = trainer.network().table().len();
-            let seconds = seconds_of(&args.out)?.max(begun.elapsed().as_secs_f64());
-            let summary = Summary { epochs: trainer.epochs_done(), final_loss, seconds, parameters };
-            write_json(&path, &summary)?;
-            summary
-        }
-        // Nothing was left to do.
-        None => {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("reading {}; use --fresh to begin anew", path.display()))?;
-            serde_json::from_str(&text).with_context(|| format!("{}; use --fresh to begin anew", path.display()))?
-        }
-    };
+    let summary = summary_of(watcher.history(), trainer.network().table().len());
+    write_json(&args.out.join("summary.json"), &summary)?;
+    watcher.result("final loss", &number(summary.final_loss))?;
+    watcher.result("parameters", &summary.parameters.to_string())?;
+    watcher.finish()?;
     let text = format!(
         "{} epochs of {} parameters in {:.1} s, loss {:.4}; written to {}",
         summary.epochs,
@@ -162,11 +165,7 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
 
 /// The checkpoint to continue from: that of the same settings and data.
 fn previous(folder: &Path, fresh: bool, config: &TaskConfig, data_sha256: &str) -> anyhow::Result<Option<Checkpoint>> {
-    let path = folder.join(CHECKPOINT_FILE);
-    if fresh || !path.exists() {
-        return Ok(None);
-    }
-    let checkpoint = Checkpoint::read(&path).context("use --fresh to begin anew, or another --out")?;
+    let Some(checkpoint) = newest(folder, fresh)? else { return Ok(None) };
     let before = config_of(&checkpoint)?;
     let what = if checkpoint.header.stage != Stage::Pretrain {
         "a fine-tuning run"
@@ -180,10 +179,13 @@ fn previous(folder: &Path, fresh: bool, config: &TaskConfig, data_sha256: &str) 
     bail!("{} holds {what}: choose another --out, or --fresh to begin anew", folder.display())
 }
 
-/// Training time of all parts of the run together.
-fn seconds_of(folder: &Path) -> anyhow::Result<f64> {
-    let path = folder.join(tenon_train::run_dir::METRICS_FILE);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    Ok(lines.filter_map(|v| v.get("seconds")?.as_f64()).sum())
+/// Of a run that is done, whichever sessions it took.
+fn summary_of(history: &History, parameters: usize) -> Summary {
+    let values = |name| history.series(name).map_or(&[][..], |s| &s.values);
+    Summary {
+        epochs: history.done(),
+        final_loss: values("loss").last().copied().unwrap_or(f64::NAN),
+        seconds: values("seconds").iter().filter(|s| !s.is_nan()).sum(),
+        parameters,
+    }
 }

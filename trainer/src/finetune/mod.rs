@@ -139,6 +139,11 @@ impl FinetuneRun {
         self.updater.iteration()
     }
 
+    /// What the run is about.
+    pub fn run_info(&self) -> &RunInfo {
+        &self.run
+    }
+
     /// The policy as it is now.
     pub fn policy(&self) -> &Policy {
         &self.updater.policy
@@ -147,6 +152,7 @@ impl FinetuneRun {
     /// One iteration: reset, collect, update, step the schedules. `None` where `stop` asked to end before the update;
     /// the run then stands as before the iteration, but for its random streams, so it must not be saved.
     pub fn iterate(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<IterationRecord>, TrainError> {
+        let (iteration_begun, steps_before) = (Instant::now(), self.environment_steps);
         let Some(collected) = self.collect(stop)? else { return Ok(None) };
         let begun = Instant::now();
         let stats = self.updater.update(&self.workers, &self.rollout)?;
@@ -160,9 +166,11 @@ impl FinetuneRun {
             clip_fraction: stats.clip_fraction,
             clip_fraction_per_step: stats.clip_fraction_of_step,
             explained_variance: stats.explained_variance,
+            eta: self.updater.config.eta,
             policy_loss: stats.policy_loss,
             value_loss: stats.value_loss,
             actor_learning_rate: stats.actor_lr,
+            critic_learning_rate: stats.critic_lr,
             gradient_norm_actor: stats.actor_gradient_norm,
             gradient_norm_critic: stats.critic_gradient_norm,
             minibatches: stats.minibatches,
@@ -171,6 +179,8 @@ impl FinetuneRun {
             seconds_sampling: collected.seconds_sampling,
             seconds_environment: collected.seconds_environment,
             seconds_update: begun.elapsed().as_secs_f64(),
+            environment_steps_per_second: (self.environment_steps - steps_before) as f64
+                / iteration_begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE),
         }))
     }
 

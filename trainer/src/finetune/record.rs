@@ -20,9 +20,12 @@ pub struct IterationRecord {
     /// By fine-tuned denoising step, the noisiest first.
     pub clip_fraction_per_step: Vec<f64>,
     pub explained_variance: f64,
+    /// Of the sampling noise: 1 is DDPM, 0 deterministic DDIM.
+    pub eta: f64,
     pub policy_loss: f64,
     pub value_loss: f64,
     pub actor_learning_rate: f64,
+    pub critic_learning_rate: f64,
     pub gradient_norm_actor: f64,
     pub gradient_norm_critic: f64,
     pub minibatches: usize,
@@ -33,6 +36,8 @@ pub struct IterationRecord {
     pub seconds_sampling: f64,
     pub seconds_environment: f64,
     pub seconds_update: f64,
+    /// Control steps of all environments by the time of the whole iteration.
+    pub environment_steps_per_second: f64,
 }
 
 /// One policy under both noises.

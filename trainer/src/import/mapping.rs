@@ -12,7 +12,7 @@ use super::checkpoint::{Kind, Progress, StateDict, TorchCheckpoint, Weights};
 use super::contents::Contents;
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::error::TrainError;
-use crate::network::{DiffusionMlp, ParameterTable, StateCritic};
+use crate::network::{Critic, ParameterTable};
 use crate::settings::critic_spec;
 
 /// Most names of a list in a message.
@@ -78,7 +78,7 @@ pub fn import(
     let mut fit = Fit::default();
     let mut parts: Vec<(&'static str, &ParameterTable, Vec<f32>)> = Vec::new();
     let critic_spec = critic_spec(config);
-    let critic = StateCritic::new(policy.state_len(), &critic_spec.mlp_dims, critic_spec.activation)?;
+    let critic = Critic::new(&critic_spec, policy.state_len())?;
     match kind {
         Kind::Pretrained => {
             let average = fit.collect(&network, key, chosen, only_prefix(chosen));
@@ -136,10 +136,7 @@ pub fn import(
 /// The parameters that a policy's network must have.
 fn table(network: &NetworkSpec, policy: &PolicySpec) -> Result<ParameterTable, TrainError> {
     let (state_len, horizon, action_dim) = (policy.state_len(), policy.prediction_horizon, policy.action_dim());
-    if matches!(network, NetworkSpec::DiffusionMlp { .. }) {
-        // Refuses widths of which no network can be made.
-        DiffusionMlp::new(network, state_len, horizon, action_dim)?;
-    }
+    network.check(state_len, horizon, action_dim).map_err(TrainError::Network)?;
     Ok(ParameterTable::new(network.parameters(state_len, horizon, action_dim)))
 }
 

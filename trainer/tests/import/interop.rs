@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use tenon_core::noise::SeededNoise;
 use tenon_train::checkpoint::{Checkpoint, RunInfo, Stage};
 use tenon_train::export::policy_of;
-use tenon_train::network::{ParameterTable, StateCritic};
+use tenon_train::network::{Critic, ParameterTable};
 use tenon_train::settings::critic_spec;
 
 use crate::known::Known;
@@ -54,7 +54,7 @@ fn write_ours(folder: &Path, network: &str, critic: &str) {
     let (state_len, horizon, action_dim) = (policy.state_len(), policy.prediction_horizon, policy.action_dim());
     let actor = ParameterTable::new(run.network.parameters(state_len, horizon, action_dim));
     let spec = critic_spec(&config);
-    let critic = StateCritic::new(state_len, &spec.mlp_dims, spec.activation).unwrap();
+    let critic = Critic::new(&spec, state_len).unwrap();
     let mut checkpoint = Checkpoint::new(Stage::Finetune, run);
     for (stream, (prefix, table)) in
         [("actor.", &actor), ("actor_ft.", &actor), ("critic.", critic.table())].into_iter().enumerate()

@@ -5,7 +5,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors};
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::export::policy_of;
-use tenon_train::network::{DiffusionMlp, Mode, StateCritic};
+use tenon_train::network::{Critic, CriticRow, Mode, NoiseNetwork, NoiseRow};
 
 /// Inputs and outputs of PyTorch's networks.
 pub struct Known(Vec<u8>);
@@ -26,25 +26,25 @@ impl Known {
     }
 
     /// The network's noise for the stored inputs.
-    pub fn noise(&self, network: &DiffusionMlp, parameters: &[f32]) -> Vec<f32> {
+    pub fn noise(&self, network: &NoiseNetwork, parameters: &[f32]) -> Vec<f32> {
         let times: Vec<usize> = self.values("t").into_iter().map(|t| t as usize).collect();
         let (chunks, states) = (self.values("chunk"), self.values("state"));
         let prepared = network.prepare(parameters, &times);
         let mut workspace = network.workspace(times.len(), Mode::Inference);
-        let rows = chunks.chunks_exact(network.chunk_len()).zip(states.chunks_exact(network.state_len()));
-        for (i, (chunk, state)) in rows.enumerate() {
-            network.set_row(&mut workspace, i, i as u32, chunk, state);
-        }
-        network.forward(parameters, &prepared, &mut workspace, times.len()).to_vec()
+        let rows = chunks.chunks_exact(network.chunk_len()).zip(states.chunks_exact(network.state_len())).enumerate();
+        let rows: Vec<NoiseRow> =
+            rows.map(|(i, (chunk, state))| NoiseRow { slot: i as u32, chunk, state, images: None }).collect();
+        network.forward(parameters, &prepared, &mut workspace, &rows).to_vec()
     }
 
     /// The critic's values of the stored states.
-    pub fn values_of_states(&self, critic: &StateCritic, parameters: &[f32]) -> Vec<f32> {
+    pub fn values_of_states(&self, critic: &Critic, parameters: &[f32]) -> Vec<f32> {
         let states = self.values("state");
         let rows = states.len() / critic.state_len();
         let mut workspace = critic.workspace(rows, Mode::Inference);
-        workspace.states.copy_from_slice(&states);
-        critic.forward(parameters, &mut workspace, rows).to_vec()
+        let len = critic.state_len();
+        let load = |i: usize| CriticRow { state: &states[i * len..(i + 1) * len], images: None };
+        critic.forward(parameters, &critic.prepare(parameters), &mut workspace, rows, load).to_vec()
     }
 
     /// Within 1e-5 of the largest value.
@@ -63,7 +63,7 @@ impl Known {
         self.compare(frozen, &self.noise(&policy.network, &policy.frozen));
         self.compare(finetuned, &self.noise(&policy.network, &policy.finetuned));
         if let Some(spec) = &checkpoint.header.run.critic {
-            let critic = StateCritic::new(policy.network.state_len(), &spec.mlp_dims, spec.activation).unwrap();
+            let critic = Critic::new(spec, policy.network.state_len()).unwrap();
             let parameters = checkpoint.parameters("critic.", critic.table()).unwrap();
             let values = self.values_of_states(&critic, &parameters);
             self.compare("critic", &values);

@@ -20,8 +20,8 @@ pub use writer::{BundleContent, BundleWriter};
 use crate::denoiser::{OnnxDenoiser, SplitNetwork};
 use crate::engine::{Engine, Session};
 use crate::error::PolicyError;
-use crate::graph::{Dims, check_network, features_len, image_shape};
-use crate::onnx::{self, ElementType, TensorInfo};
+use crate::graph::{Dims, check_network, image_shape};
+use crate::onnx::{self, ElementType, Interface, TensorInfo};
 
 /// A bundle that has been read and checked.
 #[derive(Debug, Clone)]
@@ -127,21 +127,16 @@ impl Bundle {
     /// Loads the network(s) into an engine.
     pub fn denoiser(&self, engine: Engine) -> Result<OnnxDenoiser, PolicyError> {
         let dims = Dims::of(&self.manifest.spec);
-        let width = features_len(&self.manifest.network);
         let load = |role: Role| -> Result<Option<SplitNetwork>, PolicyError> {
             let Some(graphs) = self.networks.iter().find(|n| n.files.role == role) else { return Ok(None) };
             let session = |entry: &FileEntry, bytes: &[u8]| {
                 Session::load(engine, &self.folder.join(&entry.file).display().to_string(), bytes, 1)
             };
-            let steps = graphs.files.steps.clone();
-            Ok(Some(SplitNetwork {
-                encoder: session(&graphs.files.encoder, &graphs.encoder)?,
-                step: session(&graphs.files.step, &graphs.step)?,
-                features: vec![0.0; steps.len() * width],
-                steps,
-            }))
+            let encoder = session(&graphs.files.encoder, &graphs.encoder)?;
+            let step = session(&graphs.files.step, &graphs.step)?;
+            Ok(Some(SplitNetwork::new(encoder, step, graphs.files.steps.clone())))
         };
-        let image_len = image_shape(&self.manifest.network, &dims).map_or(0, |s| s.iter().product());
+        let image_len = image_shape(self.manifest.network.vision(), &dims).map_or(0, |s| s.iter().product());
         Ok(OnnxDenoiser::split(engine, &dims, image_len, load(Role::Base)?, load(Role::Finetuned)?))
     }
 }
@@ -177,17 +172,19 @@ fn read_network(
     manifest: &Manifest,
 ) -> Result<Graphs, PolicyError> {
     let dims = Dims::of(&manifest.spec);
-    let width = features_len(&manifest.network);
     let f32_info = |name: &str, shape: &[usize]| TensorInfo::fixed(name, ElementType::F32, shape);
     let encoder = read_file(folder, manifest_path, &files.encoder)?;
     let mut inputs = vec![f32_info("state", &dims.state_shape())];
-    inputs.extend(image_shape(&manifest.network, &dims).map(|shape| f32_info("rgb", &shape)));
-    let outputs = [f32_info("features", &[files.steps.len(), width])];
-    check_interface(&folder.join(&files.encoder.file), &encoder, &inputs, &outputs)?;
+    inputs.extend(image_shape(manifest.network.vision(), &dims).map(|shape| f32_info("rgb", &shape)));
+    let path = folder.join(&files.encoder.file);
+    let found = interface(&path, &encoder)?;
+    // How wide the features are is between the two graphs.
+    let width = found.outputs.first().and_then(|o| *o.shape.last()?).unwrap_or(0);
+    check_interface(&path, &found, &inputs, &[f32_info("features", &[files.steps.len(), width])])?;
     let step = read_file(folder, manifest_path, &files.step)?;
+    let path = folder.join(&files.step.file);
     let inputs = [f32_info("x", &dims.chunk_shape()), f32_info("features", &[1, width])];
-    let outputs = [f32_info("noise", &dims.chunk_shape())];
-    check_interface(&folder.join(&files.step.file), &step, &inputs, &outputs)?;
+    check_interface(&path, &interface(&path, &step)?, &inputs, &[f32_info("noise", &dims.chunk_shape())])?;
     Ok(Graphs { files: files.clone(), encoder, step })
 }
 
@@ -213,15 +210,18 @@ fn read_file(folder: &Path, manifest_path: &Path, entry: &FileEntry) -> Result<V
     Ok(bytes)
 }
 
+fn interface(path: &Path, model: &[u8]) -> Result<Interface, PolicyError> {
+    onnx::interface(model).map_err(|detail| PolicyError::Manifest { path: path.into(), detail })
+}
+
 /// Compares what a graph takes and gives with what the policy needs: names, order, types, shapes.
 fn check_interface(
     path: &Path,
-    model: &[u8],
+    found: &Interface,
     inputs: &[TensorInfo],
     outputs: &[TensorInfo],
 ) -> Result<(), PolicyError> {
     let file = path.display().to_string();
-    let found = onnx::interface(model).map_err(|detail| PolicyError::Manifest { path: path.into(), detail })?;
     for (kind, expected, found) in [("inputs", inputs, &found.inputs), ("outputs", outputs, &found.outputs)] {
         let names = |infos: &[TensorInfo]| infos.iter().map(|i| i.name.clone()).collect::<Vec<_>>().join(", ");
         if names(expected) != names(found) {

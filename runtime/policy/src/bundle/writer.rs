@@ -69,11 +69,11 @@ impl BundleWriter {
             let parameters = parameters.ok_or_else(|| PolicyError::Call {
                 detail: format!("the {} network makes steps {steps:?} but was not given", role.name()),
             })?;
-            let graph = NetworkGraph::new(content.network, dims, parameters)?;
+            let graphs = NetworkGraph::new(content.network, dims, parameters)?.split(&steps)?;
             networks.push(NetworkFiles {
                 role,
-                encoder: self.write_file(&format!("{}_encoder.onnx", role.name()), &graph.encoder(&steps)?)?,
-                step: self.write_file(&format!("{}_step.onnx", role.name()), &graph.step())?,
+                encoder: self.write_file(&format!("{}_encoder.onnx", role.name()), &graphs.encoder)?,
+                step: self.write_file(&format!("{}_step.onnx", role.name()), &graphs.step)?,
                 steps,
             });
         }

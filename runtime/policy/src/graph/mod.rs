@@ -13,20 +13,26 @@
 //! layout in which other frameworks export such networks) and `chain` (`x`, `state` → `action`, the whole unrolled
 //! denoising chain).
 
-mod blocks;
-mod mlp;
+mod layers;
 mod parameters;
-mod unet;
-mod vit;
+mod rows;
+#[cfg(test)]
+mod tests;
 
 use tenon_core::diffusion::{Clips, DenoisingStep};
-use tenon_core::network::NetworkSpec;
+use tenon_core::network::layers::Layers;
+use tenon_core::network::{GaussianSpec, NetworkSpec, NoiseInputs, VisionSpec, sinusoid};
 use tenon_core::spec::{MAX_DENOISING_STEPS, PolicySpec};
 
+use layers::OnnxLayers;
+use rows::{Order, Rows, Stage};
+
+#[cfg(test)]
+use parameters::draw_parameters;
 pub use parameters::{Parameters, Tensor, check_parameters, random_parameters};
 
 use crate::error::PolicyError;
-use crate::onnx::{GraphBuilder, Value};
+use crate::onnx::Attribute;
 
 /// Sizes of a policy that its networks depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,22 +82,10 @@ impl Dims {
     }
 }
 
-/// F: length of a row of the encoder's features.
-pub fn features_len(network: &NetworkSpec) -> usize {
-    match network {
-        NetworkSpec::DiffusionMlp { mlp_dims, .. } | NetworkSpec::VitMlp { mlp_dims, .. } => mlp_dims[0],
-        NetworkSpec::Unet(u) | NetworkSpec::VitUnet { unet: u, .. } => unet::film_len(u.dim, &u.dim_mults),
-    }
-}
-
 /// Shape of the image input `[1, To, 3 · cameras, px, px]`; none for networks that see only the state.
-pub fn image_shape(network: &NetworkSpec, dims: &Dims) -> Option<[usize; 5]> {
-    match network {
-        NetworkSpec::VitMlp { vision, .. } => {
-            Some([1, dims.observation_horizon, 3 * vision.cameras, vision.image_px, vision.image_px])
-        }
-        _ => None,
-    }
+pub fn image_shape(vision: Option<&VisionSpec>, dims: &Dims) -> Option<[usize; 5]> {
+    let vision = vision?;
+    Some([1, dims.observation_horizon, 3 * vision.cameras, vision.image_px, vision.image_px])
 }
 
 /// A network whose sizes and parameters have been checked: what graphs are made of.
@@ -102,20 +96,21 @@ pub struct NetworkGraph<'a> {
     parameters: &'a Parameters,
 }
 
-/// What the first layers of a network need to know about the time.
-#[derive(Clone, Copy)]
-enum Time<'a> {
-    /// The steps of a chain, one feature row each: everything about the time is constant.
-    Steps(&'a [usize]),
-    /// Time features `[1, time_dim]` computed in the graph.
-    Features(&'a Value),
+/// The two graphs of a network. See the module's description.
+#[derive(Debug, Clone)]
+pub struct SplitGraphs {
+    /// Run once a chunk.
+    pub encoder: Vec<u8>,
+    /// Run once a step.
+    pub step: Vec<u8>,
 }
 
 impl<'a> NetworkGraph<'a> {
     /// Checks that the network's sizes make sense and that every parameter is there with its shape, finite.
     pub fn new(network: &'a NetworkSpec, dims: Dims, parameters: &'a Parameters) -> Result<Self, PolicyError> {
         check_network(network, &dims)?;
-        check_parameters(network, &dims, parameters)?;
+        let listed = network.parameters(dims.state_len(), dims.prediction_horizon, dims.action_dim);
+        check_parameters(&listed, parameters)?;
         Ok(Self { network, dims, parameters })
     }
 
@@ -124,67 +119,70 @@ impl<'a> NetworkGraph<'a> {
         &self.dims
     }
 
-    /// The graph run once a chunk; row i of its features belongs to `steps[i]`. See the module's description.
-    pub fn encoder(&self, steps: &[usize]) -> Result<Vec<u8>, PolicyError> {
-        self.check_steps(steps)?;
-        let mut g = GraphBuilder::new("encoder");
-        let (state, image) = self.condition_inputs(&mut g);
-        let features = self.features(&mut g, &state, image.as_ref(), Time::Steps(steps));
-        g.output("features", &features, &[steps.len(), features_len(self.network)]);
-        Ok(g.finish())
+    /// Values of the image input; 0 for networks that see only the state.
+    pub fn image_len(&self) -> usize {
+        image_shape(self.network.vision(), &self.dims).map_or(0, |shape| shape.iter().product())
     }
 
-    /// The graph run once a step. See the module's description.
-    pub fn step(&self) -> Vec<u8> {
-        let mut g = GraphBuilder::new("step");
-        let x = g.input("x", &self.dims.chunk_shape());
-        let features = g.input("features", &[1, features_len(self.network)]);
-        let noise = self.noise(&mut g, &x, &features);
-        g.output("noise", &noise, &self.dims.chunk_shape());
-        g.finish()
+    /// Encoder and step graph; row i of the encoder's features belongs to `steps[i]`. See the module's description.
+    pub fn split(&self, steps: &[usize]) -> Result<SplitGraphs, PolicyError> {
+        self.check_steps(steps)?;
+        let mut l = OnnxLayers::split(self.parameters, steps.len());
+        let chunk = self.chunk(&mut l);
+        let (state, images) = condition(&mut l, self.network.vision(), &self.dims, Stage::Chunk);
+        let sinusoid = self.sinusoids(&mut l, steps, Stage::Export);
+        let noise = self.network.build(&mut l, &NoiseInputs { chunk, sinusoid, state, images });
+        l.output("noise", &noise, &self.dims.chunk_shape());
+        let (encoder, step) = l.finish_split();
+        Ok(SplitGraphs { encoder, step })
     }
 
     /// One evaluation of the whole network: `x [1, Tp, Da]`, `t [1]` int64, `state [1, To, Do]` (, `rgb`) → `out`.
     pub fn single_step(&self) -> Vec<u8> {
-        let mut g = GraphBuilder::new("single_step");
-        let x = g.input("x", &self.dims.chunk_shape());
-        let t = g.index_input("t", &[1]);
-        let (state, image) = self.condition_inputs(&mut g);
-        let time = blocks::time_features(&mut g, self, &t);
-        let features = self.features(&mut g, &state, image.as_ref(), Time::Features(&time));
-        let noise = self.noise(&mut g, &x, &features);
-        g.output("out", &noise, &self.dims.chunk_shape());
-        g.finish()
+        let mut l = OnnxLayers::one("single_step", self.parameters);
+        let chunk = self.chunk(&mut l);
+        let t = l.graph(Stage::Step).index_input("t", &[1]);
+        let (state, images) = condition(&mut l, self.network.vision(), &self.dims, Stage::Step);
+        let all: Vec<usize> = (0..self.dims.denoising_steps).collect();
+        let table = self.sinusoids(&mut l, &all, Stage::Step);
+        let row = l.graph(Stage::Step).node("Gather", &[&table.tensor, &t], &[("axis", Attribute::Int(0))]);
+        let width = self.network.time_dim();
+        let sinusoid = Rows::new(row, &[1, width], [1, 1, width], Stage::Step);
+        let noise = self.network.build(&mut l, &NoiseInputs { chunk, sinusoid, state, images });
+        l.output("out", &noise, &self.dims.chunk_shape());
+        l.finish()
     }
 
     /// The unrolled chain without noise between its steps (DDIM with η = 0): `x`, `state` (, `rgb`) → `action`.
     ///
     /// It is what a general exporter makes of the sampling loop, and the peer that our own chain is measured against:
-    /// every step evaluates the whole network, except that images are encoded once.
+    /// every step evaluates the whole network, except that what depends on state and pictures alone is computed once.
     pub fn chain(&self, steps: &[DenoisingStep], clips: Clips) -> Result<Vec<u8>, PolicyError> {
-        let times: Vec<usize> = steps.iter().map(|s| s.t).collect();
-        self.check_steps(&times)?;
+        self.check_steps(&steps.iter().map(|s| s.t).collect::<Vec<_>>())?;
         if let Some(step) = steps.iter().find(|s| s.std > 0.0) {
             return Err(PolicyError::Graph {
                 detail: format!("step t = {} draws noise; only chains without noise can be one graph", step.t),
             });
         }
-        let mut g = GraphBuilder::new("chain");
-        let mut x = g.input("x", &self.dims.chunk_shape());
-        let (state, image) = self.condition_inputs(&mut g);
-        let image_features = image.map(|image| vit::image_features(&mut g, self, &state, &image));
+        let mut l = OnnxLayers::one("chain", self.parameters);
+        let mut x = self.chunk(&mut l);
+        let (state, images) = condition(&mut l, self.network.vision(), &self.dims, Stage::Step);
         for step in steps {
-            let t = g.indices(&[step.t as i64]);
-            let time = blocks::time_features(&mut g, self, &t);
-            let features = self.features_from(&mut g, &state, image_features.as_ref(), Time::Features(&time));
-            let noise = self.noise(&mut g, &x, &features);
-            x = blocks::denoise(&mut g, &x, &noise, step, clips.denoised);
+            let sinusoid = self.sinusoids(&mut l, &[step.t], Stage::Step);
+            let inputs = NoiseInputs { chunk: x.clone(), sinusoid, state: state.clone(), images: images.clone() };
+            let noise = self.network.build(&mut l, &inputs);
+            // As `DenoisingStep::mean`.
+            let (a, b) = (l.scale_shift(&x, step.x0_from_x, 0.0), l.scale_shift(&noise, -step.x0_from_noise, 0.0));
+            let x0 = l.add(&a, &b);
+            let x0 = l.clamp(&x0, -clips.denoised, clips.denoised);
+            let (a, b) = (l.scale_shift(&x0, step.mean_from_x0, 0.0), l.scale_shift(&x, step.mean_from_x, 0.0));
+            x = l.add(&a, &b);
         }
         if let Some(clip) = clips.final_action {
-            x = blocks::clamp(&mut g, &x, clip);
+            x = l.clamp(&x, -clip, clip);
         }
-        g.output("action", &x, &self.dims.chunk_shape());
-        Ok(g.finish())
+        l.output("action", &x, &self.dims.chunk_shape());
+        Ok(l.finish())
     }
 
     fn check_steps(&self, steps: &[usize]) -> Result<(), PolicyError> {
@@ -196,54 +194,60 @@ impl<'a> NetworkGraph<'a> {
         }
     }
 
-    fn condition_inputs(&self, g: &mut GraphBuilder) -> (Value, Option<Value>) {
-        let state = g.input("state", &self.dims.state_shape());
-        let image = image_shape(self.network, &self.dims).map(|shape| g.input("rgb", &shape));
-        let state = g.reshape(&state, &[1, self.dims.state_len()]);
-        (state, image)
+    /// The input `x`.
+    fn chunk(&self, l: &mut OnnxLayers) -> Rows {
+        l.input("x", &self.dims.chunk_shape(), Stage::Step, [self.dims.prediction_horizon, self.dims.action_dim])
     }
 
-    /// Features of one or several steps from the flat state `[1, To·Do]` and the image.
-    fn features(&self, g: &mut GraphBuilder, state: &Value, image: Option<&Value>, time: Time) -> Value {
-        let image_features = image.map(|image| vit::image_features(g, self, state, image));
-        self.features_from(g, state, image_features.as_ref(), time)
+    /// The sinusoids of some steps, one a row.
+    fn sinusoids(&self, l: &mut OnnxLayers, steps: &[usize], stage: Stage) -> Rows {
+        let width = self.network.time_dim();
+        let values: Vec<f32> = steps.iter().flat_map(|&t| sinusoid(t, width)).collect();
+        let name = format!("sinusoid/{}", steps[0]);
+        let tensor = l.graph(stage).constant(&name, &[steps.len(), width], &values);
+        Rows::new(tensor, &[steps.len(), width], [steps.len(), 1, width], stage)
     }
+}
 
-    fn features_from(&self, g: &mut GraphBuilder, state: &Value, image_features: Option<&Value>, time: Time) -> Value {
-        match self.network {
-            NetworkSpec::DiffusionMlp { .. } | NetworkSpec::VitMlp { .. } => {
-                mlp::features(g, self, state, image_features, time)
-            }
-            NetworkSpec::Unet(_) | NetworkSpec::VitUnet { .. } => unet::features(g, self, state, time),
-        }
-    }
+/// Mean chunks of a Gaussian policy, of each mode of a mixture: `state [1, To, Do]` (, `rgb`) → `mean [M, Tp, Da]`.
+pub fn gaussian_mean(spec: &GaussianSpec, dims: &Dims, parameters: &Parameters) -> Result<Vec<u8>, PolicyError> {
+    check_dims(dims, spec.vision())?;
+    let (state_len, horizon, action_dim) = (dims.state_len(), dims.prediction_horizon, dims.action_dim);
+    spec.check(state_len, horizon, action_dim).map_err(|detail| PolicyError::Network { detail })?;
+    check_parameters(&spec.parameters(state_len, horizon, action_dim), parameters)?;
+    let mut l = OnnxLayers::one("gaussian", parameters);
+    let (state, images) = condition(&mut l, spec.vision(), dims, Stage::Step);
+    let mean = spec.build(&mut l, &state, images.as_ref(), [horizon, action_dim]).mean;
+    l.output("mean", &mean, &[spec.modes.max(1), horizon, action_dim]);
+    Ok(l.finish())
+}
 
-    /// Predicted noise `[1, Tp, Da]` from the noisy chunk and one row of features `[1, F]`.
-    fn noise(&self, g: &mut GraphBuilder, x: &Value, features: &Value) -> Value {
-        match self.network {
-            NetworkSpec::DiffusionMlp { .. } | NetworkSpec::VitMlp { .. } => mlp::noise(g, self, x, features),
-            NetworkSpec::Unet(_) | NetworkSpec::VitUnet { .. } => unet::noise(g, self, x, features),
-        }
-    }
+/// The inputs `state` and, of networks that see pictures, `rgb`.
+fn condition(l: &mut OnnxLayers, vision: Option<&VisionSpec>, dims: &Dims, stage: Stage) -> (Rows, Option<Rows>) {
+    let state = l.input("state", &dims.state_shape(), stage, [1, dims.state_len()]);
+    let images = image_shape(vision, dims).map(|shape| {
+        let [_, _, channels, height, width] = shape;
+        let rgb = l.input("rgb", &shape, stage, [height * width, channels]);
+        Rows { order: Order::ChannelsFirst, ..rgb }
+    });
+    (state, images)
 }
 
 /// Refuses sizes that the architecture cannot have, before anything is indexed by them.
 pub fn check_network(network: &NetworkSpec, dims: &Dims) -> Result<(), PolicyError> {
-    let fail = |detail: String| Err(PolicyError::Network { detail });
-    let positive = [
-        ("observation_horizon", dims.observation_horizon),
-        ("observation_dim", dims.observation_dim),
-        ("prediction_horizon", dims.prediction_horizon),
-        ("action_dim", dims.action_dim),
-        ("denoising_steps", dims.denoising_steps),
-    ];
-    if let Some((name, _)) = positive.iter().find(|(_, n)| *n == 0) {
-        return fail(format!("{name} must be at least 1"));
-    }
-    if dims.denoising_steps > MAX_DENOISING_STEPS {
-        return fail(format!("denoising_steps = {}: at most {MAX_DENOISING_STEPS}", dims.denoising_steps));
-    }
+    check_dims(dims, network.vision())?;
     network
         .check(dims.state_len(), dims.prediction_horizon, dims.action_dim)
         .map_err(|detail| PolicyError::Network { detail })
+}
+
+fn check_dims(dims: &Dims, vision: Option<&VisionSpec>) -> Result<(), PolicyError> {
+    let detail = match (dims.observation_horizon, dims.denoising_steps) {
+        (_, steps) if steps == 0 || steps > MAX_DENOISING_STEPS => {
+            format!("denoising_steps = {steps}: must be 1 to {MAX_DENOISING_STEPS}")
+        }
+        (seen, _) if seen != 1 && vision.is_some() => format!("observation_horizon = {seen}: image policies see one"),
+        _ => return Ok(()),
+    };
+    Err(PolicyError::Network { detail })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tenon_core::network::NetworkSpec;
+use tenon_core::network::{NetworkSpec, Parameter};
 use tenon_core::noise::{NoiseSource, SeededNoise};
 
 use super::Dims;
@@ -18,10 +18,9 @@ pub struct Tensor {
 /// Parameters by the names of the authors' checkpoints, as [`NetworkSpec::parameters`] lists them.
 pub type Parameters = BTreeMap<String, Tensor>;
 
-/// Checks that `parameters` are exactly those of the network: names, shapes, finite values.
-pub fn check_parameters(network: &NetworkSpec, dims: &Dims, parameters: &Parameters) -> Result<(), PolicyError> {
-    let expected = network.parameters(dims.state_len(), dims.prediction_horizon, dims.action_dim);
-    for (name, shape) in &expected {
+/// Checks that `parameters` are exactly those that a network lists: names, shapes, finite values.
+pub fn check_parameters(listed: &[Parameter], parameters: &Parameters) -> Result<(), PolicyError> {
+    for (name, shape) in listed {
         let Some(tensor) = parameters.get(name) else {
             return Err(PolicyError::Parameter { name: name.clone(), detail: "is missing".into() });
         };
@@ -36,7 +35,7 @@ pub fn check_parameters(network: &NetworkSpec, dims: &Dims, parameters: &Paramet
             return Err(PolicyError::Parameter { name: name.clone(), detail });
         }
     }
-    match parameters.keys().find(|name| expected.iter().all(|(e, _)| e != *name)) {
+    match parameters.keys().find(|name| listed.iter().all(|(e, _)| e != *name)) {
         Some(name) => {
             Err(PolicyError::Parameter { name: name.clone(), detail: "does not belong to this network".into() })
         }
@@ -46,24 +45,26 @@ pub fn check_parameters(network: &NetworkSpec, dims: &Dims, parameters: &Paramet
 
 /// Parameters drawn from `seed` with variances that keep activations near 1: for benchmarks and tests.
 pub fn random_parameters(network: &NetworkSpec, dims: &Dims, seed: u64) -> Parameters {
+    draw_parameters(network.parameters(dims.state_len(), dims.prediction_horizon, dims.action_dim), seed)
+}
+
+/// [`random_parameters`] of listed names and shapes.
+pub(super) fn draw_parameters(listed: Vec<Parameter>, seed: u64) -> Parameters {
     let mut source = SeededNoise::new(seed, 0);
-    network
-        .parameters(dims.state_len(), dims.prediction_horizon, dims.action_dim)
-        .into_iter()
-        .map(|(name, shape)| {
-            let mut data = vec![0.0; shape.iter().product()];
-            source.fill_standard_normal(&mut data);
-            let fan_in: usize = shape[1..].iter().product();
-            // Norm weights and biases are vectors; a gain of 1 is what they start from.
-            let (mean, scale) = match shape.len() {
-                1 if name.ends_with("weight") => (1.0, 0.1),
-                1 => (0.0, 0.1),
-                _ => (0.0, 1.0 / (fan_in as f32).sqrt()),
-            };
-            for x in &mut data {
-                *x = mean + scale * *x;
-            }
-            (name, Tensor { shape, data })
-        })
-        .collect()
+    let draw = |(name, shape): Parameter| {
+        let mut data = vec![0.0; shape.iter().product()];
+        source.fill_standard_normal(&mut data);
+        let fan_in: usize = shape[1..].iter().product();
+        // Norm weights and biases are vectors; a gain of 1 is what they start from.
+        let (mean, scale) = match shape.len() {
+            1 if name.ends_with("weight") => (1.0, 0.1),
+            1 => (0.0, 0.1),
+            _ => (0.0, 1.0 / (fan_in as f32).sqrt()),
+        };
+        for x in &mut data {
+            *x = mean + scale * *x;
+        }
+        (name, Tensor { shape, data })
+    };
+    listed.into_iter().map(draw).collect()
 }

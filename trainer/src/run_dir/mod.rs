@@ -1,23 +1,41 @@
-//! The folder of a run: files that are whole at any moment, a growing list of metrics, hashes and origin.
+//! The folder of a run: files that are whole at any moment, a growing list of metrics, checkpoints, hashes and origin.
+//!
+//! ```text
+//! config.toml                       settings as used
+//! training.json                     what the run is and what came out of it
+//! metrics.jsonl                     one record a step
+//! events.out.tfevents.*             the same for TensorBoard
+//! report.html                       the same as a page
+//! checkpoints/000100.safetensors    numbered by the step after which they were written
+//! last                              link to the newest of them
+//! checkpoint.safetensors            link to `last`
+//! .lock                             held while a program writes here
+//! ```
 //!
 //! Every file is written beside its target and renamed. [`writing`] marks the moments in which a file is being
 //! written, so that a program that must end at once can wait for them.
 
+mod checkpoints;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::Checkpoint;
+pub use checkpoints::{
+    CHECKPOINT_FILE, KeepCheckpoints, LAST_LINK, RunDir, holds_checkpoint, is_held, last_checkpoint,
+};
+
 use crate::error::TrainError;
 
-/// Name of the checkpoint in a run's folder.
-pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 /// Name of the list of metrics, one JSON object a line.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+/// Name of the settings as used.
+pub const CONFIG_FILE: &str = "config.toml";
 
 static WRITING: Mutex<()> = Mutex::new(());
 
@@ -32,16 +50,33 @@ pub fn create_folder(folder: &Path) -> Result<(), TrainError> {
         .map_err(|e| TrainError::file(folder, format!("the folder cannot be made: {e}; choose another --out")))
 }
 
-/// Writes `text` beside `path` and renames it.
+/// Writes `text` beside `path`, flushes it to the disk and renames it.
 pub fn write_text(path: &Path, text: &str) -> Result<(), TrainError> {
+    write(path, text, true)
+}
+
+/// Writes `text` beside `path` and renames it, for what can be made anew: a power cut may cost it.
+pub fn replace_text(path: &Path, text: &str) -> Result<(), TrainError> {
+    write(path, text, false)
+}
+
+fn write(path: &Path, text: &str, flush: bool) -> Result<(), TrainError> {
     let _writing = writing();
     let fail = |e: &dyn std::fmt::Display| TrainError::file(path, format!("cannot be written: {e}"));
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| fail(&e))?;
+    let mut file = new_file_in(folder).map_err(|e| fail(&e))?;
     file.write_all(text.as_bytes()).map_err(|e| fail(&e))?;
-    file.as_file().sync_all().map_err(|e| fail(&e))?;
+    if flush {
+        file.as_file().sync_all().map_err(|e| fail(&e))?;
+    }
     file.persist(path).map_err(|e| fail(&e.error))?;
     Ok(())
+}
+
+/// A file without a name yet, to be renamed into place; it may be read by whom the user's umask lets read.
+pub fn new_file_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let readable = std::fs::Permissions::from_mode(0o666);
+    tempfile::Builder::new().permissions(readable).tempfile_in(folder)
 }
 
 /// Writes a value as indented JSON.
@@ -49,12 +84,6 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError>
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| TrainError::file(path, format!("cannot be expressed as JSON: {e}")))?;
     write_text(path, &(text + "\n"))
-}
-
-/// Writes a checkpoint.
-pub fn write_checkpoint(folder: &Path, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-    let _writing = writing();
-    checkpoint.write(&folder.join(CHECKPOINT_FILE))
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -110,11 +139,13 @@ impl Metrics {
         Ok(Self { path, file })
     }
 
-    /// Appends one object.
-    pub fn append(&mut self, value: &impl Serialize) -> Result<(), TrainError> {
-        let line = serde_json::to_string(value).map_err(|e| TrainError::file(&self.path, e))? + "\n";
+    /// Appends one object; gives the line back, without its end.
+    pub fn append(&mut self, value: &impl Serialize) -> Result<String, TrainError> {
+        let mut line = serde_json::to_string(value).map_err(|e| TrainError::file(&self.path, e))? + "\n";
         let _writing = writing();
-        self.file.write_all(line.as_bytes()).map_err(|e| TrainError::file(&self.path, format!("cannot grow: {e}")))
+        self.file.write_all(line.as_bytes()).map_err(|e| TrainError::file(&self.path, format!("cannot grow: {e}")))?;
+        line.pop();
+        Ok(line)
     }
 }
 
