@@ -28,8 +28,8 @@ pub struct GaussianNetwork {
 /// Where the deviations come from. The plan's outputs: means, log-variances where there are any, logits of a mixture.
 #[derive(Debug, Clone, Copy)]
 enum Deviation {
-    /// ln σ of every element.
-    Constant { log_std: f32 },
+    /// σ of every element.
+    Constant { std: f32 },
     /// Log-variances `[M · Da]`, clamped to the bounds.
     Shared { start: f32, bounds: [f32; 2] },
     /// Log-variances `[M · Tp · Da]`, already bounded.
@@ -120,7 +120,7 @@ impl GaussianNetwork {
         let nodes: Vec<_> = [Some(outputs.mean), outputs.log_variance, outputs.logits].into_iter().flatten().collect();
         let log_variance = |std: f64| (2.0 * std.ln()) as f32;
         let deviation = match spec.std {
-            StdSpec::Fixed { std } => Deviation::Constant { log_std: std.ln() as f32 },
+            StdSpec::Fixed { std } => Deviation::Constant { std: std as f32 },
             StdSpec::Learned { std, min, max } => {
                 Deviation::Shared { start: log_variance(std), bounds: [log_variance(min), log_variance(max)] }
             }
@@ -205,16 +205,16 @@ impl GaussianNetwork {
     pub fn prepare(&self, parameters: &[f32]) -> GaussianPrepared {
         let plan = self.plan.prepare(parameters, &[]);
         let n = self.row_len();
-        let (log_std, inside) = match self.deviation {
-            Deviation::Constant { log_std } => (vec![log_std; n], vec![]),
-            Deviation::PerState => (vec![], vec![]),
+        let (log_std, std, inside) = match self.deviation {
+            Deviation::Constant { std } => (vec![std.ln(); n], vec![std; n], vec![]),
+            Deviation::PerState => (vec![], vec![], vec![]),
             Deviation::Shared { bounds: [lo, hi], .. } => {
                 let stored = self.plan.shared_output(&plan, DEVIATION).expect("a learned value is a constant");
-                let log_std = (0..n).map(|k| 0.5 * stored[self.shared_index(k)].clamp(lo, hi)).collect();
-                (log_std, stored.iter().map(|v| (lo..=hi).contains(v)).collect())
+                let log_std: Vec<f32> = (0..n).map(|k| 0.5 * stored[self.shared_index(k)].clamp(lo, hi)).collect();
+                let std = log_std.iter().map(|v| v.exp()).collect();
+                (log_std, std, stored.iter().map(|v| (lo..=hi).contains(v)).collect())
             }
         };
-        let std = log_std.iter().map(|v| v.exp()).collect();
         GaussianPrepared { plan, log_std, std, inside }
     }
 

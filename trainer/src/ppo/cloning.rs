@@ -229,18 +229,19 @@ impl Cloner {
         let epoch = self.epochs_done + 1;
         let learning_rate = self.config.lr.rate(self.epochs_done);
         let order = permutation(samples.len(), &mut self.shuffle);
-        let (mut sum, mut batches) = (0.0, 0);
+        let (mut sum, mut norm_sum, mut batches) = (0.0, 0.0, 0);
         for indices in order.chunks(self.config.batch_size) {
             self.gather(dataset, &samples, indices, horizon);
             let (terms, gradient) =
                 self.loss.gradient(&self.workers, &self.network, &self.parameters, &self.states, &self.chunks);
-            finite_norm("the gradient of behaviour cloning", gradient, self.network.table())?;
+            let norm = finite_norm("the gradient of behaviour cloning", gradient, self.network.table())?;
             if !terms.loss.is_finite() {
                 let place = format!("epoch {epoch}, batch {batches}");
                 return Err(TrainError::Numerical { what: "the loss of behaviour cloning", place });
             }
             self.optimizer.step(&mut self.parameters, gradient, learning_rate, None);
             sum += terms.loss;
+            norm_sum += norm;
             batches += 1;
         }
         self.epochs_done = epoch;
@@ -248,6 +249,7 @@ impl Cloner {
             epoch,
             epochs: self.config.epochs,
             loss: sum / f64::from(batches),
+            gradient_norm: norm_sum / f64::from(batches),
             learning_rate,
             samples: samples.len(),
         })

@@ -83,6 +83,13 @@ impl Likelihood {
         }
     }
 
+    /// Mean deviation over the chunk's values; of a mixture, its components' by weight.
+    pub fn mean_std(row: GaussianRow) -> f64 {
+        let components = row.std.chunks_exact(row.chunk_len());
+        let means = components.map(|s| s.iter().map(|&s| f64::from(s)).sum::<f64>() / s.len() as f64);
+        softmax(row.logits).iter().zip(means).map(|(w, mean)| w * mean).sum()
+    }
+
     /// The log-probability that ratios are formed of, and whether a gradient goes through it.
     pub fn clamp(log_prob: f64) -> (f32, bool) {
         let outside = !(LOG_PROB_MIN..=LOG_PROB_MAX).contains(&log_prob) && !log_prob.is_nan();

@@ -187,7 +187,7 @@ impl PpoLoss {
                         clip_fraction: f64::from(u8::from(term.clipped)),
                         ratio_mean: f64::from(term.ratio),
                         entropy: likelihood.entropy(row),
-                        std: row.std.iter().map(|&s| f64::from(s)).sum::<f64>() / row.std.len() as f64,
+                        std: Likelihood::mean_std(row),
                         bc_loss: 0.0,
                     });
                 },

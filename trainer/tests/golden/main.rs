@@ -7,5 +7,6 @@ mod dppo;
 mod gae;
 mod load;
 mod networks;
+mod ppo;
 mod pretrain;
 mod schedule;
