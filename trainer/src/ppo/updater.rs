@@ -76,6 +76,10 @@ impl PpoUpdater {
             let detail = format!("the critic sees {} values, the policy {}", critic.state_len(), network.state_len());
             return Err(TrainError::Config { key: "critic", detail });
         }
+        if ![0, network.image_len()].contains(&critic.image_len()) {
+            let detail = "the critic sees pictures that the policy does not".into();
+            return Err(TrainError::Config { key: "critic", detail });
+        }
         if !(policy.noise_clip.is_finite() && policy.noise_clip > 0.0) {
             let detail = format!("{} must be positive", policy.noise_clip);
             return Err(TrainError::Config { key: "noise_clip", detail });
@@ -123,10 +127,11 @@ impl PpoUpdater {
     /// not finite) actor and critic stand as after the last good optimiser step.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
         rollout.check_finite()?;
+        rollout.check_images(self.policy.network.image_len())?;
         let n = rollout.samples();
         let network = &self.policy.network;
         let mut samples = Samples {
-            observations: (&rollout.states).into(),
+            observations: rollout.observations(),
             chunks: &rollout.chains,
             advantages: &[],
             returns: &[],
@@ -138,10 +143,9 @@ impl PpoUpdater {
         };
 
         // a. Values and log-probabilities under the weights that sampled.
-        let final_states: Vec<f32> = rollout.final_states.iter().flat_map(|(_, s)| s.iter().copied()).collect();
-        let values = self.values(workers, &rollout.states);
-        let last = self.values(workers, &rollout.last_states);
-        let finals = self.values(workers, &final_states);
+        let values = self.values(workers, rollout.observations());
+        let last = self.values(workers, rollout.last_observations());
+        let finals = self.values(workers, rollout.final_observations(&mut Vec::new()));
         let mut old_log_probs = vec![0.0; n];
         let likelihood = Likelihood { mixture: self.config.loss.mixture_density() };
         let (network, parameters) = (&self.policy.network, &self.policy.finetuned);
