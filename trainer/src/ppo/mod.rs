@@ -1,7 +1,8 @@
 //! PPO of Gaussian and Gaussian-mixture policies (spec dppo.md §4, and §2.5 where it is the same for both).
 //!
 //! Terms: a *sample* is one chunk executed in one environment (N·E of them in an iteration, environment fastest). In a
-//! [`crate::dppo::Rollout`] the "chain" of such a policy is the chunk alone.
+//! [`crate::rollout::Rollout`] the "chain" of such a policy is the chunk alone. Log-probabilities are of the whole chunk,
+//! Tp · Da values, whatever part of it is executed: these policies are trained with Tp = Ta.
 
 mod cloning;
 mod config;
