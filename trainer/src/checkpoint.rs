@@ -88,10 +88,15 @@ impl Checkpoint {
 
     /// The flat slice that [`Checkpoint::put_parameters`] stored, names and shapes checked.
     pub fn parameters(&self, prefix: &str, table: &ParameterTable) -> Result<Vec<f32>, TrainError> {
-        table.collect(|name| match self.tensors.get(&format!("{prefix}{name}")) {
+        table.collect(|name| self.tensor(&format!("{prefix}{name}")))
+    }
+
+    /// Shape and values of one tensor of single precision.
+    pub fn tensor(&self, name: &str) -> Option<(&[usize], &[f32])> {
+        match self.tensors.get(name) {
             Some((shape, Values::F32(values))) => Some((shape, values)),
             _ => None,
-        })
+        }
     }
 
     /// Whether any tensor is stored under `prefix`.

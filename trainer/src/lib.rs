@@ -7,7 +7,10 @@
 //!   one flat `Vec<f32>`; [`network::ParameterTable`] says which range carries which checkpoint name.
 //! * [`optimizer`]: AdamW, the learning-rate schedule and the moving average, all on flat slices.
 //! * [`pretrain`]: behaviour cloning of the denoiser.
-//! * [`dppo`]: sampling with stored chains, log-probabilities, advantages, the loss and one whole update.
+//! * [`rollout`]: what an iteration collected, reward scaling, advantages.
+//! * [`surrogate`]: PPO's clipped objectives.
+//! * [`dppo`]: sampling with stored chains, log-probabilities, the loss and one whole update.
+//! * [`ppo`]: the same for Gaussian policies and mixtures, and their behaviour cloning.
 //! * [`checkpoint`]: safetensors with a typed header, written beside the target and renamed.
 //!
 //! The steps of the command line, on top of it:
@@ -40,12 +43,15 @@ pub mod interrupt;
 pub mod linalg;
 pub mod network;
 pub mod optimizer;
+pub mod ppo;
 pub mod pretrain;
 pub mod progress;
+pub mod rollout;
 pub mod run_dir;
 pub mod seeds;
 pub mod settings;
 pub mod stopwatch;
+pub mod surrogate;
 pub mod wall_clock;
 pub mod watch;
 pub mod workers;

@@ -4,19 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
-
-/// How an episode that ran out of time enters the advantages (spec dppo.md §10.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeOut {
-    /// Bootstraps from the value of the episode's own last observation and cuts the trace: correct, the default.
-    #[default]
-    Bootstrap,
-    /// Treats it as a terminal state (the reference's Gym and furniture).
-    Terminal,
-    /// Bootstraps from the next episode's first observation and lets the trace run on (the reference's Robomimic).
-    Leaky,
-}
+use crate::rollout::{AdvantageSettings, TimeOut};
 
 /// The loss of one minibatch (spec dppo.md §2.5e).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,6 +67,17 @@ pub struct FinetuneConfig {
 }
 
 impl FinetuneConfig {
+    /// The part that makes advantages of rewards.
+    pub fn advantages(&self) -> AdvantageSettings {
+        AdvantageSettings {
+            gamma: self.gamma,
+            gae_lambda: self.gae_lambda,
+            time_out: self.time_out,
+            reward_scale_running: self.reward_scale_running,
+            reward_scale_const: self.reward_scale_const,
+        }
+    }
+
     /// Refuses values that no run can use.
     pub fn check(&self) -> Result<(), TrainError> {
         let l = &self.loss;

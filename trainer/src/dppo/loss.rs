@@ -2,6 +2,7 @@
 
 use super::{Likelihood, LossConfig, Policy, shape_advantages};
 use crate::network::{Critic, CriticBatch, CriticRow, NoiseBatch, NoiseNetwork, NoiseRow, Observations};
+use crate::surrogate::{PolicyTerm, value_term};
 use crate::workers::Workers;
 
 /// What the updates of one iteration draw their rows from. Per-sample arrays have one value a sample.
@@ -201,24 +202,18 @@ impl LossBuffers {
                 // 1. New log-probability: elements clamped to [−5, 2], executed steps, mean.
                 let new = likelihood.mean_and_gradient(j, x, next, noise, horizon_len, gradient);
                 // 6. ρ = exp(new − old).
-                let log_ratio = new - samples.old_log_probs[rows[i] as usize];
-                let ratio = log_ratio.exp();
                 // 8. max(−A ρ, −A clamp(ρ, 1 ± ε_j)); outside the range the clipped branch has no slope.
-                let (a, epsilon) = (advantages[i], clip[j]);
-                let plain = -a * ratio;
-                let clipped = -a * ratio.clamp(1.0 - epsilon, 1.0 + epsilon);
-                // ∂ρ/∂new = ρ; within the range both branches are equal.
-                let slope = if plain >= clipped { plain } else { 0.0 };
+                let term = PolicyTerm::new(new, samples.old_log_probs[rows[i] as usize], advantages[i], clip[j]);
                 // A NaN must reach the gradient: 0 · NaN is NaN.
-                let scale = if ratio.is_nan() { f32::NAN } else { slope / m };
+                let scale = term.slope / m;
                 gradient.iter_mut().for_each(|g| *g *= scale);
                 // 10. approx_kl = mean((ρ − 1) − ln ρ), clip fraction.
                 sums.clipped_of_step.resize(steps, 0);
                 sums.rows_of_step.resize(steps, 0);
-                sums.policy_loss += f64::from(if plain.is_nan() { plain } else { plain.max(clipped) });
-                sums.approx_kl += f64::from((ratio - 1.0) - log_ratio);
-                sums.ratio += f64::from(ratio);
-                sums.clipped_of_step[j] += u32::from((ratio - 1.0).abs() > epsilon);
+                sums.policy_loss += f64::from(term.loss);
+                sums.approx_kl += f64::from(term.kl);
+                sums.ratio += f64::from(term.ratio);
+                sums.clipped_of_step[j] += u32::from(term.clipped);
                 sums.rows_of_step[j] += 1;
             },
         );
@@ -284,28 +279,14 @@ impl LossBuffers {
             |i, value, sum: &mut f64| {
                 let (sample, weight) = distinct[i];
                 let (value, target) = (f64::from(value), f64::from(samples.returns[sample]));
-                let (square, slope) = match config.clip_vloss_coef {
-                    None => ((value - target).powi(2), value - target),
-                    Some(c) => clipped_square(value, target, f64::from(samples.old_values[sample]), c),
-                };
+                let old = config.clip_vloss_coef.map_or(0.0, |_| f64::from(samples.old_values[sample]));
                 // 9. ½ mean (V − R)²
-                *sum += weight * 0.5 * square;
+                let (loss, slope) = value_term(value, target, old, config.clip_vloss_coef);
+                *sum += weight * loss;
                 (config.vf_coef * weight * slope / m) as f32
             },
         );
         (CriticTerms { value_loss: sums.iter().sum::<f64>() / m }, gradient)
-    }
-}
-
-/// max of the clipped and the plain squared error, and half its derivative.
-fn clipped_square(value: f64, target: f64, old: f64, c: f64) -> (f64, f64) {
-    let clipped = old + (value - old).clamp(-c, c);
-    let (plain, limited) = ((value - target).powi(2), (clipped - target).powi(2));
-    let moves = (value - old).abs() <= c;
-    if plain >= limited || plain.is_nan() {
-        (plain, value - target)
-    } else {
-        (limited, if moves { clipped - target } else { 0.0 })
     }
 }
 

@@ -9,18 +9,16 @@ mod chain;
 mod config;
 mod likelihood;
 mod loss;
-mod reward_scaling;
-mod rollout;
 mod updater;
 
-pub use advantage::{Gae, explained_variance, generalized_advantages, quantile, shape_advantages};
+pub use advantage::{quantile, shape_advantages};
 pub use chain::{ChainMode, ChainSampler};
-pub use config::{FinetuneConfig, LossConfig, TimeOut};
+pub use config::{FinetuneConfig, LossConfig};
 pub use likelihood::Likelihood;
 pub use loss::{ActorTerms, CriticTerms, LossBuffers, Samples, TeacherChains};
-pub use reward_scaling::RewardScaler;
-pub use rollout::Rollout;
 pub use updater::{UpdateStats, Updater};
+
+pub use crate::rollout::{Gae, RewardScaler, Rollout, TimeOut, explained_variance, generalized_advantages};
 
 use tenon_core::spec::Denoising;
 

@@ -3,15 +3,13 @@
 use tenon_core::diffusion::StepNoise;
 use tenon_core::noise::SeededNoise;
 
-use super::{
-    ChainMode, ChainSampler, FinetuneConfig, Gae, Likelihood, LossBuffers, Policy, RewardScaler, Rollout, Samples,
-    TeacherChains, explained_variance, generalized_advantages,
-};
+use super::{ChainMode, ChainSampler, FinetuneConfig, Likelihood, LossBuffers, Policy, Samples, TeacherChains};
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::network::{Critic, Observations};
-use crate::optimizer::{AdamW, gradient_norm};
+use crate::optimizer::{AdamW, finite_norm};
 use crate::pretrain::permutation;
+use crate::rollout::{RewardScaler, Rollout, RolloutValues, estimate};
 use crate::seeds::Stream;
 use crate::workers::Workers;
 
@@ -140,10 +138,7 @@ impl Updater {
         let values = self.values(workers, &rollout.states);
         let last_values = self.values(workers, &rollout.last_states);
         let final_states: Vec<f32> = rollout.final_states.iter().flat_map(|(_, s)| s.iter().copied()).collect();
-        let mut final_values = vec![0.0; n];
-        for ((sample, _), value) in rollout.final_states.iter().zip(self.values(workers, &final_states)) {
-            final_values[*sample] = value;
-        }
+        let final_values = self.values(workers, &final_states);
         let mut samples = Samples {
             observations: (&rollout.states).into(),
             chains: &rollout.chains,
@@ -167,40 +162,16 @@ impl Updater {
             &mut old_log_probs,
         );
 
-        // b. Running reward scaling.
-        let mut rewards = rollout.rewards.clone();
-        let mut reward_scale = 1.0;
-        if self.config.reward_scale_running {
-            self.reward_scaler.scale(&mut rewards, &rollout.first[..n]);
-            reward_scale = (self.reward_scaler.variance + 1e-8).sqrt();
-        }
-        rewards.iter_mut().for_each(|r| *r *= self.config.reward_scale_const);
-
-        // c. Generalised advantages over chunk steps.
-        let (advantages, returns) = generalized_advantages(&Gae {
-            rewards: &rewards,
-            values: &values,
-            terminated: &rollout.terminated,
-            truncated: &rollout.truncated,
-            final_values: &final_values,
-            last_values: &last_values,
-            gamma: self.config.gamma,
-            gae_lambda: self.config.gae_lambda,
-            time_out: self.config.time_out,
-        });
-        if let Some(i) = advantages.iter().position(|a| !a.is_finite()) {
-            let place = format!("chunk step {}, environment {}", i / rollout.envs, i % rollout.envs);
-            return Err(TrainError::Numerical { what: "the advantage", place });
-        }
-        let single = |x: &[f64]| -> Vec<f32> { x.iter().map(|&v| v as f32).collect() };
-        let (advantages_f32, returns_f32, values_f32) = (single(&advantages), single(&returns), single(&values));
-        samples.advantages = &advantages_f32;
-        samples.returns = &returns_f32;
-        samples.old_values = &values_f32;
+        // b., c. Running reward scaling, generalised advantages over chunk steps; h. explained variance.
+        let values = RolloutValues { values: &values, last: &last_values, finals: &final_values };
+        let estimates = estimate(&self.config.advantages(), &mut self.reward_scaler, rollout, values)?;
+        samples.advantages = &estimates.advantages;
+        samples.returns = &estimates.returns;
+        samples.old_values = &estimates.old_values;
         samples.old_log_probs = &old_log_probs;
 
         // d. Epochs of minibatches over (sample × denoising step); the remainder is dropped.
-        let mut stats = UpdateStats { clip_fraction_of_step: vec![0.0; steps], reward_scale, ..Default::default() };
+        let mut stats = UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() };
         let rows = n * steps;
         let minibatches = (rows / self.config.batch_size).max(1);
         let size = self.config.batch_size.min(rows);
@@ -220,8 +191,8 @@ impl Updater {
         stats.average();
         stats.actor_lr = self.actor_learning_rate();
         stats.critic_lr = self.config.critic_lr.rate(self.iteration);
-        // h. 1 − Var(R − V_old)/Var(R).
-        stats.explained_variance = explained_variance(&values, &returns);
+        stats.reward_scale = estimates.reward_scale;
+        stats.explained_variance = estimates.explained_variance;
         Ok(stats)
     }
 
@@ -323,9 +294,7 @@ impl Updater {
         checkpoint.put_parameters("critic.", critic, &self.critic_parameters);
         checkpoint.put_optimizer("actor_ft", actor, &self.actor_optimizer);
         checkpoint.put_optimizer("critic", critic, &self.critic_optimizer);
-        let s = &self.reward_scaler;
-        checkpoint.put_f64("reward_scaler.discounted", &s.discounted);
-        checkpoint.put_f64("reward_scaler.statistics", &[s.mean, s.variance, s.count]);
+        self.reward_scaler.store(checkpoint);
         for (name, value) in [
             ("iteration", self.iteration),
             ("actor_schedule", self.actor_schedule_steps),
@@ -345,14 +314,7 @@ impl Updater {
         self.critic_parameters = checkpoint.parameters("critic.", critic)?;
         checkpoint.restore_optimizer("actor_ft", actor, &mut self.actor_optimizer)?;
         checkpoint.restore_optimizer("critic", critic, &mut self.critic_optimizer)?;
-        let discounted = checkpoint.f64("reward_scaler.discounted")?.to_vec();
-        let statistics = checkpoint.f64("reward_scaler.statistics")?;
-        let (&[mean, variance, count], true) = (statistics, discounted.len() == self.reward_scaler.discounted.len())
-        else {
-            let detail = format!("made for {} environments", discounted.len());
-            return Err(TrainError::Parameter { name: "reward_scaler".into(), detail });
-        };
-        self.reward_scaler = RewardScaler { discounted, mean, variance, count };
+        self.reward_scaler.restore(checkpoint)?;
         self.iteration = checkpoint.counter("iteration")?;
         self.actor_schedule_steps = checkpoint.counter("actor_schedule")?;
         self.teacher_chains_drawn = checkpoint.counter("teacher_chains")?;
@@ -385,18 +347,4 @@ impl UpdateStats {
         }
         self.clip_fraction_of_step.iter_mut().for_each(|f| *f /= n);
     }
-}
-
-/// The gradient's norm, or which parameter's gradient is not finite.
-fn finite_norm(
-    what: &'static str,
-    gradient: &[f32],
-    table: &crate::network::ParameterTable,
-) -> Result<f64, TrainError> {
-    let norm = gradient_norm(gradient);
-    if norm.is_finite() {
-        return Ok(norm);
-    }
-    let place = gradient.iter().position(|g| !g.is_finite()).map_or("?", |i| table.name_at(i));
-    Err(TrainError::Numerical { what, place: format!("parameter `{place}`") })
 }

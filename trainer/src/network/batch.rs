@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::{Critic, CriticRow, Mode, NoiseNetwork, NoiseRow, PlanGradient, Prepared, Workspace};
+use super::{
+    Critic, CriticRow, GaussianNetwork, GaussianPrepared, GaussianRow, GaussianRowGradient, GaussianWorkspace, Mode,
+    NoiseNetwork, NoiseRow, PlanGradient, Prepared, Workspace,
+};
 use crate::workers::{Workers, shard_count, shard_range};
 
 /// Smallest and largest cut of a batch. Numbers of the computation, not of the machine: they decide the order in which
@@ -202,5 +205,103 @@ impl CriticBatch {
         }
         critic.finish_gradient(parameters, &mut prepared, &mut total[0]);
         (statistics, &self.shards[0].parameters)
+    }
+}
+
+/// Buffers for batches through a [`GaussianNetwork`], and the gradient of the batch in hand.
+#[derive(Debug)]
+pub struct GaussianBatch {
+    block_rows: usize,
+    workspaces: Vec<GaussianWorkspace>,
+    shards: Vec<PlanGradient>,
+}
+
+impl GaussianBatch {
+    /// For batches of about `rows` rows; more are only slower.
+    pub fn new(network: &GaussianNetwork, workers: &Workers, rows: usize) -> Self {
+        let block_rows = rows.clamp(1, network.block_rows());
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        Self {
+            block_rows,
+            workspaces: (0..workers.threads()).map(|_| network.workspace(block_rows, Mode::Training)).collect(),
+            shards: (0..shards).map(|_| network.gradient()).collect(),
+        }
+    }
+
+    /// Runs `out.len() / width` rows forward. For row i, `read(i, row, out_i)` takes what it wants into `out_i`, the
+    /// row's `width` values of `out`.
+    pub fn evaluate<'a>(
+        &mut self,
+        workers: &Workers,
+        network: &GaussianNetwork,
+        parameters: &[f32],
+        prepared: &GaussianPrepared,
+        load: impl Fn(usize) -> CriticRow<'a> + Sync,
+        out: &mut [f32],
+        width: usize,
+        read: impl Fn(usize, GaussianRow, &mut [f32]) + Sync,
+    ) {
+        let rows = out.len() / width;
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let mut parts = split_by_shard(out, rows, shards, width);
+        let block_rows = self.block_rows;
+        workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
+            let range = shard_range(rows, shards, shard);
+            for block in blocks(range.clone(), block_rows) {
+                network.forward(parameters, prepared, ws, block.len(), |i| load(block.start + i));
+                for i in block.clone() {
+                    let out = &mut part[(i - range.start) * width..][..width];
+                    read(i, network.row(prepared, ws, i - block.start), out);
+                }
+            }
+        });
+    }
+
+    /// Starts the gradient of a new batch at zero.
+    pub fn begin(&mut self) {
+        self.shards[0].clear();
+    }
+
+    /// Runs `rows` rows forward and backward and adds to the batch's gradient.
+    ///
+    /// For row i, `differentiate(i, row, row_gradient, statistics)` puts ∂loss into all of `row_gradient`. Returns each
+    /// shard's statistics, in order.
+    pub fn accumulate<'a, S: Default + Send>(
+        &mut self,
+        workers: &Workers,
+        network: &GaussianNetwork,
+        parameters: &[f32],
+        prepared: &GaussianPrepared,
+        rows: usize,
+        load: impl Fn(usize) -> CriticRow<'a> + Sync,
+        differentiate: impl Fn(usize, GaussianRow, GaussianRowGradient, &mut S) + Sync,
+    ) -> Vec<S> {
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS).min(self.shards.len());
+        let mut outputs: Vec<(&mut PlanGradient, S)> =
+            self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
+        let block_rows = self.block_rows;
+        workers.run(&mut self.workspaces, &mut outputs, |shard, ws, (gradient, statistics)| {
+            if shard > 0 {
+                gradient.clear();
+            }
+            for block in blocks(shard_range(rows, shards, shard), block_rows) {
+                network.forward(parameters, prepared, ws, block.len(), |i| load(block.start + i));
+                network.backward(parameters, prepared, ws, gradient, |i, row, row_gradient| {
+                    differentiate(block.start + i, row, row_gradient, statistics);
+                });
+            }
+        });
+        let statistics = outputs.into_iter().map(|(_, s)| s).collect();
+        let (total, others) = self.shards[..shards].split_at_mut(1);
+        for other in others {
+            total[0].add(other);
+        }
+        statistics
+    }
+
+    /// Completes the batch's gradient, in the layout of the parameters.
+    pub fn finish(&mut self, network: &GaussianNetwork, parameters: &[f32], prepared: &mut GaussianPrepared) -> &[f32] {
+        network.finish_gradient(parameters, prepared, &mut self.shards[0]);
+        &self.shards[0].parameters
     }
 }

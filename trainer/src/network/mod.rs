@@ -7,12 +7,14 @@
 
 mod batch;
 mod critic;
+mod gaussian;
 mod noise;
 mod parameters;
 pub mod plan;
 
-pub use batch::{CriticBatch, NoiseBatch};
+pub use batch::{CriticBatch, GaussianBatch, NoiseBatch};
 pub use critic::{Critic, CriticRow};
+pub use gaussian::{GaussianNetwork, GaussianPrepared, GaussianRow, GaussianRowGradient, GaussianWorkspace};
 pub use noise::{NoiseNetwork, NoiseRow, Observations};
 pub use parameters::ParameterTable;
 pub use plan::{PlanGradient, Prepared, Workspace};

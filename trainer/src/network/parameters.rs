@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rand::Rng;
 use tenon_core::network::Parameter;
-use tenon_core::noise::SeededNoise;
+use tenon_core::noise::{NoiseSource, SeededNoise};
 
 use crate::error::TrainError;
 
@@ -59,18 +59,28 @@ impl ParameterTable {
         self.iter().find(|(_, _, range)| range.contains(&i)).map_or("?", |(name, _, _)| name)
     }
 
-    /// Fresh parameters: U(−1/√fan_in, 1/√fan_in) for weights and biases of linear and convolution layers, 1 and 0 for
-    /// those of norms (spec dppo.md §3).
+    /// Fresh parameters (spec dppo.md §3, §3.4, §4): U(−1/√fan_in, 1/√fan_in) for weights and biases of linear and
+    /// convolution layers, 1 and 0 for those of norms; N(0, 0.02²) and biases of 0 inside a transformer or behind the
+    /// patches of an image encoder, N(0, 1) for the weights of a spatial embedding.
     pub fn initialise(&self, noise: &mut SeededNoise) -> Vec<f32> {
         let mut values = vec![0.0; self.len];
         let mut bound = None;
         for (name, shape, range) in self.iter() {
-            if !name.ends_with(".bias") {
+            let values = &mut values[range];
+            // "in_proj_bias" of an attention, too.
+            let bias = name.ends_with("bias");
+            if let Some(std) = normal_std(name, shape).filter(|_| !bias) {
+                noise.fill_standard_normal(values);
+                values.iter_mut().for_each(|v| *v *= std);
+                bound = None;
+                continue;
+            }
+            if !bias {
                 bound = (shape.len() >= 2).then(|| (shape[1..].iter().product::<usize>() as f32).sqrt().recip());
             }
             match bound {
-                Some(b) => values[range].fill_with(|| noise.rng().random_range(-b..b)),
-                None => values[range].fill(if name.ends_with(".bias") { 0.0 } else { 1.0 }),
+                Some(b) => values.fill_with(|| noise.rng().random_range(-b..b)),
+                None => values.fill(if bias { 0.0 } else { 1.0 }),
             }
         }
         values
@@ -102,6 +112,17 @@ impl ParameterTable {
     pub fn split<'a>(&'a self, flat: &'a [f32]) -> BTreeMap<&'a str, (&'a [usize], &'a [f32])> {
         self.iter().map(|(name, shape, range)| (name, (shape, &flat[range]))).collect()
     }
+}
+
+/// Deviation of weights that begin normally distributed.
+fn normal_std(name: &str, shape: &[usize]) -> Option<f32> {
+    let tokens = name.starts_with("transformer.")
+        || name.starts_with("backbone.vit.") && !name.starts_with("backbone.vit.patch_embed.");
+    if name.starts_with("compress") && shape.len() == 3 {
+        return Some(1.0);
+    }
+    // The reference cuts these of the image encoder at ±2, a hundred deviations.
+    (tokens && shape.len() >= 2).then_some(0.02)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ mod schedule;
 pub use schedule::LrSchedule;
 
 use crate::elementwise::{AdamStep, adamw, moving_average, square_sum};
+use crate::error::TrainError;
+use crate::network::ParameterTable;
 
 /// AdamW with β = (0.9, 0.999), ε = 1e-8 and decoupled weight decay (Loshchilov & Hutter 2019), as in PyTorch.
 #[derive(Debug, Clone)]
@@ -49,6 +51,16 @@ impl AdamW {
 /// L2 norm of a gradient; not finite where any of its values is not.
 pub fn gradient_norm(gradient: &[f32]) -> f64 {
     square_sum(gradient).sqrt()
+}
+
+/// The gradient's norm, or which parameter's gradient is not finite.
+pub fn finite_norm(what: &'static str, gradient: &[f32], table: &ParameterTable) -> Result<f64, TrainError> {
+    let norm = gradient_norm(gradient);
+    if norm.is_finite() {
+        return Ok(norm);
+    }
+    let place = gradient.iter().position(|g| !g.is_finite()).map_or("?", |i| table.name_at(i));
+    Err(TrainError::Numerical { what, place: format!("parameter `{place}`") })
 }
 
 /// Exponential moving average of weights: `average ← decay · average + (1 − decay) · weights`.

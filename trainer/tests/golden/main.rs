@@ -8,5 +8,6 @@ mod fullsize;
 mod gae;
 mod load;
 mod networks;
+mod ppo;
 mod pretrain;
 mod schedule;

@@ -1,6 +1,15 @@
-//! What one iteration collected.
+//! What one iteration collected, and what follows from it whatever the policy: scaled rewards and advantages.
+
+mod advantage;
+mod estimate;
+mod reward_scaling;
+
+pub use advantage::{Gae, TimeOut, explained_variance, generalized_advantages, normalize};
+pub use estimate::{AdvantageSettings, Estimates, RolloutValues, estimate};
+pub use reward_scaling::RewardScaler;
 
 use crate::error::TrainError;
+use crate::network::Observations;
 
 /// N chunk steps of E environments. Arrays are `[steps, envs, …]`, environment fastest; a sample is `step · envs + env`.
 #[derive(Debug, Clone)]
@@ -23,6 +32,36 @@ pub struct Rollout {
     pub last_states: Vec<f32>,
     /// Samples whose episode ran out of time, with the normalised state it ended in, before any reset.
     pub final_states: Vec<(usize, Vec<f32>)>,
+    /// Of networks that see pictures.
+    pub images: Option<RolloutImages>,
+}
+
+/// What cameras saw, `image_len` bytes a picture set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolloutImages {
+    /// Before each chunk, `[steps, envs, image_len]`.
+    pub before: Vec<u8>,
+    /// After the last step, `[envs, image_len]`.
+    pub last: Vec<u8>,
+    /// Beside [`Rollout::final_states`], in their order.
+    pub finals: Vec<u8>,
+}
+
+impl RolloutImages {
+    /// Says what does not have as many bytes as the rollout asks for.
+    fn check(&self, rollout: &Rollout, image_len: usize) -> Result<(), TrainError> {
+        for (what, bytes, rows) in [
+            ("before the chunks", &self.before, rollout.samples()),
+            ("after the last step", &self.last, rollout.envs),
+            ("of final states", &self.finals, rollout.final_states.len()),
+        ] {
+            if bytes.len() != rows * image_len {
+                let detail = format!("{} bytes {what}, not {rows} · {image_len}", bytes.len());
+                return Err(TrainError::Config { key: "images", detail });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Rollout {
@@ -40,12 +79,42 @@ impl Rollout {
             first: vec![false; n + envs],
             last_states: vec![0.0; envs * state_len],
             final_states: Vec::new(),
+            images: None,
         }
     }
 
     /// N · E.
     pub fn samples(&self) -> usize {
         self.steps * self.envs
+    }
+
+    /// What was seen before each chunk, one row a sample.
+    pub fn observations(&self) -> Observations<'_> {
+        Observations { states: &self.states, images: self.images.as_ref().map(|i| i.before.as_slice()) }
+    }
+
+    /// What was seen after the last step, one row an environment.
+    pub fn last_observations(&self) -> Observations<'_> {
+        Observations { states: &self.last_states, images: self.images.as_ref().map(|i| i.last.as_slice()) }
+    }
+
+    /// What was seen where episodes ran out of time, one row for each of [`Rollout::final_states`]; `states` keeps them.
+    pub fn final_observations<'a>(&'a self, states: &'a mut Vec<f32>) -> Observations<'a> {
+        states.clear();
+        self.final_states.iter().for_each(|(_, state)| states.extend_from_slice(state));
+        Observations { states, images: self.images.as_ref().map(|i| i.finals.as_slice()) }
+    }
+
+    /// Says where a network that sees `image_len` bytes of pictures (0: none) does not find them.
+    pub fn check_images(&self, image_len: usize) -> Result<(), TrainError> {
+        match &self.images {
+            Some(images) => images.check(self, image_len),
+            None if image_len == 0 => Ok(()),
+            None => {
+                let detail = "the policy sees pictures, the rollout has none".into();
+                Err(TrainError::Config { key: "images", detail })
+            }
+        }
     }
 
     /// Says which state, chain or reward is not finite, and in which environment.

@@ -1,5 +1,8 @@
 //! Running reward scaling (spec dppo.md §2.5b).
 
+use crate::checkpoint::Checkpoint;
+use crate::error::TrainError;
+
 /// Divides rewards by the running standard deviation of their discounted sums and clips the quotient to ±10.
 ///
 /// γ is 0.99 whatever the environment's. The statistics are updated before they are applied; all in f64.
@@ -37,6 +40,24 @@ impl RewardScaler {
         for reward in rewards {
             *reward = (*reward / scale).clamp(-Self::CLIP, Self::CLIP);
         }
+    }
+
+    /// Adds its state to a checkpoint.
+    pub fn store(&self, checkpoint: &mut Checkpoint) {
+        checkpoint.put_f64("reward_scaler.discounted", &self.discounted);
+        checkpoint.put_f64("reward_scaler.statistics", &[self.mean, self.variance, self.count]);
+    }
+
+    /// Restores what [`RewardScaler::store`] stored into a scaler of as many environments.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        let discounted = checkpoint.f64("reward_scaler.discounted")?.to_vec();
+        let statistics = checkpoint.f64("reward_scaler.statistics")?;
+        let (&[mean, variance, count], true) = (statistics, discounted.len() == self.discounted.len()) else {
+            let detail = format!("made for {} environments", discounted.len());
+            return Err(TrainError::Parameter { name: "reward_scaler".into(), detail });
+        };
+        *self = Self { discounted, mean, variance, count };
+        Ok(())
     }
 
     /// Parallel merge of mean and variance; the result divides by the total count minus one.

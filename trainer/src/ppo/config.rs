@@ -1,0 +1,144 @@
+//! Settings of PPO for Gaussian policies (spec dppo.md §6.4).
+
+use serde::{Deserialize, Serialize};
+
+use super::MixtureDensity;
+use crate::error::TrainError;
+use crate::optimizer::LrSchedule;
+use crate::rollout::{AdvantageSettings, TimeOut};
+
+/// Behaviour of the reference that looks unintended (spec dppo.md §10); all off by default.
+///
+/// Two more are settings: [`TimeOut::Leaky`], and deviation bounds overwritten by the pre-trained file, which here are
+/// those of the network's specification: write `max = 1.0` there to have the reference's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoCompat {
+    /// A mixture's log-density and entropy over the whole chunk, not divided by its length, are clamped.
+    pub joint_mixture_density: bool,
+}
+
+/// The loss of one minibatch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PpoLossConfig {
+    /// ε.
+    pub clip_ploss_coef: f64,
+    /// Whether advantages are normalised within the minibatch.
+    pub norm_adv: bool,
+    /// Clips the value's change, as PPO may; absent in all settings of the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_vloss_coef: Option<f64>,
+    /// Weight of minus the entropy; 0 in all settings of the paper.
+    #[serde(default)]
+    pub ent_coef: f64,
+    /// Weight of the value loss.
+    pub vf_coef: f64,
+    /// Weight of the behaviour-cloning loss on the frozen policy's samples; absent = not computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bc_loss_coeff: Option<f64>,
+    #[serde(default)]
+    pub compat: PpoCompat,
+}
+
+impl PpoLossConfig {
+    /// How a mixture's density enters.
+    pub fn mixture_density(&self) -> MixtureDensity {
+        match self.compat.joint_mixture_density {
+            true => MixtureDensity::Joint,
+            false => MixtureDensity::PerDimension,
+        }
+    }
+}
+
+/// PPO fine-tuning, or training from scratch: what one update needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PpoConfig {
+    pub loss: PpoLossConfig,
+    /// γ per chunk.
+    pub gamma: f64,
+    pub gae_lambda: f64,
+    #[serde(default)]
+    pub time_out: TimeOut,
+    pub reward_scale_running: bool,
+    pub reward_scale_const: f64,
+    pub update_epochs: usize,
+    /// Samples of a minibatch.
+    pub batch_size: usize,
+    /// Minibatches whose gradients are summed for one step of the optimisers (networks that see pictures).
+    #[serde(default = "one")]
+    pub grad_accumulate: usize,
+    /// Leaves all epochs once a minibatch's approximate KL exceeds this.
+    pub target_kl: f64,
+    /// Iterations, evaluations included, before the actor moves.
+    pub n_critic_warmup_itr: u64,
+    /// Clips the actor's gradient; absent in all settings of the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_grad_norm: Option<f64>,
+    pub actor_lr: LrSchedule,
+    pub actor_weight_decay: f64,
+    pub critic_lr: LrSchedule,
+    pub critic_weight_decay: f64,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl PpoConfig {
+    /// The part that makes advantages of rewards.
+    pub fn advantages(&self) -> AdvantageSettings {
+        AdvantageSettings {
+            gamma: self.gamma,
+            gae_lambda: self.gae_lambda,
+            time_out: self.time_out,
+            reward_scale_running: self.reward_scale_running,
+            reward_scale_const: self.reward_scale_const,
+        }
+    }
+
+    /// Refuses values that no run can use.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let l = &self.loss;
+        let positive = [
+            ("loss.clip_ploss_coef", l.clip_ploss_coef),
+            ("loss.clip_vloss_coef", l.clip_vloss_coef.unwrap_or(1.0)),
+            ("reward_scale_const", self.reward_scale_const),
+            ("target_kl", self.target_kl),
+            ("max_grad_norm", self.max_grad_norm.unwrap_or(1.0)),
+        ];
+        for (key, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(TrainError::Config { key, detail: format!("{value} must be positive") });
+            }
+        }
+        for (key, value) in [("gamma", self.gamma), ("gae_lambda", self.gae_lambda)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(TrainError::Config { key, detail: format!("{value} must lie between 0 and 1") });
+            }
+        }
+        for (key, value) in [
+            ("update_epochs", self.update_epochs),
+            ("batch_size", self.batch_size),
+            ("grad_accumulate", self.grad_accumulate),
+        ] {
+            if value == 0 {
+                return Err(TrainError::Config { key, detail: "must be at least 1".into() });
+            }
+        }
+        for (key, value) in [
+            ("actor_weight_decay", self.actor_weight_decay),
+            ("critic_weight_decay", self.critic_weight_decay),
+            ("loss.ent_coef", l.ent_coef),
+            ("loss.vf_coef", l.vf_coef),
+            ("loss.bc_loss_coeff", l.bc_loss_coeff.unwrap_or(0.0)),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(TrainError::Config { key, detail: format!("{value} must not be negative") });
+            }
+        }
+        self.actor_lr.check("actor_lr")?;
+        self.critic_lr.check("critic_lr")
+    }
+}

@@ -1,0 +1,167 @@
+//! Small policies of every kind, batches for them, and samples.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+use tenon_core::network::{
+    Activation, Compression, GaussianSpec, MlpSpec, NetworkSpec, PatchEmbedding, StdSpec, TransformerSpec, TrunkSpec,
+    VisionSpec,
+};
+use tenon_core::noise::SeededNoise;
+use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
+use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_train::checkpoint::RunInfo;
+use tenon_train::network::{CriticRow, GaussianNetwork, Mode, Observations};
+use tenon_train::ppo::{GaussianPolicy, GaussianSampler, SamplingMode, SamplingNoise};
+use tenon_train::seeds::Stream;
+use tenon_train::workers::Workers;
+
+pub const HORIZON: usize = 2;
+pub const STATE: usize = 2;
+
+pub const FIXED: StdSpec = StdSpec::Fixed { std: 0.1 };
+pub const LEARNED: StdSpec = StdSpec::Learned { std: 0.1, min: 0.01, max: 0.2 };
+pub const PER_STATE: StdSpec = StdSpec::PerState { min: 0.05, max: 0.5 };
+pub const EXPLORE: SamplingMode = SamplingMode { noise: SamplingNoise::Exploration, base_policy: false };
+pub const EVALUATE: SamplingMode = SamplingMode { noise: SamplingNoise::Evaluation, base_policy: false };
+
+pub fn mlp(width: usize) -> TrunkSpec {
+    TrunkSpec::Mlp(MlpSpec { dims: vec![width; 3], activation: Activation::Mish, residual: true, layer_norm: false })
+}
+
+pub fn transformer() -> TrunkSpec {
+    TrunkSpec::Transformer(TransformerSpec { embed_dim: 16, heads: 2, layers: 2 })
+}
+
+pub fn vision(cameras: usize, image_px: usize) -> VisionSpec {
+    VisionSpec {
+        cameras,
+        image_px,
+        embed_dim: 8,
+        heads: 2,
+        depth: 1,
+        patch_embedding: PatchEmbedding::Two,
+        patch_norm: false,
+        compression: Compression::Spatial { dim: 8 },
+    }
+}
+
+pub fn vit_mlp(vision: VisionSpec) -> TrunkSpec {
+    let head = MlpSpec { dims: vec![16; 3], activation: Activation::Mish, residual: true, layer_norm: false };
+    TrunkSpec::VitMlp { vision, head }
+}
+
+pub fn network(trunk: TrunkSpec, std: StdSpec, modes: usize) -> GaussianNetwork {
+    let spec = GaussianSpec { trunk, std, modes, tanh_mean: true };
+    GaussianNetwork::new(&spec, STATE, HORIZON, 1).unwrap()
+}
+
+/// Every kind of policy that there is.
+pub fn every_network() -> Vec<(&'static str, GaussianNetwork)> {
+    let plain =
+        TrunkSpec::Mlp(MlpSpec { dims: vec![16; 2], activation: Activation::ReLU, residual: false, layer_norm: false });
+    vec![
+        ("MLP, fixed", network(mlp(16), FIXED, 0)),
+        ("MLP, learned", network(mlp(16), LEARNED, 0)),
+        ("MLP, per state", network(mlp(16), PER_STATE, 0)),
+        ("plain MLP, per state", network(plain, PER_STATE, 0)),
+        ("transformer, fixed", network(transformer(), FIXED, 0)),
+        ("transformer, learned", network(transformer(), LEARNED, 0)),
+        ("transformer, per state", network(transformer(), PER_STATE, 0)),
+        ("ViT-MLP, learned", network(vit_mlp(vision(2, 32)), LEARNED, 0)),
+        ("ViT-MLP, per state", network(vit_mlp(vision(2, 32)), PER_STATE, 0)),
+        ("mixture of MLPs, fixed", network(mlp(16), FIXED, 3)),
+        ("mixture of MLPs, learned", network(mlp(16), LEARNED, 3)),
+        ("mixture of MLPs, per state", network(mlp(16), PER_STATE, 3)),
+        ("mixture, transformer, learned", network(transformer(), LEARNED, 3)),
+        ("mixture, transformer, per state", network(transformer(), PER_STATE, 3)),
+    ]
+}
+
+pub struct Batch {
+    pub states: Vec<f32>,
+    pub images: Option<Vec<u8>>,
+}
+
+impl Batch {
+    pub fn new(network: &GaussianNetwork, rows: usize, seed: u64) -> Self {
+        let mut noise = SeededNoise::new(seed, 0);
+        let states = (0..rows * STATE).map(|_| noise.rng().random_range(-1.0..1.0)).collect();
+        let images = (0..rows * network.image_len()).map(|_| noise.rng().random_range(0..=255)).collect();
+        Self { states, images: (network.image_len() > 0).then_some(images) }
+    }
+
+    pub fn observations(&self) -> Observations<'_> {
+        Observations { states: &self.states, images: self.images.as_deref() }
+    }
+}
+
+pub fn streams(n: usize, seed: u64) -> Vec<SeededNoise> {
+    (0..n as u32).map(|i| Stream::Policy(i).of(seed)).collect()
+}
+
+pub fn sample(policy: &GaussianPolicy, mode: SamplingMode, batch: &Batch, threads: usize) -> Vec<f32> {
+    let (workers, rows) = (Workers::new(threads).unwrap(), batch.states.len() / STATE);
+    let mut chunks = vec![0.0; rows * policy.network.chunk_len()];
+    GaussianSampler::new(policy, &workers, rows).sample(
+        &workers,
+        policy,
+        mode,
+        batch.observations(),
+        &mut streams(rows, 3),
+        &mut chunks,
+    );
+    chunks
+}
+
+pub fn fresh(network: GaussianNetwork) -> GaussianPolicy {
+    GaussianPolicy::fresh(network, &mut Stream::ActorWeights.of(4), 3.0)
+}
+
+/// Deviations of row `i` of a batch.
+pub fn deviations(policy: &GaussianPolicy, batch: &Batch, i: usize) -> Vec<f32> {
+    let network = &policy.network;
+    let prepared = network.prepare(&policy.finetuned);
+    let mut ws = network.workspace(1, Mode::Inference);
+    let o = batch.observations();
+    network.forward(&policy.finetuned, &prepared, &mut ws, 1, |_| CriticRow {
+        state: o.state(i, STATE),
+        images: o.image(i, network.image_len()),
+    });
+    network.row(&prepared, &ws, 0).std.to_vec()
+}
+
+pub fn run_info() -> RunInfo {
+    let limits = |n| Limits { min: vec![-1.0; n], max: vec![1.0; n] };
+    RunInfo {
+        network: NetworkSpec::diffusion_mlp(16, &[8; 3], &[], Activation::Mish),
+        policy: PolicySpec {
+            spec_version: SPEC_VERSION,
+            task: "toy".into(),
+            observation: vec![ObservationField::Task(STATE as u16)],
+            action: vec![ActionField::Task(1)],
+            observation_horizon: 1,
+            prediction_horizon: HORIZON,
+            action_horizon: HORIZON,
+            period_s: 0.1,
+            observation_delay_steps: 0,
+            denoising: Denoising {
+                denoising_steps: 10,
+                finetuned_steps: 5,
+                sampler: Sampler::Ddpm,
+                denoised_clip: 1.0,
+                noise_clip: 3.0,
+                final_action_clip: None,
+            },
+            normalizer: Normalizer {
+                observation: limits(STATE),
+                action: limits(1),
+                zero_range: ZeroRange::AddEpsilon,
+                observation_clip: None,
+            },
+        },
+        critic: None,
+        config: String::new(),
+        provenance: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,315 @@
+//! Updates: PPO learns, repeats bit for bit, resumes, refuses what is broken.
+
+use rand::Rng;
+use tenon_core::network::{Activation, CriticSpec};
+use tenon_core::noise::SeededNoise;
+use tenon_train::TrainError;
+use tenon_train::checkpoint::{Checkpoint, Stage};
+use tenon_train::network::{Critic, GaussianNetwork};
+use tenon_train::optimizer::LrSchedule;
+use tenon_train::ppo::{GaussianSampler, PpoCompat, PpoConfig, PpoLossConfig, PpoStats, PpoUpdater, SamplingMode};
+use tenon_train::rollout::{Rollout, RolloutImages, TimeOut};
+use tenon_train::seeds::Stream;
+use tenon_train::workers::Workers;
+
+use crate::common::*;
+
+fn ppo_config() -> PpoConfig {
+    PpoConfig {
+        loss: PpoLossConfig {
+            clip_ploss_coef: 0.1,
+            norm_adv: true,
+            clip_vloss_coef: None,
+            ent_coef: 0.0,
+            vf_coef: 0.5,
+            bc_loss_coeff: None,
+            compat: PpoCompat::default(),
+        },
+        gamma: 0.99,
+        gae_lambda: 0.95,
+        time_out: TimeOut::Bootstrap,
+        reward_scale_running: true,
+        reward_scale_const: 1.0,
+        update_epochs: 5,
+        batch_size: 100,
+        grad_accumulate: 1,
+        target_kl: 1.0,
+        n_critic_warmup_itr: 1,
+        max_grad_norm: None,
+        actor_lr: LrSchedule::constant(1e-3),
+        actor_weight_decay: 0.0,
+        critic_lr: LrSchedule::constant(1e-3),
+        critic_weight_decay: 0.0,
+    }
+}
+
+/// A bandit: random states, the first action should be s₀; where there are pictures, dark or bright ones, it should be
+/// −0.7 or 0.7.
+struct Bandit {
+    updater: PpoUpdater,
+    sampler: GaussianSampler,
+    workers: Workers,
+    noise: Vec<SeededNoise>,
+    environments: SeededNoise,
+}
+
+impl Bandit {
+    const ENVS: usize = 50;
+    const STEPS: usize = 8;
+
+    fn new(config: PpoConfig, network: GaussianNetwork, threads: usize) -> Self {
+        let policy = fresh(network);
+        let mut critic = CriticSpec::state(&[32; 3], Activation::Mish);
+        critic.vision = (policy.network.image_len() > 0).then(|| vision(1, 16));
+        let critic = Critic::new(&critic, STATE).unwrap();
+        let workers = Workers::new(threads).unwrap();
+        Self {
+            sampler: GaussianSampler::new(&policy, &workers, Self::ENVS),
+            updater: PpoUpdater::new(config, policy, critic, Self::ENVS, 9, &workers).unwrap(),
+            workers,
+            noise: streams(Self::ENVS, 9),
+            environments: Stream::Environment(0).of(9),
+        }
+    }
+
+    fn collect(&mut self) -> Rollout {
+        let mut r = Rollout::new(Self::STEPS, Self::ENVS, STATE, HORIZON);
+        for s in &mut r.states {
+            *s = self.environments.rng().random_range(-1.0..1.0);
+        }
+        let mut targets: Vec<f32> = r.states.chunks_exact(STATE).map(|s| s[0]).collect();
+        let image_len = self.updater.policy.network.image_len();
+        if image_len > 0 {
+            let mut images = RolloutImages { last: vec![128; Self::ENVS * image_len], ..Default::default() };
+            for target in &mut targets {
+                let bright = self.environments.rng().random_bool(0.5);
+                images.before.extend(std::iter::repeat_n(if bright { 215 } else { 40 }, image_len));
+                *target = if bright { 0.7 } else { -0.7 };
+            }
+            r.images = Some(images);
+        }
+        let mut chains = std::mem::take(&mut r.chains);
+        let mut seen = r.observations();
+        for chunks in chains.chunks_exact_mut(HORIZON * Self::ENVS) {
+            let (now, later) = seen.split_at(Self::ENVS, STATE, image_len);
+            let (policy, mode) = (&self.updater.policy, self.updater.exploration());
+            self.sampler.sample(&self.workers, policy, mode, now, &mut self.noise, chunks);
+            seen = later;
+        }
+        r.chains = chains;
+        for (i, reward) in r.rewards.iter_mut().enumerate() {
+            *reward = -f64::from(r.chains[HORIZON * i] - targets[i]).powi(2);
+        }
+        // Every step is an episode of its own.
+        r.terminated.fill(true);
+        r.first.fill(true);
+        r
+    }
+
+    fn iterate(&mut self) -> (f64, PpoStats) {
+        let rollout = self.collect();
+        let stats = self.updater.update(&self.workers, &rollout).unwrap();
+        self.updater.end_iteration();
+        (rollout.rewards.iter().sum::<f64>() / rollout.rewards.len() as f64, stats)
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let mut checkpoint = Checkpoint::new(Stage::Finetune, run_info());
+        self.updater.store(&mut checkpoint);
+        checkpoint
+    }
+}
+
+#[test]
+fn ppo_raises_the_reward_of_a_bandit() {
+    for (name, network) in [
+        ("fixed", network(mlp(32), FIXED, 0)),
+        ("learned", network(mlp(32), LEARNED, 0)),
+        ("per state", network(mlp(32), PER_STATE, 0)),
+        ("mixture", network(mlp(32), LEARNED, 3)),
+        ("transformer", network(transformer(), LEARNED, 0)),
+    ] {
+        let mut config = ppo_config();
+        if name == "transformer" {
+            config.actor_lr = LrSchedule::constant(3e-4);
+        }
+        let mut bandit = Bandit::new(config, network, 1);
+        let mut rewards = Vec::new();
+        for _ in 0..60 {
+            let (reward, stats) = bandit.iterate();
+            rewards.push(reward);
+            assert!(stats.approx_kl.is_finite() && stats.explained_variance.is_finite(), "{stats:?}");
+        }
+        let (before, after) = (rewards[0], rewards[55..].iter().sum::<f64>() / 5.0);
+        println!("{name}: mean squared error from {before} to {after}");
+        assert!(after > 0.4 * before, "{name}: from {before} to {after}: {rewards:?}");
+    }
+}
+
+#[test]
+fn ppo_learns_from_pictures_with_summed_minibatches() {
+    let mut config = ppo_config();
+    config.grad_accumulate = 2;
+    config.loss.bc_loss_coeff = Some(0.001);
+    let network = network(vit_mlp(vision(1, 16)), LEARNED, 0);
+    let (mut one, mut two) = (Bandit::new(config.clone(), network.clone(), 1), Bandit::new(config, network, 2));
+    let mut rewards = Vec::new();
+    for iteration in 0..30 {
+        let (reward, stats) = one.iterate();
+        rewards.push(reward);
+        if iteration < 3 {
+            assert_eq!(two.iterate(), (reward, stats));
+        }
+    }
+    let (before, after) = (rewards[0], rewards[25..].iter().sum::<f64>() / 5.0);
+    println!("pictures: mean squared error from {before} to {after}");
+    assert!(after > 0.4 * before, "from {before} to {after}: {rewards:?}");
+
+    // Pictures that are missing, or too few, are named.
+    let mut rollout = one.collect();
+    rollout.images.as_mut().unwrap().last.pop();
+    let error = one.updater.update(&one.workers, &rollout).unwrap_err().to_string();
+    assert!(error.contains("after the last step"), "{error}");
+    rollout.images = None;
+    let error = one.updater.update(&one.workers, &rollout).unwrap_err().to_string();
+    assert!(error.contains("the rollout has none"), "{error}");
+}
+
+#[test]
+fn critic_warm_up_leaves_the_actor_alone_and_the_ratio_starts_at_one() {
+    let mut config = ppo_config();
+    config.update_epochs = 1;
+    config.batch_size = 400;
+    let mut bandit = Bandit::new(config, network(mlp(16), LEARNED, 0), 1);
+    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.critic_parameters.clone());
+    let (_, stats) = bandit.iterate();
+    assert_eq!(bandit.updater.policy.finetuned, before.0);
+    assert_ne!(bandit.updater.critic_parameters, before.1);
+    assert_eq!((stats.minibatches, stats.approx_kl), (1, 0.0));
+    let (_, stats) = bandit.iterate();
+    assert_ne!(bandit.updater.policy.finetuned, before.0);
+    assert_eq!(bandit.updater.policy.frozen, before.0);
+    assert!((stats.ratio_mean - 1.0).abs() < 1e-6 && stats.clip_fraction == 0.0, "{stats:?}");
+    assert!((stats.std - 0.1).abs() < 1e-6, "{stats:?}");
+}
+
+#[test]
+fn ppo_gives_the_same_bits_on_one_and_two_threads() {
+    for network in [network(mlp(16), LEARNED, 0), network(mlp(16), PER_STATE, 0), network(transformer(), LEARNED, 3)] {
+        let mut config = ppo_config();
+        config.loss.bc_loss_coeff = Some(0.1);
+        config.loss.ent_coef = 0.01;
+        config.update_epochs = 1;
+        config.batch_size = 200;
+        let (mut one, mut two) = (Bandit::new(config.clone(), network.clone(), 1), Bandit::new(config, network, 2));
+        for _ in 0..3 {
+            assert_eq!(one.iterate(), two.iterate());
+        }
+        assert!(one.checkpoint() == two.checkpoint());
+    }
+}
+
+#[test]
+fn a_restored_updater_continues_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut config = ppo_config();
+    config.loss.bc_loss_coeff = Some(0.1);
+    config.update_epochs = 2;
+    let mut bandit = Bandit::new(config.clone(), network(mlp(16), LEARNED, 0), 1);
+    bandit.iterate();
+    bandit.iterate();
+    bandit.checkpoint().write(&path).unwrap();
+    let rollout = bandit.collect();
+    let stats = bandit.updater.update(&bandit.workers, &rollout).unwrap();
+
+    let mut resumed = Bandit::new(config, network(mlp(16), LEARNED, 0), 2);
+    resumed.updater.restore(&Checkpoint::read(&path).unwrap()).unwrap();
+    assert_eq!(resumed.updater.iteration(), 2);
+    assert_eq!(resumed.updater.update(&resumed.workers, &rollout).unwrap(), stats);
+    assert!(bandit.checkpoint() == resumed.checkpoint());
+}
+
+#[test]
+fn behaviour_cloning_holds_the_policy_near_what_it_was() {
+    let drift = |bc_loss_coeff: Option<f64>| {
+        let mut config = ppo_config();
+        config.loss.bc_loss_coeff = bc_loss_coeff;
+        config.n_critic_warmup_itr = 0;
+        let mut bandit = Bandit::new(config, network(mlp(16), FIXED, 0), 1);
+        for _ in 0..10 {
+            bandit.iterate();
+        }
+        let batch = Batch::new(&bandit.updater.policy.network, 50, 2);
+        let now = sample(&bandit.updater.policy, EVALUATE, &batch, 1);
+        let then = sample(&bandit.updater.policy, SamplingMode { base_policy: true, ..EVALUATE }, &batch, 1);
+        now.iter().zip(&then).map(|(a, b)| (a - b).abs()).sum::<f32>()
+    };
+    let (free, held) = (drift(None), drift(Some(5.0)));
+    assert!(held < 0.3 * free, "moved by {held} with, by {free} without");
+}
+
+#[test]
+fn summed_minibatches_make_one_step_of_each_optimiser() {
+    let mut config = ppo_config();
+    config.update_epochs = 1;
+    config.n_critic_warmup_itr = 0;
+    let steps = |config: &PpoConfig| {
+        let mut bandit = Bandit::new(config.clone(), network(mlp(16), FIXED, 0), 1);
+        let (_, stats) = bandit.iterate();
+        let checkpoint = bandit.checkpoint();
+        let of = |name: &str| checkpoint.counter(&format!("adam_steps.{name}")).unwrap();
+        (stats.minibatches, of("actor_ft"), of("critic"))
+    };
+    assert_eq!(steps(&config), (4, 4, 4));
+    config.grad_accumulate = 2;
+    assert_eq!(steps(&config), (4, 2, 2));
+    // What is left at the end of an epoch steps too.
+    config.grad_accumulate = 3;
+    assert_eq!(steps(&config), (4, 2, 2));
+}
+
+#[test]
+fn an_early_stop_leaves_all_epochs() {
+    let mut config = ppo_config();
+    config.n_critic_warmup_itr = 0;
+    config.target_kl = 1e-12;
+    let (_, stats) = Bandit::new(config, network(mlp(16), LEARNED, 0), 1).iterate();
+    assert!(stats.stopped_early && stats.minibatches < 20, "{stats:?}");
+}
+
+#[test]
+fn what_is_not_finite_is_named_and_changes_nothing() {
+    let mut bandit = Bandit::new(ppo_config(), network(mlp(16), LEARNED, 0), 1);
+    bandit.iterate();
+    let before = bandit.checkpoint();
+    let mut rollout = bandit.collect();
+    rollout.rewards[3 * Bandit::ENVS + 7] = f64::NAN;
+    let error = bandit.updater.update(&bandit.workers, &rollout).unwrap_err().to_string();
+    assert!(error.contains("the reward is not finite at chunk step 3, environment 7"), "{error}");
+    assert!(bandit.checkpoint() == before);
+    // A weight that is not finite is found in the gradient, before any step.
+    let rollout = bandit.collect();
+    let (range, _) = bandit.updater.policy.network.table().find("logvar").unwrap();
+    bandit.updater.policy.finetuned[range].fill(f32::NAN);
+    let before = bandit.updater.critic_parameters.clone();
+    assert!(matches!(bandit.updater.update(&bandit.workers, &rollout), Err(TrainError::Numerical { .. })));
+    assert_eq!(bandit.updater.critic_parameters, before);
+}
+
+#[test]
+fn settings_that_no_run_can_use_are_refused() {
+    let refused = |change: fn(&mut PpoConfig)| {
+        let mut config = ppo_config();
+        change(&mut config);
+        config.check().unwrap_err().to_string()
+    };
+    assert!(refused(|c| c.loss.clip_ploss_coef = 0.0).contains("clip_ploss_coef"));
+    assert!(refused(|c| c.gamma = 1.5).contains("gamma"));
+    assert!(refused(|c| c.grad_accumulate = 0).contains("grad_accumulate"));
+    assert!(refused(|c| c.loss.ent_coef = f64::NAN).contains("ent_coef"));
+    let policy = fresh(network(mlp(16), FIXED, 0));
+    let critic = Critic::new(&CriticSpec::state(&[8; 3], Activation::Mish), STATE + 1).unwrap();
+    let error = PpoUpdater::new(ppo_config(), policy, critic, 4, 1, &Workers::new(1).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("critic"), "{error}");
+}
