@@ -54,7 +54,9 @@ pub fn finetune_config(config: &TaskConfig) -> FinetuneConfig {
         eta: 1.0,
         gamma: c.advantage.gamma,
         gae_lambda: c.advantage.gae_lambda,
-        time_out: TimeOut::Bootstrap,
+        // Avoid counts what happens within its 100 steps. A bootstrap beyond them comes from states that no data ever
+        // follow, and one run's critic ran away on it (docs/results.md).
+        time_out: TimeOut::Terminal,
         reward_scale_running: c.advantage.reward_scale_running,
         reward_scale_const: 1.0,
         update_epochs: c.update_epochs,
