@@ -120,10 +120,7 @@ impl LossBuffers {
         observations: impl Into<Observations<'o>>,
         out: &mut [f32],
     ) {
-        let observations = observations.into();
-        let (len, image_len) = (critic.state_len(), critic.image_len());
-        let load = |i| CriticRow { state: observations.state(i, len), images: observations.image(i, image_len) };
-        self.critic.evaluate(workers, critic, parameters, load, out);
+        self.critic.values(workers, critic, parameters, observations.into(), out);
     }
 
     /// Element-wise log-probabilities of all rows of `samples` under `parameters`, `[samples, K', chunk_len]`.

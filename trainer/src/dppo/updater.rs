@@ -131,16 +131,18 @@ impl Updater {
     /// not finite) actor and critic stand as after the last good minibatch.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
         rollout.check_finite()?;
+        // Without its pictures a network would go on with those of the block before.
+        rollout.check_images(self.policy.network.image_len().max(self.critic.image_len()))?;
         let (n, steps) = (rollout.samples(), self.policy.finetuned_steps());
         let state_len = self.policy.network.state_len();
 
         // a. Values and log-probabilities under the weights that sampled.
-        let values = self.values(workers, &rollout.states);
-        let last_values = self.values(workers, &rollout.last_states);
-        let final_states: Vec<f32> = rollout.final_states.iter().flat_map(|(_, s)| s.iter().copied()).collect();
-        let final_values = self.values(workers, &final_states);
+        let values = self.values(workers, rollout.observations());
+        let last_values = self.values(workers, rollout.last_observations());
+        let mut final_states = Vec::new();
+        let final_values = self.values(workers, rollout.final_observations(&mut final_states));
         let mut samples = Samples {
-            observations: (&rollout.states).into(),
+            observations: rollout.observations(),
             chains: &rollout.chains,
             advantages: &[],
             returns: &[],
@@ -277,11 +279,12 @@ impl Updater {
         self.config.actor_lr.rate(self.actor_schedule_steps)
     }
 
-    /// V of `states: [n, state_len]`.
-    pub fn values(&mut self, workers: &Workers, states: &[f32]) -> Vec<f64> {
-        let mut values = vec![0.0; states.len() / self.critic.state_len()];
+    /// V of `observations`, one value a row; a plain slice of states will do.
+    pub fn values<'o>(&mut self, workers: &Workers, observations: impl Into<Observations<'o>>) -> Vec<f64> {
+        let observations = observations.into();
+        let mut values = vec![0.0; observations.states.len() / self.critic.state_len()];
         if !values.is_empty() {
-            self.buffers.values(workers, &self.critic, &self.critic_parameters, states, &mut values);
+            self.buffers.values(workers, &self.critic, &self.critic_parameters, observations, &mut values);
         }
         values.into_iter().map(f64::from).collect()
     }

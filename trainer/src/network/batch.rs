@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     Critic, CriticRow, GaussianNetwork, GaussianPrepared, GaussianRow, GaussianRowGradient, GaussianWorkspace, Mode,
-    NoiseNetwork, NoiseRow, PlanGradient, Prepared, Workspace,
+    NoiseNetwork, NoiseRow, Observations, PlanGradient, Prepared, Workspace,
 };
 use crate::workers::{Workers, shard_count, shard_range};
 
@@ -27,6 +27,12 @@ fn split_by_shard<T>(mut out: &mut [T], rows: usize, shards: usize, width: usize
         out = rest;
     }
     parts
+}
+
+/// Adds all shards to the first, in their order.
+fn add_up(shards: &mut [PlanGradient]) {
+    let (total, others) = shards.split_at_mut(1);
+    others.iter().for_each(|other| total[0].add(other));
 }
 
 /// Buffers for batches through a [`NoiseNetwork`], and the gradient of the batch in hand.
@@ -117,10 +123,7 @@ impl NoiseBatch {
             }
         });
         let statistics = outputs.into_iter().map(|(_, s)| s).collect();
-        let (total, others) = self.shards[..shards].split_at_mut(1);
-        for other in others {
-            total[0].add(other);
-        }
+        add_up(&mut self.shards[..shards]);
         statistics
     }
 
@@ -173,6 +176,20 @@ impl CriticBatch {
         });
     }
 
+    /// V of `out.len()` observations.
+    pub fn values(
+        &mut self,
+        workers: &Workers,
+        critic: &Critic,
+        parameters: &[f32],
+        observations: Observations,
+        out: &mut [f32],
+    ) {
+        let (len, image_len) = (critic.state_len(), critic.image_len());
+        let load = |i| CriticRow { state: observations.state(i, len), images: observations.image(i, image_len) };
+        self.evaluate(workers, critic, parameters, load, out);
+    }
+
     /// Gradient of a loss over `rows` states. `differentiate(i, V, statistics)` returns ∂loss/∂V of the i-th.
     pub fn gradient<'a, S: Default + Send>(
         &mut self,
@@ -199,11 +216,8 @@ impl CriticBatch {
             }
         });
         let statistics = outputs.into_iter().map(|(_, s)| s).collect();
-        let (total, others) = self.shards[..shards].split_at_mut(1);
-        for other in others {
-            total[0].add(other);
-        }
-        critic.finish_gradient(parameters, &mut prepared, &mut total[0]);
+        add_up(&mut self.shards[..shards]);
+        critic.finish_gradient(parameters, &mut prepared, &mut self.shards[0]);
         (statistics, &self.shards[0].parameters)
     }
 }
@@ -292,10 +306,7 @@ impl GaussianBatch {
             }
         });
         let statistics = outputs.into_iter().map(|(_, s)| s).collect();
-        let (total, others) = self.shards[..shards].split_at_mut(1);
-        for other in others {
-            total[0].add(other);
-        }
+        add_up(&mut self.shards[..shards]);
         statistics
     }
 

@@ -109,10 +109,7 @@ impl PpoLoss {
         observations: impl Into<Observations<'o>>,
         out: &mut [f32],
     ) {
-        let observations = observations.into();
-        let (len, image_len) = (critic.state_len(), critic.image_len());
-        let load = |i| CriticRow { state: observations.state(i, len), images: observations.image(i, image_len) };
-        self.critic.evaluate(workers, critic, parameters, load, out);
+        self.critic.values(workers, critic, parameters, observations.into(), out);
     }
 
     /// Log-probabilities of all samples under `parameters`, not clamped.
