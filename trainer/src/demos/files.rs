@@ -58,7 +58,7 @@ pub struct Origin {
 /// Writes `all.npz`, `train.npz`, `normalization.npz` and `summary.json` into `folder`.
 pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin) -> Result<Summary, TrainError> {
     create_folder(folder)?;
-    let selected = select(episodes, selection_of(task));
+    let selected = select(episodes, selection_of(task)?);
     if selected.is_empty() {
         let detail = format!("none of {} episodes belongs to {}; nothing to train on", episodes.len(), task.as_str());
         return Err(TrainError::Config { key: "demos", detail });
