@@ -28,6 +28,7 @@ pub fn pretrain_config(config: &TaskConfig) -> Result<PretrainConfig, TrainError
         max_episodes: c.max_episodes,
         prediction: config.policy.diffusion().map_or(Prediction::Noise, |m| m.prediction),
         ent_coef: 0.0,
+        augment: c.augment,
     })
 }
 

@@ -63,11 +63,24 @@ pub struct FinetuneArgs {
 
 pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let config = args.common.read()?;
-    run_with(&args, config, interrupt)
+    let Some(judgement) = train(&args, config.clone(), interrupt)? else { return Ok(Ending::Interrupted) };
+    args.common.output.print(&judgement, &describe_run(&args, &config, &judgement))?;
+    Ok(ending_of(&judgement))
 }
 
-/// Fine-tunes with a configuration that has been read.
-pub(super) fn run_with(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+/// Fine-tunes as a step of another command, which gives the result: here it is only noted.
+pub(super) fn run_quietly(args: &FinetuneArgs, config: TaskConfig, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let Some(judgement) = train(args, config.clone(), interrupt)? else { return Ok(Ending::Interrupted) };
+    eprintln!("{}", describe_run(args, &config, &judgement));
+    Ok(ending_of(&judgement))
+}
+
+fn ending_of(judgement: &Judgement) -> Ending {
+    if judgement.reached { Ending::Done } else { Ending::GoalMissed }
+}
+
+/// The run, or what an earlier one came to. `None`: interrupted.
+fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> anyhow::Result<Option<Judgement>> {
     config.finetune()?;
     if let Some(finetune) = &mut config.finetune {
         finetune.iterations = args.iterations.unwrap_or(finetune.iterations);
@@ -104,7 +117,7 @@ pub(super) fn run_with(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &
     };
     let goal = run.goal(config);
     if continued && let Some(judgement) = read_json(&args.out.join(JUDGEMENT_FILE))? {
-        return report(args, config, &judgement);
+        return Ok(Some(judgement));
     }
     let stop = || interrupt.is_requested();
     let total = finetune.iterations;
@@ -116,7 +129,7 @@ pub(super) fn run_with(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &
     let before = match read_json::<Evaluations>(&before_path)? {
         Some(known) => known.before,
         None => {
-            let Some(pair) = judge(&run, config, "before fine-tuning", &stop)? else { return Ok(Ending::Interrupted) };
+            let Some(pair) = judge(&run, config, "before fine-tuning", &stop)? else { return Ok(None) };
             write_json(&before_path, &Evaluations { before: pair.clone() })?;
             pair
         }
@@ -133,7 +146,7 @@ pub(super) fn run_with(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &
     let early = finetune.stop_at_return.map(Goal::Return).or(finetune.stop_at_success.map(Goal::SuccessRate));
     while run.iterations_done() < total as u64 {
         let mut undone = |e: &TrainError| progress.note(&format!("undone and begun again: {e}"));
-        let Some(record) = run.iterate(&stop, &mut undone)? else { return Ok(Ending::Interrupted) };
+        let Some(record) = run.iterate(&stop, &mut undone)? else { return Ok(None) };
         watcher.record(&record)?;
         folder.save(record.iteration, &run.checkpoint())?;
         progress.show(record.iteration as usize, &describe(&record));
@@ -142,7 +155,7 @@ pub(super) fn run_with(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &
         if early.seems_reached(&record) && due && record.iteration < total as u64 {
             judged_at = record.iteration;
             progress.note(&format!("judging after iteration {}", record.iteration));
-            let Some(pair) = judge(&run, config, "judging", &stop)? else { return Ok(Ending::Interrupted) };
+            let Some(pair) = judge(&run, config, "judging", &stop)? else { return Ok(None) };
             if early.is_reached(&pair) {
                 after = Some(pair);
                 break;
@@ -153,7 +166,7 @@ pub(super) fn run_with(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &
     let after = match after {
         Some(pair) => pair,
         None => {
-            let Some(pair) = judge(&run, config, "after fine-tuning", &stop)? else { return Ok(Ending::Interrupted) };
+            let Some(pair) = judge(&run, config, "after fine-tuning", &stop)? else { return Ok(None) };
             pair
         }
     };
@@ -172,7 +185,7 @@ pub(super) fn run_with(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &
     // A run with a judgement is not opened again, so the watcher ends first.
     watcher.finish()?;
     write_json(&args.out.join(JUDGEMENT_FILE), &judgement)?;
-    report(args, config, &judgement)
+    Ok(Some(judgement))
 }
 
 fn judge(
@@ -228,7 +241,7 @@ fn describe(r: &IterationRecord) -> String {
     )
 }
 
-fn report(args: &FinetuneArgs, config: &TaskConfig, judgement: &Judgement) -> anyhow::Result<Ending> {
+fn describe_run(args: &FinetuneArgs, config: &TaskConfig, judgement: &Judgement) -> String {
     let (before, after) = (&judgement.before, &judgement.after);
     let mut text = String::new();
     for (name, before, after) in [
@@ -243,9 +256,7 @@ fn report(args: &FinetuneArgs, config: &TaskConfig, judgement: &Judgement) -> an
         let reached = if judgement.reached { "reached" } else { "MISSED: try more --iterations or another --seed" };
         text += &format!("; goal of {goal} {reached}");
     }
-    text += &format!("; written to {}", args.out.display());
-    args.common.output.print(judgement, &text)?;
-    Ok(if judgement.reached { Ending::Done } else { Ending::GoalMissed })
+    text + &format!("; written to {}", args.out.display())
 }
 
 /// The pre-trained policy that a run begins with.

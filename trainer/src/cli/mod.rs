@@ -51,9 +51,11 @@ enum Command {
     /// Make or convert demonstrations.
     #[command(
         subcommand,
-        after_help = "Example:\n  tenon-train demos avoid --config configs/tasks/avoid_m1.toml --out runs/demos"
+        after_help = "Examples:\n  \
+            tenon-train demos avoid --config configs/tasks/avoid_m1.toml --out runs/demos\n  \
+            tenon-train demos gym --config configs/tasks/hopper_medium.toml --out runs/hopper/demos"
     )]
-    Demos(DemosCommand),
+    Demos(demos::DemosCommand),
     /// Clone the demonstrations' behaviour.
     Pretrain(pretrain::PretrainArgs),
     /// Fine-tune a pre-trained policy in simulation with DPPO (Gaussian policies: PPO), or train one from scratch.
@@ -76,12 +78,6 @@ enum Command {
     Plot(plot::PlotArgs),
     /// Measure update and sampling speed on random data, beside a peer if one is given.
     Bench(bench::BenchArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum DemosCommand {
-    /// D3IL Avoid: scripted in simulation, or converted from recorded ones.
-    Avoid(demos::DemosArgs),
 }
 
 /// What most commands have.
@@ -178,7 +174,7 @@ pub fn main() -> ExitCode {
         }
     };
     let ending = match cli.command {
-        Command::Demos(DemosCommand::Avoid(args)) => demos::run(args, &interrupt),
+        Command::Demos(command) => demos::run(command, &interrupt),
         Command::Pretrain(args) => pretrain::run(args, &interrupt),
         Command::Finetune(args) => finetune::run(args, &interrupt),
         Command::Resume(args) => resume::run(args, &interrupt),

@@ -80,6 +80,7 @@ pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin
         lengths: selected.iter().map(|e| e.steps()).collect(),
         state_dim: OBSERVATION_DIM,
         action_dim: ACTION_DIM,
+        pictures: None,
     };
     let train_path = folder.join("train.npz");
     train.write(&train_path)?;

@@ -15,6 +15,7 @@
 //! of it, normalised.
 
 mod files;
+mod gym;
 mod human;
 mod path;
 mod scripted;
@@ -25,6 +26,7 @@ use tenon_core::config::TaskName;
 use crate::error::TrainError;
 
 pub use files::{Origin, Summary, write};
+pub use gym::{GymSummary, Recording, RollOutOptions, roll_out, write_recording};
 pub use human::read_human;
 pub use path::{MAX_INCREMENT_M, ScriptedPath};
 pub use scripted::{ScriptOptions, ScriptReport, script};

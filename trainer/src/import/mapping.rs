@@ -19,6 +19,10 @@ const LISTED: usize = 40;
 /// Prefix of the η module, which at its fixed value is part of the settings and not of the weights (spec §1.6).
 const ETA: &str = "eta.";
 
+/// The bounds of a Gaussian's deviation lie among its weights, but are never trained: the configuration has them
+/// (spec dppo.md §4, §10).
+const STD_BOUNDS: [&str; 2] = ["logvar_min", "logvar_max"];
+
 /// What an import took over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Imported {
@@ -93,8 +97,8 @@ pub fn import(
             parts.extend([("network", &network, last), ("ema", &network, average)]);
         }
         Kind::Finetuned => {
-            // `network` is the frozen network under its second name.
-            let frozen = if has(chosen, "actor.") { "actor." } else { "network." };
+            // `network` is the frozen network under its second name; a mixture has no frozen one.
+            let frozen = ["actor.", "network."].into_iter().find(|prefix| has(chosen, prefix)).unwrap_or("actor_ft.");
             parts.push(("actor", &network, fit.collect(&network, key, chosen, frozen)));
             parts.push(("actor_ft", &network, fit.collect(&network, key, chosen, "actor_ft.")));
             if has(chosen, "critic.") {
@@ -194,6 +198,7 @@ impl Fit {
         for (name, tensor) in dict {
             if let Some(rest) = name.strip_prefix(prefix)
                 && !known.contains(rest)
+                && !STD_BOUNDS.contains(&rest)
             {
                 self.superfluous.push(format!("{} {:?}", path(key, name), tensor.shape()));
             }

@@ -15,7 +15,7 @@ pub use denoising::DenoisingLoss;
 pub use tenon_core::spec::Prediction;
 
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
-use crate::dataset::{Dataset, Sample};
+use crate::dataset::{Dataset, Pictures, Sample};
 use crate::error::TrainError;
 use crate::network::ParameterTable;
 use crate::optimizer::{AdamW, LrSchedule, gradient_norm, update_ema};
@@ -45,6 +45,9 @@ pub struct PretrainConfig {
     /// Gaussian policies: weight of minus the entropy; 0 in all settings of the paper.
     #[serde(default)]
     pub ent_coef: f64,
+    /// Shifts pictures at random (spec dppo.md §3.4).
+    #[serde(default)]
+    pub augment: bool,
 }
 
 impl PretrainConfig {
@@ -99,6 +102,7 @@ pub struct Pretrainer {
     shuffle: SeededNoise,
     /// Time steps and noise; a Gaussian policy draws none.
     diffusion: SeededNoise,
+    pictures: SeededNoise,
     epochs_done: u64,
     batches_done: u64,
     workers: Workers,
@@ -112,8 +116,8 @@ impl Pretrainer {
         let workers = Workers::new(threads)?;
         let objective = Objective::new(&config, &run, &workers)?;
         let parameters = objective.initialise(&mut Stream::ActorWeights.of(seed));
-        let (shuffle, diffusion) = (Stream::Shuffle.of(seed), Stream::Diffusion.of(seed));
-        Self::assemble(config, run, objective, parameters, shuffle, diffusion, workers)
+        let streams = [Stream::Shuffle, Stream::Diffusion, Stream::Pictures].map(|stream| stream.of(seed));
+        Self::assemble(config, run, objective, parameters, streams, workers)
     }
 
     fn assemble(
@@ -121,8 +125,7 @@ impl Pretrainer {
         run: RunInfo,
         objective: Objective,
         parameters: Vec<f32>,
-        shuffle: SeededNoise,
-        diffusion: SeededNoise,
+        [shuffle, diffusion, pictures]: [SeededNoise; 3],
         workers: Workers,
     ) -> Result<Self, TrainError> {
         config.check()?;
@@ -135,6 +138,7 @@ impl Pretrainer {
             parameters,
             shuffle,
             diffusion,
+            pictures,
             epochs_done: 0,
             batches_done: 0,
             workers,
@@ -153,9 +157,9 @@ impl Pretrainer {
         let objective = Objective::new(&config, &run, &workers)?;
         let parameters = checkpoint.parameters("network.", objective.table())?;
         let ema = checkpoint.parameters("ema.", objective.table())?;
-        let shuffle = SeededNoise::restore(checkpoint.stream("shuffle")?);
-        let diffusion = SeededNoise::restore(checkpoint.stream("diffusion")?);
-        let mut this = Self::assemble(config, run, objective, parameters, shuffle, diffusion, workers)?;
+        let stream = |name| checkpoint.stream(name).map(SeededNoise::restore);
+        let streams = [stream("shuffle")?, stream("diffusion")?, stream("pictures")?];
+        let mut this = Self::assemble(config, run, objective, parameters, streams, workers)?;
         this.ema = ema;
         checkpoint.restore_optimizer("network", this.objective.table(), &mut this.optimizer)?;
         this.epochs_done = checkpoint.counter("epoch")?;
@@ -174,6 +178,7 @@ impl Pretrainer {
         c.header.counters.insert("batch".into(), self.batches_done);
         c.header.streams.insert("shuffle".into(), self.shuffle.state());
         c.header.streams.insert("diffusion".into(), self.diffusion.state());
+        c.header.streams.insert("pictures".into(), self.pictures.state());
         c
     }
 
@@ -223,6 +228,9 @@ impl Pretrainer {
         for indices in order.chunks(self.config.batch_size) {
             let policy = &self.run.policy;
             self.batch.gather(dataset, &samples, indices, policy.state_len(), policy.prediction_horizon);
+            if self.config.augment {
+                self.batch.shift_pictures(dataset, &mut self.pictures);
+            }
             let (loss, gradient) =
                 self.objective.gradient(&self.workers, &self.parameters, &mut self.batch, &mut self.diffusion);
             let norm = gradient_norm(gradient);
@@ -268,8 +276,10 @@ impl Pretrainer {
                 return Err(TrainError::Config { key, detail });
             }
         }
-        if self.objective.image_len() > 0 {
-            let detail = "the policy sees pictures, which this data set does not have".into();
+        let image_len = self.objective.image_len();
+        let found = dataset.pictures.as_ref().map_or(0, Pictures::frame_len);
+        if image_len > 0 && found != image_len {
+            let detail = format!("the policy sees {image_len} bytes of pictures, a frame of the data set has {found}");
             return Err(TrainError::Config { key: "images", detail });
         }
         let horizon = policy.prediction_horizon;

@@ -5,6 +5,7 @@ use tenon_core::network::PolicyNetwork;
 use tenon_core::noise::{NoiseSource, SeededNoise};
 
 use super::{DenoisingLoss, PretrainConfig};
+use crate::augment::random_shift;
 use crate::checkpoint::RunInfo;
 use crate::dataset::{Dataset, Sample};
 use crate::error::TrainError;
@@ -29,6 +30,8 @@ pub(super) struct Batch {
     chunks: Vec<f32>,
     noise: Vec<f32>,
     t: Vec<u32>,
+    /// Of a data set with pictures.
+    pictures: Option<Vec<u8>>,
 }
 
 impl Batch {
@@ -44,10 +47,23 @@ impl Batch {
         self.rows = indices.len();
         self.states.resize(self.rows * state_len, 0.0);
         self.chunks.clear();
+        self.pictures = dataset.pictures.as_ref().map(|pictures| {
+            let mut bytes = self.pictures.take().unwrap_or_default();
+            bytes.clear();
+            indices.iter().for_each(|&i| bytes.extend(pictures.frame(samples[i as usize].frame as usize)));
+            bytes
+        });
         for (&i, state) in indices.iter().zip(self.states.chunks_exact_mut(state_len)) {
             let sample = samples[i as usize];
             dataset.history(sample, state);
             self.chunks.extend_from_slice(dataset.chunk(sample, prediction_horizon));
+        }
+    }
+
+    /// Shifts each frame's pictures by an amount of its own.
+    pub fn shift_pictures(&mut self, dataset: &Dataset, stream: &mut SeededNoise) {
+        if let (Some(bytes), Some(pictures)) = (&mut self.pictures, &dataset.pictures) {
+            random_shift(bytes, pictures.channels, pictures.px, stream.rng());
         }
     }
 
@@ -60,7 +76,7 @@ impl Batch {
     }
 
     fn observations(&self) -> Observations<'_> {
-        Observations { states: &self.states, images: None }
+        Observations { states: &self.states, images: self.pictures.as_deref() }
     }
 }
 

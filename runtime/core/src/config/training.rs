@@ -22,6 +22,9 @@ pub struct PretrainConfig {
     /// Uses the first episodes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_episodes: Option<usize>,
+    /// Shifts pictures at random (spec dppo.md §3.4); for networks that see.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub augment: bool,
 }
 
 /// DPPO, or PPO for a Gaussian policy (spec dppo.md §2, §6.3, §6.4).

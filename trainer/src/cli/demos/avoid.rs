@@ -11,7 +11,7 @@ use tenon_train::demos::{Alignment, Origin, ScriptOptions, Source, read_human, s
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
 
-use super::{Common, Ending};
+use crate::cli::{Common, Ending};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -19,7 +19,7 @@ use super::{Common, Ending};
     tenon-train demos avoid --config configs/tasks/avoid_m2.toml --from demos.npz --out runs/human_m2 --json\n\n\
     Writes all.npz (every episode, physical units), train.npz (the task's selection, normalised),\n\
     normalization.npz and summary.json.")]
-pub struct DemosArgs {
+pub struct AvoidArgs {
     #[command(flatten)]
     common: Common,
     /// Folder to write.
@@ -43,7 +43,7 @@ enum AlignmentKind {
     Recorded,
 }
 
-pub fn run(args: DemosArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+pub fn run(args: AvoidArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let config = args.common.read()?;
     let demos = config.demos.as_ref().context("the configuration has no [demos]")?;
     let alignment = match args.alignment {
