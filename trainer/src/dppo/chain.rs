@@ -5,11 +5,7 @@ use tenon_core::noise::NoiseSource;
 
 use super::Policy;
 use crate::network::{Mode, Observations, Prepared, Workspace};
-use crate::workers::{Workers, shard_count, shard_range};
-
-/// Rows below which a batch of environments is not cut: each cut reads all weights once more.
-const SMALLEST_SHARD_ROWS: usize = 24;
-const MOST_SHARDS: usize = 8;
+use crate::workers::{Workers, inference_shards, shard_range};
 
 /// How a chain is walked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +42,7 @@ struct Shard<'a, N> {
 impl ChainSampler {
     /// For up to `rows` environments at a time.
     pub fn new(policy: &Policy, workers: &Workers, rows: usize) -> Self {
-        let shard_rows = rows.div_ceil(shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS));
+        let shard_rows = rows.div_ceil(inference_shards(workers, rows));
         let network = &policy.network;
         let buffers = || ThreadBuffers {
             frozen: network.workspace(shard_rows, Mode::Inference),
@@ -88,7 +84,7 @@ impl ChainSampler {
         let frozen = network.prepare(&policy.frozen, &times);
         let finetuned = network.prepare(&policy.finetuned, &times);
 
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shards = inference_shards(workers, rows);
         let (mut observations, mut noise, mut chains) = (observations, noise, chains);
         let mut parts = Vec::with_capacity(shards);
         for shard in 0..shards {
