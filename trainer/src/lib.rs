@@ -9,6 +9,7 @@
 //! * [`pretrain`]: behaviour cloning of the denoiser.
 //! * [`rollout`]: what an iteration collected, reward scaling, advantages.
 //! * [`surrogate`]: PPO's clipped objectives.
+//! * [`learner`]: critic, optimisers, schedules and streams of fine-tuning, whatever the policy.
 //! * [`dppo`]: sampling with stored chains, log-probabilities, the loss and one whole update.
 //! * [`ppo`]: the same for Gaussian policies and mixtures, and their behaviour cloning.
 //! * [`checkpoint`]: safetensors with a typed header, written beside the target and renamed.
@@ -40,6 +41,7 @@ pub mod export;
 pub mod finetune;
 pub mod import;
 pub mod interrupt;
+pub mod learner;
 pub mod linalg;
 pub mod network;
 pub mod optimizer;

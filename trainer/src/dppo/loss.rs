@@ -1,8 +1,9 @@
-//! The loss of one minibatch and its gradients, in the order of spec dppo.md §2.5e.
+//! The actor's loss on one minibatch and its gradient, in the order of spec dppo.md §2.5e.
 
 use super::{Likelihood, LossConfig, Policy, shape_advantages};
-use crate::network::{Critic, CriticBatch, CriticRow, NoiseBatch, NoiseNetwork, NoiseRow, Observations};
-use crate::surrogate::{PolicyTerm, value_term};
+use crate::learner::{ValueTargets, WeightedSamples};
+use crate::network::{NoiseBatch, NoiseNetwork, NoiseRow, Observations};
+use crate::surrogate::PolicyTerm;
 use crate::workers::Workers;
 
 /// What the updates of one iteration draw their rows from. Per-sample arrays have one value a sample.
@@ -47,6 +48,20 @@ impl<'a> Samples<'a> {
         self.chains[start..start + 2 * self.chunk_len].split_at(self.chunk_len)
     }
 
+    /// What the critic aims at.
+    pub fn value_targets(&self) -> ValueTargets<'a> {
+        let Self { observations, returns, old_values, state_len, image_len, .. } = *self;
+        ValueTargets { observations, returns, old_values, state_len, image_len }
+    }
+
+    /// The distinct samples of sorted `rows`, weighted by their rows: V depends on the state only.
+    pub fn distinct(&self, rows: &[u32]) -> WeightedSamples {
+        debug_assert!(rows.is_sorted());
+        rows.chunk_by(|a, b| self.of_row(*a).0 == self.of_row(*b).0)
+            .map(|run| (self.of_row(run[0]).0 as u32, run.len() as f64))
+            .collect()
+    }
+
     fn noise_row(&self, row: u32) -> NoiseRow<'a> {
         let (sample, j) = self.of_row(row);
         NoiseRow {
@@ -73,13 +88,6 @@ pub struct ActorTerms {
     pub bc_loss: f64,
 }
 
-/// Terms of the critic's loss.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct CriticTerms {
-    /// ½ mean (V − R)².
-    pub value_loss: f64,
-}
-
 /// Chains of the frozen policy from a minibatch's states, for the behaviour-cloning loss.
 #[derive(Debug, Clone, Copy)]
 pub struct TeacherChains<'a> {
@@ -93,7 +101,6 @@ pub struct TeacherChains<'a> {
 #[derive(Debug)]
 pub struct LossBuffers {
     actor: NoiseBatch,
-    critic: CriticBatch,
 }
 
 #[derive(Default)]
@@ -107,20 +114,8 @@ struct RowSums {
 
 impl LossBuffers {
     /// For minibatches of up to `rows` rows and K' = `steps`.
-    pub fn new(network: &NoiseNetwork, critic: &Critic, workers: &Workers, rows: usize, steps: usize) -> Self {
-        Self { actor: NoiseBatch::new(network, workers, rows, steps), critic: CriticBatch::new(critic, workers, rows) }
-    }
-
-    /// Values of `out.len()` observations.
-    pub fn values<'o>(
-        &mut self,
-        workers: &Workers,
-        critic: &Critic,
-        parameters: &[f32],
-        observations: impl Into<Observations<'o>>,
-        out: &mut [f32],
-    ) {
-        self.critic.values(workers, critic, parameters, observations.into(), out);
+    pub fn new(network: &NoiseNetwork, workers: &Workers, rows: usize, steps: usize) -> Self {
+        Self { actor: NoiseBatch::new(network, workers, rows, steps) }
     }
 
     /// Element-wise log-probabilities of all rows of `samples` under `parameters`, `[samples, K', chunk_len]`.
@@ -246,44 +241,6 @@ impl LossBuffers {
             terms.bc_loss = -sums.iter().sum::<f64>() / bc_rows as f64;
         }
         (terms, self.actor.finish(network, parameters, &mut prepared))
-    }
-
-    /// The critic's loss on a minibatch and the gradient of vf_coef times it.
-    ///
-    /// V depends on the state only, so each distinct sample is evaluated once and weighted by its rows.
-    /// `rows`: sorted.
-    pub fn critic(
-        &mut self,
-        workers: &Workers,
-        critic: &Critic,
-        parameters: &[f32],
-        config: &LossConfig,
-        samples: &Samples,
-        rows: &[u32],
-    ) -> (CriticTerms, &[f32]) {
-        debug_assert!(rows.is_sorted());
-        let m = rows.len() as f64;
-        let distinct: Vec<(usize, f64)> = rows
-            .chunk_by(|a, b| samples.of_row(*a).0 == samples.of_row(*b).0)
-            .map(|run| (samples.of_row(run[0]).0, run.len() as f64))
-            .collect();
-        let (sums, gradient) = self.critic.gradient(
-            workers,
-            critic,
-            parameters,
-            distinct.len(),
-            |i| CriticRow { state: samples.state(distinct[i].0), images: samples.images(distinct[i].0) },
-            |i, value, sum: &mut f64| {
-                let (sample, weight) = distinct[i];
-                let (value, target) = (f64::from(value), f64::from(samples.returns[sample]));
-                let old = config.clip_vloss_coef.map_or(0.0, |_| f64::from(samples.old_values[sample]));
-                // 9. ½ mean (V − R)²
-                let (loss, slope) = value_term(value, target, old, config.clip_vloss_coef);
-                *sum += weight * loss;
-                (config.vf_coef * weight * slope / m) as f32
-            },
-        );
-        (CriticTerms { value_loss: sums.iter().sum::<f64>() / m }, gradient)
     }
 }
 

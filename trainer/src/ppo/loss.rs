@@ -1,9 +1,10 @@
-//! The loss of a minibatch and its gradients (spec dppo.md §2.5e with one row a sample, §4).
+//! The actor's loss on minibatches and its gradient (spec dppo.md §2.5e with one row a sample, §4).
 
 use super::{GaussianPolicy, Likelihood, PpoLossConfig};
-use crate::network::{Critic, CriticBatch, CriticRow, GaussianBatch, GaussianNetwork, Observations};
+use crate::learner::ValueTargets;
+use crate::network::{CriticRow, GaussianBatch, GaussianNetwork, Observations};
 use crate::rollout::normalize;
-use crate::surrogate::{PolicyTerm, value_term};
+use crate::surrogate::PolicyTerm;
 use crate::workers::Workers;
 
 /// What the updates of one iteration draw from. Per-sample arrays have one value a sample.
@@ -30,6 +31,12 @@ impl<'a> Samples<'a> {
             state: self.observations.state(sample, self.state_len),
             images: self.observations.image(sample, self.image_len),
         }
+    }
+
+    /// What the critic aims at.
+    pub fn value_targets(&self) -> ValueTargets<'a> {
+        let Self { observations, returns, old_values, state_len, image_len, .. } = *self;
+        ValueTargets { observations, returns, old_values, state_len, image_len }
     }
 
     /// The chunk.
@@ -85,31 +92,12 @@ impl ActorTerms {
 #[derive(Debug)]
 pub struct PpoLoss {
     actor: GaussianBatch,
-    critic: CriticBatch,
-    /// The critic's gradient over several minibatches.
-    critic_gradient: Vec<f32>,
 }
 
 impl PpoLoss {
     /// For minibatches of up to `rows` samples.
-    pub fn new(network: &GaussianNetwork, critic: &Critic, workers: &Workers, rows: usize) -> Self {
-        Self {
-            actor: GaussianBatch::new(network, workers, rows),
-            critic: CriticBatch::new(critic, workers, rows),
-            critic_gradient: vec![0.0; critic.table().len()],
-        }
-    }
-
-    /// Values of `out.len()` observations.
-    pub fn values<'o>(
-        &mut self,
-        workers: &Workers,
-        critic: &Critic,
-        parameters: &[f32],
-        observations: impl Into<Observations<'o>>,
-        out: &mut [f32],
-    ) {
-        self.critic.values(workers, critic, parameters, observations.into(), out);
+    pub fn new(network: &GaussianNetwork, workers: &Workers, rows: usize) -> Self {
+        Self { actor: GaussianBatch::new(network, workers, rows) }
     }
 
     /// Log-probabilities of all samples under `parameters`, not clamped.
@@ -215,40 +203,5 @@ impl PpoLoss {
             all_terms.push(terms);
         }
         (all_terms, self.actor.finish(network, parameters, &mut prepared))
-    }
-
-    /// The critic's loss ½ mean (V − R)² on each minibatch, and the gradient of vf_coef times their sum.
-    pub fn critic(
-        &mut self,
-        workers: &Workers,
-        critic: &Critic,
-        parameters: &[f32],
-        config: &PpoLossConfig,
-        samples: &Samples,
-        minibatches: &[Minibatch],
-    ) -> (Vec<f64>, &[f32]) {
-        self.critic_gradient.fill(0.0);
-        let mut losses = Vec::with_capacity(minibatches.len());
-        for minibatch in minibatches {
-            let (rows, m) = (minibatch.samples, minibatch.samples.len() as f64);
-            let (sums, gradient) = self.critic.gradient(
-                workers,
-                critic,
-                parameters,
-                rows.len(),
-                |i| samples.row(rows[i] as usize),
-                |i, value, sum: &mut f64| {
-                    let sample = rows[i] as usize;
-                    let (target, old) = (f64::from(samples.returns[sample]), f64::from(samples.old_values[sample]));
-                    // 9. ½ (V − R)²
-                    let (loss, slope) = value_term(f64::from(value), target, old, config.clip_vloss_coef);
-                    *sum += loss;
-                    (config.vf_coef * slope / m) as f32
-                },
-            );
-            crate::elementwise::add(&mut self.critic_gradient, gradient);
-            losses.push(sums.iter().sum::<f64>() / m);
-        }
-        (losses, &self.critic_gradient)
     }
 }
