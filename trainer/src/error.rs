@@ -23,7 +23,7 @@ pub enum TrainError {
     Network(String),
     #[error("{key}: {detail}")]
     Config { key: &'static str, detail: String },
-    #[error("{what} is not finite at {place}; the weights were left as they were before this step")]
+    #[error("{what} is not finite at {place}; the weights were left as they were before")]
     Numerical { what: &'static str, place: String },
     #[error("starting {threads} worker threads: {detail}")]
     Workers { threads: usize, detail: String },

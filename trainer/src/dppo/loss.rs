@@ -88,6 +88,13 @@ pub struct ActorTerms {
     pub bc_loss: f64,
 }
 
+impl ActorTerms {
+    /// Whether the loss is finite, and the ratio in both directions.
+    pub fn are_finite(&self) -> bool {
+        [self.policy_loss, self.approx_kl, self.bc_loss].iter().all(|term| term.is_finite())
+    }
+}
+
 /// Chains of the frozen policy from a minibatch's states, for the behaviour-cloning loss.
 #[derive(Debug, Clone, Copy)]
 pub struct TeacherChains<'a> {
@@ -156,6 +163,34 @@ impl LossBuffers {
         });
     }
 
+    /// The first of a minibatch's rows whose terms of the policy loss are not finite.
+    pub fn first_not_finite(
+        &mut self,
+        workers: &Workers,
+        policy: &Policy,
+        likelihood: &Likelihood,
+        config: &LossConfig,
+        samples: &Samples,
+        rows: &[u32],
+        horizon_len: usize,
+    ) -> Option<u32> {
+        let (network, parameters, h) = (&policy.network, policy.finetuned.as_slice(), horizon_len);
+        let prepared = network.prepare(parameters, &likelihood.times());
+        let mut log_probs = vec![0.0; rows.len()];
+        let load = |i: usize| samples.noise_row(rows[i]);
+        self.actor.evaluate(workers, network, parameters, &prepared, load, &mut log_probs, 1, |i, noise, out| {
+            let (x, next) = samples.transition(rows[i]);
+            out[0] = likelihood.mean_of_elements(samples.of_row(rows[i]).1, &x[..h], &next[..h], &noise[..h]);
+        });
+        let advantages = minibatch_advantages(config, samples, rows);
+        let clip = clip_ranges(config, samples.steps);
+        let i = (0..rows.len()).find(|&i| {
+            let (old, epsilon) = (samples.old_log_probs[rows[i] as usize], clip[samples.of_row(rows[i]).1]);
+            !PolicyTerm::new(log_probs[i], old, advantages[i], epsilon).is_finite()
+        })?;
+        Some(rows[i])
+    }
+
     /// The actor's loss on a minibatch and its gradient, in the layout of the parameters.
     ///
     /// `horizon_len` = Ta · Da, the executed part of the chunk. `teacher`: where the configuration has a
@@ -175,9 +210,7 @@ impl LossBuffers {
         let mut prepared = network.prepare(parameters, &likelihood.times());
         let (steps, m) = (samples.steps, rows.len() as f32);
 
-        // 3.–5. Advantages: normalised, clipped to quantiles, discounted by γ_d^(K'−1−j).
-        let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[samples.of_row(r).0]).collect();
-        shape_advantages(config, &mut advantages, steps, |i| samples.of_row(rows[i]).1);
+        let advantages = minibatch_advantages(config, samples, rows);
         let clip = clip_ranges(config, steps);
 
         self.actor.begin();
@@ -242,6 +275,13 @@ impl LossBuffers {
         }
         (terms, self.actor.finish(network, parameters, &mut prepared))
     }
+}
+
+/// 3.–5. Advantages: normalised, clipped to quantiles, discounted by γ_d^(K'−1−j).
+fn minibatch_advantages(config: &LossConfig, samples: &Samples, rows: &[u32]) -> Vec<f32> {
+    let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[samples.of_row(r).0]).collect();
+    shape_advantages(config, &mut advantages, samples.steps, |i| samples.of_row(rows[i]).1);
+    advantages
 }
 
 /// 7. ε_j = ε_base + (ε − ε_base)(e^{c u} − 1)/(e^c − 1), u = j/(K'−1); with K' = 1 it is ε.

@@ -109,9 +109,16 @@ impl Updater {
 
     /// 5. One update from a rollout of training.
     ///
-    /// A rollout that is not finite is refused before anything changes. On any other error (a loss or gradient that is
-    /// not finite) actor and critic stand as after the last good minibatch.
+    /// On any error the updater stands as before, to the last bit: another rollout may follow. What is not finite is named
+    /// with its tensor and, where it can be told, the chunk step and environment.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
+        self.learner.remember(&self.policy.finetuned);
+        let result = self.attempt(workers, rollout);
+        let Self { learner, policy, .. } = self;
+        learner.settle(result, policy.network.table(), &mut policy.finetuned)
+    }
+
+    fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
         rollout.check_finite()?;
         // Without its pictures a network would go on with those of the block before.
         rollout.check_images(self.policy.network.image_len())?;
@@ -190,11 +197,10 @@ impl Updater {
                 self.horizon_len,
                 teacher,
             );
-            let norm = finite_norm("the actor's gradient", gradient, self.policy.network.table())?;
-            if !(terms.policy_loss.is_finite() && terms.approx_kl.is_finite()) {
-                let place = format!("minibatch {}", stats.minibatches);
-                return Err(TrainError::Numerical { what: "the policy loss", place });
-            }
+            let norm = match finite_norm("the actor's gradient", gradient, self.policy.network.table()) {
+                Ok(norm) if terms.are_finite() => norm,
+                result => return Err(self.locate(workers, samples, rows, result.err())),
+            };
             self.learner.step_actor(&settings, &mut self.policy.finetuned, gradient);
             stats.add_actor(&terms, norm);
         }
@@ -203,6 +209,15 @@ impl Updater {
         stats.critic_gradient_norm += critic_norm;
         stats.minibatches += 1;
         Ok(())
+    }
+
+    /// What is not finite, with the first sample of the minibatch that shows it.
+    fn locate(&mut self, workers: &Workers, samples: &Samples, rows: &[u32], error: Option<TrainError>) -> TrainError {
+        let error = error.unwrap_or(TrainError::Numerical { what: "the policy loss", place: "a minibatch".into() });
+        let (likelihood, h) = (&self.likelihood, self.horizon_len);
+        let first =
+            self.buffers.first_not_finite(workers, &self.policy, likelihood, &self.config.loss, samples, rows, h);
+        self.learner.locate(error, first.map(|row| samples.of_row(row).0))
     }
 
     /// Chains of the frozen policy from the minibatch's states, where the loss asks for them.

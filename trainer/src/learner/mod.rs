@@ -2,9 +2,11 @@
 //!
 //! The actor's weights belong to the policy and are handed in; everything else that an update moves is here.
 
+mod moving;
 mod settings;
 mod value_loss;
 
+use moving::{Before, Moving};
 pub use settings::LearnerSettings;
 pub(crate) use settings::{at_least_one, fractions, not_negative, positive};
 pub use value_loss::{CriticLoss, ValueLoss, ValueTargets, WeightedSamples};
@@ -41,19 +43,15 @@ pub struct ActorWeights<'a, W> {
 /// Critic, optimisers, statistics and streams of a fine-tuning run.
 #[derive(Debug)]
 pub struct Learner {
-    pub critic: Critic,
-    pub critic_parameters: Vec<f32>,
-    pub reward_scaler: RewardScaler,
+    critic: Critic,
     critic_loss: CriticLoss,
-    actor_optimizer: AdamW,
-    critic_optimizer: AdamW,
+    moving: Moving,
+    before: Option<Before>,
     /// Iterations begun so far, evaluations included.
     iteration: u64,
     actor_schedule_steps: u64,
-    minibatch_order: SeededNoise,
     seed: u64,
-    teachers_drawn: u64,
-    /// What checkpoints call `teachers_drawn`.
+    /// What checkpoints call the number of teacher samples drawn.
     teacher_counter: &'static str,
 }
 
@@ -93,19 +91,23 @@ impl Learner {
             let detail = "the critic sees pictures that the policy does not".into();
             return Err(TrainError::Config { key: "critic", detail });
         }
-        Ok(Self {
+        let moving = Moving {
             critic_parameters: critic.table().initialise(&mut Stream::CriticWeights.of(seed)),
-            reward_scaler: RewardScaler::new(envs),
-            critic_loss: CriticLoss::new(&critic, workers, settings.batch_size),
             actor_optimizer: AdamW::new(actor.parameters, settings.actor_weight_decay),
             critic_optimizer: AdamW::new(critic.table().len(), settings.critic_weight_decay),
+            reward_scaler: RewardScaler::new(envs),
+            minibatch_order: Stream::Minibatches.of(seed),
+            teachers_drawn: 0,
+        };
+        Ok(Self {
+            critic_loss: CriticLoss::new(&critic, workers, settings.batch_size),
+            critic,
+            moving,
+            before: None,
             iteration: 0,
             actor_schedule_steps: 0,
-            minibatch_order: Stream::Minibatches.of(seed),
             seed,
-            teachers_drawn: 0,
             teacher_counter,
-            critic,
         })
     }
 
@@ -140,7 +142,7 @@ impl Learner {
         let observations = observations.into();
         let mut values = vec![0.0; observations.states.len() / self.critic.state_len()];
         if !values.is_empty() {
-            self.critic_loss.values(workers, &self.critic, &self.critic_parameters, observations, &mut values);
+            self.critic_loss.values(workers, &self.critic, &self.moving.critic_parameters, observations, &mut values);
         }
         values.into_iter().map(f64::from).collect()
     }
@@ -158,14 +160,14 @@ impl Learner {
         let last = self.values(workers, rollout.last_observations());
         let finals = self.values(workers, rollout.final_observations(&mut Vec::new()));
         let values = RolloutValues { values: &values, last: &last, finals: &finals };
-        estimate(&settings.advantages, &mut self.reward_scaler, rollout, values)
+        estimate(&settings.advantages, &mut self.moving.reward_scaler, rollout, values)
     }
 
     /// 5d. The next epoch over `rows` rows.
     pub fn epoch(&mut self, settings: &LearnerSettings, rows: usize) -> Epoch {
         let size = settings.batch_size.min(rows);
         let minibatches = (rows / settings.batch_size).max(1);
-        let mut order = permutation(rows, &mut self.minibatch_order);
+        let mut order = permutation(rows, &mut self.moving.minibatch_order);
         // The order within a minibatch is free.
         order.chunks_exact_mut(size).take(minibatches).for_each(<[u32]>::sort_unstable);
         Epoch { order, size, minibatches }
@@ -180,31 +182,41 @@ impl Learner {
         targets: &ValueTargets,
         minibatches: &[WeightedSamples],
     ) -> Result<(Vec<f64>, f64), TrainError> {
-        let (critic, parameters) = (&self.critic, &self.critic_parameters);
-        let (losses, gradient) =
-            self.critic_loss.gradient(workers, critic, parameters, settings.value_loss, targets, minibatches);
-        let norm = finite_norm("the critic's gradient", gradient, critic.table())?;
-        Ok((losses, norm))
+        let (critic, parameters, loss) = (&self.critic, &self.moving.critic_parameters, settings.value_loss);
+        let (losses, gradient) = self.critic_loss.gradient(workers, critic, parameters, loss, targets, minibatches);
+        match finite_norm("the critic's gradient", gradient, critic.table()) {
+            Ok(norm) => Ok((losses, norm)),
+            Err(error) => {
+                let samples = minibatches.iter().flatten().map(|(sample, _)| *sample);
+                let first = self.critic_loss.first_not_finite(workers, critic, parameters, loss, targets, samples);
+                Err(self.locate(error, first))
+            }
+        }
     }
 
     /// 5f. Moves the critic along the gradient that [`Learner::critic_gradient`] left.
     pub fn step_critic(&mut self, settings: &LearnerSettings) {
         let rate = self.critic_lr(settings);
-        self.critic_optimizer.step(&mut self.critic_parameters, self.critic_loss.last_gradient(), rate, None);
+        self.moving.critic_optimizer.step(
+            &mut self.moving.critic_parameters,
+            self.critic_loss.last_gradient(),
+            rate,
+            None,
+        );
     }
 
     /// 5f. Moves the actor.
     pub fn step_actor(&mut self, settings: &LearnerSettings, finetuned: &mut [f32], gradient: &[f32]) {
         let rate = self.actor_lr(settings);
-        self.actor_optimizer.step(finetuned, gradient, rate, settings.max_grad_norm);
+        self.moving.actor_optimizer.step(finetuned, gradient, rate, settings.max_grad_norm);
     }
 
     /// Streams of the next `count` samples of the frozen policy; they are numbered through the whole run, 2³² of them a
     /// seed.
     pub fn teacher_streams(&mut self, count: usize) -> Vec<SeededNoise> {
-        let first = self.teachers_drawn;
-        self.teachers_drawn += count as u64;
-        (first..self.teachers_drawn)
+        let first = self.moving.teachers_drawn;
+        self.moving.teachers_drawn += count as u64;
+        (first..self.moving.teachers_drawn)
             .map(|number| Stream::Teacher(number as u32).of(self.seed ^ ((number >> 32) << 32)))
             .collect()
     }
@@ -214,19 +226,19 @@ impl Learner {
         let critic = self.critic.table();
         checkpoint.put_parameters("actor.", actor.table, actor.frozen);
         checkpoint.put_parameters("actor_ft.", actor.table, actor.finetuned);
-        checkpoint.put_parameters("critic.", critic, &self.critic_parameters);
-        checkpoint.put_optimizer("actor_ft", actor.table, &self.actor_optimizer);
-        checkpoint.put_optimizer("critic", critic, &self.critic_optimizer);
-        self.reward_scaler.store(checkpoint);
+        checkpoint.put_parameters("critic.", critic, &self.moving.critic_parameters);
+        checkpoint.put_optimizer("actor_ft", actor.table, &self.moving.actor_optimizer);
+        checkpoint.put_optimizer("critic", critic, &self.moving.critic_optimizer);
+        self.moving.reward_scaler.store(checkpoint);
         for (name, value) in [
             ("iteration", self.iteration),
             ("actor_schedule", self.actor_schedule_steps),
-            (self.teacher_counter, self.teachers_drawn),
+            (self.teacher_counter, self.moving.teachers_drawn),
             ("seed", self.seed),
         ] {
             checkpoint.header.counters.insert(name.into(), value);
         }
-        checkpoint.header.streams.insert("minibatches".into(), self.minibatch_order.state());
+        checkpoint.header.streams.insert("minibatches".into(), self.moving.minibatch_order.state());
     }
 
     /// Restores what [`Learner::store`] stored into a learner of the same configuration.
@@ -234,15 +246,15 @@ impl Learner {
         let critic = self.critic.table();
         *actor.frozen = checkpoint.parameters("actor.", actor.table)?;
         *actor.finetuned = checkpoint.parameters("actor_ft.", actor.table)?;
-        self.critic_parameters = checkpoint.parameters("critic.", critic)?;
-        checkpoint.restore_optimizer("actor_ft", actor.table, &mut self.actor_optimizer)?;
-        checkpoint.restore_optimizer("critic", critic, &mut self.critic_optimizer)?;
-        self.reward_scaler.restore(checkpoint)?;
+        self.moving.critic_parameters = checkpoint.parameters("critic.", critic)?;
+        checkpoint.restore_optimizer("actor_ft", actor.table, &mut self.moving.actor_optimizer)?;
+        checkpoint.restore_optimizer("critic", critic, &mut self.moving.critic_optimizer)?;
+        self.moving.reward_scaler.restore(checkpoint)?;
         self.iteration = checkpoint.counter("iteration")?;
         self.actor_schedule_steps = checkpoint.counter("actor_schedule")?;
-        self.teachers_drawn = checkpoint.counter(self.teacher_counter)?;
+        self.moving.teachers_drawn = checkpoint.counter(self.teacher_counter)?;
         self.seed = checkpoint.counter("seed")?;
-        self.minibatch_order = SeededNoise::restore(checkpoint.stream("minibatches")?);
+        self.moving.minibatch_order = SeededNoise::restore(checkpoint.stream("minibatches")?);
         Ok(())
     }
 }

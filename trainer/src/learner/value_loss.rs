@@ -87,6 +87,26 @@ impl CriticLoss {
         (losses, &self.gradient)
     }
 
+    /// The first of `samples` whose loss, or the square of its slope, is not finite.
+    pub fn first_not_finite(
+        &mut self,
+        workers: &Workers,
+        critic: &Critic,
+        parameters: &[f32],
+        loss: ValueLoss,
+        targets: &ValueTargets,
+        samples: impl Iterator<Item = u32>,
+    ) -> Option<usize> {
+        let samples: Vec<u32> = samples.collect();
+        let mut values = vec![0.0; samples.len()];
+        self.batch.evaluate(workers, critic, parameters, |i| targets.row(samples[i]), &mut values);
+        let spoiled = |(sample, value)| {
+            let (error, slope) = targets.term(loss, sample, value);
+            !(error.is_finite() && ((slope * slope) as f32).is_finite())
+        };
+        samples.into_iter().zip(values).find(|&row| spoiled(row)).map(|(sample, _)| sample as usize)
+    }
+
     /// What the last call of [`CriticLoss::gradient`] returned.
     pub fn last_gradient(&self) -> &[f32] {
         &self.gradient

@@ -70,6 +70,11 @@ pub struct ActorTerms {
 }
 
 impl ActorTerms {
+    /// Whether the loss is finite, and the ratio in both directions.
+    pub fn are_finite(&self) -> bool {
+        [self.policy_loss, self.approx_kl, self.entropy, self.bc_loss].iter().all(|term| term.is_finite())
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         self.policy_loss += other.policy_loss;
         self.approx_kl += other.approx_kl;
@@ -125,6 +130,40 @@ impl PpoLoss {
         );
     }
 
+    /// The first sample of some minibatches whose terms of the policy loss are not finite.
+    pub fn first_not_finite(
+        &mut self,
+        workers: &Workers,
+        policy: &GaussianPolicy,
+        config: &PpoLossConfig,
+        samples: &Samples,
+        minibatches: &[Minibatch],
+    ) -> Option<usize> {
+        let (network, parameters) = (&policy.network, policy.finetuned.as_slice());
+        let prepared = network.prepare(parameters);
+        let likelihood = Likelihood { mixture: config.mixture_density() };
+        minibatches.iter().find_map(|minibatch| {
+            let rows = minibatch.samples;
+            let (mut log_probs, of) = (vec![0.0; rows.len()], |i: usize| rows[i] as usize);
+            self.actor.evaluate(
+                workers,
+                network,
+                parameters,
+                &prepared,
+                |i| samples.row(of(i)),
+                &mut log_probs,
+                1,
+                |i, row, out| out[0] = Likelihood::clamp(likelihood.log_prob(row, samples.chunk(of(i)))).0,
+            );
+            let advantages = minibatch_advantages(config, samples, rows);
+            let finite = |i: &usize| {
+                let old = samples.old_log_probs[of(*i)];
+                PolicyTerm::new(log_probs[*i], old, advantages[*i], config.clip_ploss_coef as f32).is_finite()
+            };
+            (0..rows.len()).find(|i| !finite(i)).map(of)
+        })
+    }
+
     /// The actor's loss on each minibatch, and the gradient of their sum, in the layout of the parameters.
     pub fn actor(
         &mut self,
@@ -143,11 +182,7 @@ impl PpoLoss {
         for minibatch in minibatches {
             let rows = minibatch.samples;
             let (m, of) = (rows.len() as f64, |i: usize| rows[i] as usize);
-            // 3. Advantages, normalised.
-            let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[r as usize]).collect();
-            if config.norm_adv {
-                normalize(&mut advantages);
-            }
+            let advantages = minibatch_advantages(config, samples, rows);
             let sums = self.actor.accumulate(
                 workers,
                 network,
@@ -204,4 +239,13 @@ impl PpoLoss {
         }
         (all_terms, self.actor.finish(network, parameters, &mut prepared))
     }
+}
+
+/// 3. Advantages, normalised.
+fn minibatch_advantages(config: &PpoLossConfig, samples: &Samples, rows: &[u32]) -> Vec<f32> {
+    let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[r as usize]).collect();
+    if config.norm_adv {
+        normalize(&mut advantages);
+    }
+    advantages
 }

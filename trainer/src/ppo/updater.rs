@@ -95,9 +95,16 @@ impl PpoUpdater {
 
     /// 5. One update from a rollout of training, whose "chains" are the sampled chunks alone.
     ///
-    /// A rollout that is not finite is refused before anything changes. On any other error (a loss or gradient that is
-    /// not finite) actor and critic stand as after the last good optimiser step.
+    /// On any error the updater stands as before, to the last bit: another rollout may follow. What is not finite is named
+    /// with its tensor and, where it can be told, the chunk step and environment.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
+        self.learner.remember(&self.policy.finetuned);
+        let result = self.attempt(workers, rollout);
+        let Self { learner, policy, .. } = self;
+        learner.settle(result, policy.network.table(), &mut policy.finetuned)
+    }
+
+    fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
         rollout.check_finite()?;
         rollout.check_images(self.policy.network.image_len())?;
         let settings = self.config.learner();
@@ -171,11 +178,10 @@ impl PpoUpdater {
                 .map(|(samples, teacher)| Minibatch { samples, teacher: teacher.as_deref() })
                 .collect();
             let (terms, gradient) = self.loss.actor(workers, &self.policy, &self.config.loss, samples, &minibatches);
-            let norm = finite_norm("the actor's gradient", gradient, self.policy.network.table())?;
-            if terms.iter().any(|t| !(t.policy_loss.is_finite() && t.approx_kl.is_finite())) {
-                let place = format!("minibatch {}", sums.minibatches);
-                return Err(TrainError::Numerical { what: "the policy loss", place });
-            }
+            let norm = match finite_norm("the actor's gradient", gradient, self.policy.network.table()) {
+                Ok(norm) if terms.iter().all(ActorTerms::are_finite) => norm,
+                result => return Err(self.locate(workers, samples, &minibatches, result.err())),
+            };
             self.learner.step_actor(&settings, &mut self.policy.finetuned, gradient);
             sums.actor_steps += 1;
             sums.actor_norm += norm;
@@ -189,6 +195,19 @@ impl PpoUpdater {
         sums.value_loss += losses.iter().sum::<f64>();
         sums.critic_norm += critic_norm;
         Ok(())
+    }
+
+    /// What is not finite, with the first sample of the minibatches that shows it.
+    fn locate(
+        &mut self,
+        workers: &Workers,
+        samples: &Samples,
+        minibatches: &[Minibatch],
+        error: Option<TrainError>,
+    ) -> TrainError {
+        let error = error.unwrap_or(TrainError::Numerical { what: "the policy loss", place: "a minibatch".into() });
+        let first = self.loss.first_not_finite(workers, &self.policy, &self.config.loss, samples, minibatches);
+        self.learner.locate(error, first)
     }
 
     /// Chunks of the frozen policy from the minibatch's observations, where the loss asks for them.

@@ -141,10 +141,10 @@ fn critic_warm_up_leaves_the_actor_alone_and_the_ratio_starts_at_one() {
     config.update_epochs = 1;
     config.batch_size = 400;
     let mut bandit = Bandit::new(config, network(mlp(16), LEARNED, 0), 1);
-    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.learner.critic_parameters.clone());
+    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.learner.critic_parameters().to_vec());
     let (_, stats) = bandit.iterate();
     assert_eq!(bandit.updater.policy.finetuned, before.0);
-    assert_ne!(bandit.updater.learner.critic_parameters, before.1);
+    assert_ne!(bandit.updater.learner.critic_parameters(), before.1);
     assert_eq!((stats.minibatches, stats.approx_kl), (1, 0.0));
     let (_, stats) = bandit.iterate();
     assert_ne!(bandit.updater.policy.finetuned, before.0);
@@ -240,21 +240,43 @@ fn an_early_stop_leaves_all_epochs() {
 
 #[test]
 fn what_is_not_finite_is_named_and_changes_nothing() {
-    let mut bandit = Bandit::new(ppo_config(), network(mlp(16), LEARNED, 0), 1);
+    let mut config = ppo_config();
+    config.loss.bc_loss_coeff = Some(0.1);
+    (config.loss.norm_adv, config.reward_scale_running, config.grad_accumulate) = (false, false, 2);
+    let mut bandit = Bandit::new(config, network(mlp(16), LEARNED, 0), 1);
     bandit.iterate();
-    let before = bandit.checkpoint();
-    let mut rollout = bandit.collect();
-    rollout.rewards[3 * World::ENVS + 7] = f64::NAN;
-    let error = bandit.updater.update(&bandit.workers, &rollout).unwrap_err().to_string();
-    assert!(error.contains("the reward is not finite at chunk step 3, environment 7"), "{error}");
-    assert!(bandit.checkpoint() == before);
-    // A weight that is not finite is found in the gradient, before any step.
-    let rollout = bandit.collect();
+    bandit.iterate();
+    let refuses = |bandit: &mut Bandit, rollout: &Rollout, words: &[&str]| {
+        let before = bytes(&bandit.checkpoint());
+        let error = bandit.updater.update(&bandit.workers, rollout).unwrap_err();
+        assert!(matches!(error, TrainError::Numerical { .. }), "{error}");
+        let error = error.to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        assert!(bytes(&bandit.checkpoint()) == before, "{error}");
+    };
+    let good = bandit.collect();
+    let (sample, place) = (3 * World::ENVS + 7, "chunk step 3, environment 7");
+    let mut rollout = good.clone();
+    rollout.rewards[sample] = f64::NAN;
+    refuses(&mut bandit, &rollout, &["the reward", place]);
+    let mut rollout = good.clone();
+    rollout.states[STATE * sample] = f32::NAN;
+    refuses(&mut bandit, &rollout, &["the observation", place]);
+    // Gradients that overflow, of the critic and then of the actor, after minibatches that were sound.
+    let mut rollout = good.clone();
+    rollout.rewards[sample] = 1e38;
+    refuses(&mut bandit, &rollout, &["the critic's gradient", place]);
+    bandit.updater.config.loss.vf_coef = 0.0;
+    refuses(&mut bandit, &rollout, &["gradient", place]);
+    bandit.updater.config.loss.vf_coef = 0.5;
+
+    // A weight is named itself, not what it spoils.
     let (range, _) = bandit.updater.policy.network.table().find("logvar").unwrap();
-    bandit.updater.policy.finetuned[range].fill(f32::NAN);
-    let before = bandit.updater.learner.critic_parameters.clone();
-    assert!(matches!(bandit.updater.update(&bandit.workers, &rollout), Err(TrainError::Numerical { .. })));
-    assert_eq!(bandit.updater.learner.critic_parameters, before);
+    let weights = bandit.updater.policy.finetuned[range.clone()].to_vec();
+    bandit.updater.policy.finetuned[range.clone()].fill(f32::NAN);
+    refuses(&mut bandit, &good, &["the actor's weight", "parameter `logvar`"]);
+    bandit.updater.policy.finetuned[range].copy_from_slice(&weights);
+    bandit.updater.update(&bandit.workers, &good).unwrap();
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use tenon_train::checkpoint::Checkpoint;
 
 use crate::bandit::{Bandit, finetune_config};
-use crate::fixtures::World;
 
 #[test]
 fn fine_tuning_raises_the_reward() {
@@ -21,10 +20,10 @@ fn fine_tuning_raises_the_reward() {
 #[test]
 fn critic_warm_up_leaves_the_actor_alone() {
     let mut bandit = Bandit::new(finetune_config(), 1);
-    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.learner.critic_parameters.clone());
+    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.learner.critic_parameters().to_vec());
     let (_, stats) = bandit.iterate();
     assert_eq!(bandit.updater.policy.finetuned, before.0);
-    assert_ne!(bandit.updater.learner.critic_parameters, before.1);
+    assert_ne!(bandit.updater.learner.critic_parameters(), before.1);
     assert_eq!(stats.minibatches, 16);
     bandit.iterate();
     assert_ne!(bandit.updater.policy.finetuned, before.0);
@@ -68,15 +67,4 @@ fn an_early_stop_leaves_all_epochs() {
     config.target_kl = 1e-12;
     let (_, stats) = Bandit::new(config, 1).iterate();
     assert!(stats.stopped_early && stats.minibatches < 16, "{stats:?}");
-}
-
-#[test]
-fn a_reward_that_is_not_finite_is_named_and_changes_nothing() {
-    let mut bandit = Bandit::new(finetune_config(), 1);
-    let mut rollout = bandit.collect();
-    rollout.rewards[3 * World::ENVS + 7] = f64::NAN;
-    let before = bandit.checkpoint();
-    let error = bandit.updater.update(&bandit.workers, &rollout).unwrap_err().to_string();
-    assert!(error.contains("the reward is not finite at chunk step 3, environment 7"), "{error}");
-    assert!(bandit.checkpoint() == before);
 }

@@ -5,3 +5,4 @@ mod finetuning;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 mod pretraining;
+mod rolling_back;
