@@ -9,7 +9,7 @@
 //! * [`pretrain`]: behaviour cloning of the denoiser.
 //! * [`rollout`]: what an iteration collected, reward scaling, advantages.
 //! * [`surrogate`]: PPO's clipped objectives.
-//! * [`learner`]: critic, optimisers, schedules and streams of fine-tuning, whatever the policy.
+//! * [`actor_critic`]: critic, optimisers, schedules and streams of fine-tuning, whatever the policy.
 //! * [`dppo`]: sampling with stored chains, log-probabilities, the loss and one whole update.
 //! * [`ppo`]: the same for Gaussian policies and mixtures, and their behaviour cloning.
 //! * [`checkpoint`]: safetensors with a typed header, written beside the target and renamed.
@@ -27,6 +27,7 @@
 //! Work is cut into *shards* whose number depends on the number of rows only, never on the number of threads
 //! ([`workers`]), and shard results are added in a fixed order: one and two threads give the same bits.
 
+pub mod actor_critic;
 pub mod augment;
 pub mod bench;
 pub mod checkpoint;
@@ -41,7 +42,6 @@ pub mod export;
 pub mod finetune;
 pub mod import;
 pub mod interrupt;
-pub mod learner;
 pub mod linalg;
 pub mod network;
 pub mod optimizer;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::actor_critic::{ActorCriticSettings, ValueLoss, fractions, positive};
 use crate::error::TrainError;
-use crate::learner::{LearnerSettings, ValueLoss, fractions, positive};
 use crate::optimizer::LrSchedule;
 use crate::rollout::{AdvantageSettings, TimeOut};
 
@@ -80,8 +80,8 @@ impl FinetuneConfig {
     }
 
     /// What PPO's settings have too.
-    pub fn learner(&self) -> LearnerSettings {
-        LearnerSettings {
+    pub fn actor_critic(&self) -> ActorCriticSettings {
+        ActorCriticSettings {
             advantages: self.advantages(),
             value_loss: ValueLoss { vf_coef: self.loss.vf_coef, clip_vloss_coef: self.loss.clip_vloss_coef },
             bc_loss_coeff: self.loss.bc_loss_coeff,
@@ -113,6 +113,6 @@ impl FinetuneConfig {
             ("loss.clip_advantage_upper_quantile", l.clip_advantage_upper_quantile),
             ("eta", self.eta),
         ])?;
-        self.learner().check()
+        self.actor_critic().check()
     }
 }

@@ -1,7 +1,7 @@
 //! The actor's loss on one minibatch and its gradient, in the order of spec dppo.md §2.5e.
 
 use super::{Likelihood, LossConfig, Policy, shape_advantages};
-use crate::learner::{ValueTargets, WeightedSamples};
+use crate::actor_critic::{ValueTargets, WeightedSamples};
 use crate::network::{NoiseBatch, NoiseNetwork, NoiseRow, Observations};
 use crate::surrogate::PolicyTerm;
 use crate::workers::Workers;

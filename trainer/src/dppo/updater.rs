@@ -5,9 +5,9 @@ use tenon_core::diffusion::StepNoise;
 use super::{
     ActorTerms, ChainMode, ChainSampler, FinetuneConfig, Likelihood, LossBuffers, Policy, Samples, TeacherChains,
 };
+use crate::actor_critic::{ActorCritic, ActorSizes, ActorWeights};
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
-use crate::learner::{ActorSizes, ActorWeights, Learner};
 use crate::network::{Critic, Observations};
 use crate::optimizer::finite_norm;
 use crate::rollout::Rollout;
@@ -43,7 +43,7 @@ pub struct Updater {
     pub config: FinetuneConfig,
     pub policy: Policy,
     /// Everything that PPO has too.
-    pub learner: Learner,
+    pub actor_critic: ActorCritic,
     /// Ta · Da: the executed part of a chunk.
     horizon_len: usize,
     likelihood: Likelihood,
@@ -79,9 +79,10 @@ impl Updater {
             state_len: network.state_len(),
             image_len: network.image_len(),
         };
-        let learner = Learner::new(&config.learner(), sizes, critic, envs, seed, "teacher_chains", workers)?;
+        let actor_critic =
+            ActorCritic::new(&config.actor_critic(), sizes, critic, envs, seed, "teacher_chains", workers)?;
         Ok(Self {
-            learner,
+            actor_critic,
             horizon_len: action_horizon_len,
             likelihood: Likelihood::new(&policy.denoising, config.loss.min_logprob_denoising_std, config.eta),
             buffers: LossBuffers::new(network, workers, config.batch_size, steps),
@@ -99,12 +100,12 @@ impl Updater {
 
     /// Iterations begun so far, evaluations included.
     pub fn iteration(&self) -> u64 {
-        self.learner.iteration()
+        self.actor_critic.iteration()
     }
 
     /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
     pub fn end_iteration(&mut self) {
-        self.learner.end_iteration(&self.config.learner());
+        self.actor_critic.end_iteration(&self.config.actor_critic());
     }
 
     /// 5. One update from a rollout of training.
@@ -112,17 +113,17 @@ impl Updater {
     /// On any error the updater stands as before, to the last bit: another rollout may follow. What is not finite is named
     /// with its tensor and, where it can be told, the chunk step and environment.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
-        self.learner.remember(&self.policy.finetuned);
+        self.actor_critic.remember(&self.policy.finetuned);
         let result = self.attempt(workers, rollout);
-        let Self { learner, policy, .. } = self;
-        learner.settle(result, policy.network.table(), &mut policy.finetuned)
+        let Self { actor_critic, policy, .. } = self;
+        actor_critic.settle(result, policy.network.table(), &mut policy.finetuned)
     }
 
     fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
         rollout.check_finite()?;
         // Without its pictures a network would go on with those of the block before.
         rollout.check_images(self.policy.network.image_len())?;
-        let settings = self.config.learner();
+        let settings = self.config.actor_critic();
         let (network, steps) = (&self.policy.network, self.policy.finetuned_steps());
         let rows = rollout.samples() * steps;
         let mut samples = Samples {
@@ -143,7 +144,7 @@ impl Updater {
         let mut old_log_probs = vec![0.0; rows];
         let (parameters, h) = (&self.policy.finetuned, self.horizon_len);
         self.buffers.mean_log_probs(workers, network, parameters, &self.likelihood, &samples, h, &mut old_log_probs);
-        let estimates = self.learner.estimates(workers, &settings, rollout, samples.observations)?;
+        let estimates = self.actor_critic.estimates(workers, &settings, rollout, samples.observations)?;
         samples.advantages = &estimates.advantages;
         samples.returns = &estimates.returns;
         samples.old_values = &estimates.old_values;
@@ -152,7 +153,7 @@ impl Updater {
         // d. Epochs of minibatches over (sample × denoising step); the remainder is dropped.
         let mut stats = UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() };
         'epochs: for _ in 0..self.config.update_epochs {
-            let epoch = self.learner.epoch(&settings, rows);
+            let epoch = self.actor_critic.epoch(&settings, rows);
             for minibatch in epoch.minibatches() {
                 self.step(workers, &samples, minibatch, &mut stats)?;
                 // g. Early stop on the latest minibatch.
@@ -163,8 +164,8 @@ impl Updater {
             }
         }
         stats.average();
-        stats.actor_lr = self.learner.actor_lr(&settings);
-        stats.critic_lr = self.learner.critic_lr(&settings);
+        stats.actor_lr = self.actor_critic.actor_lr(&settings);
+        stats.critic_lr = self.actor_critic.critic_lr(&settings);
         stats.reward_scale = estimates.reward_scale;
         stats.explained_variance = estimates.explained_variance;
         Ok(stats)
@@ -178,13 +179,13 @@ impl Updater {
         rows: &[u32],
         stats: &mut UpdateStats,
     ) -> Result<(), TrainError> {
-        let settings = self.config.learner();
+        let settings = self.config.actor_critic();
         // Both gradients are taken before either network moves.
         let distinct = [samples.distinct(rows)];
         let (losses, critic_norm) =
-            self.learner.critic_gradient(workers, &settings, &samples.value_targets(), &distinct)?;
+            self.actor_critic.critic_gradient(workers, &settings, &samples.value_targets(), &distinct)?;
         // While the critic warms up the actor stays what it was when it sampled: ρ = 1, nothing to compute.
-        if self.learner.actor_moves(&settings) {
+        if self.actor_critic.actor_moves(&settings) {
             let chains = self.teacher_chains(workers, samples, rows);
             let teacher = chains.as_deref().map(|chains| TeacherChains { rows, chains });
             let (terms, gradient) = self.buffers.actor(
@@ -201,10 +202,10 @@ impl Updater {
                 Ok(norm) if terms.are_finite() => norm,
                 result => return Err(self.locate(workers, samples, rows, result.err())),
             };
-            self.learner.step_actor(&settings, &mut self.policy.finetuned, gradient);
+            self.actor_critic.step_actor(&settings, &mut self.policy.finetuned, gradient);
             stats.add_actor(&terms, norm);
         }
-        self.learner.step_critic(&settings);
+        self.actor_critic.step_critic(&settings);
         stats.value_loss += losses.iter().sum::<f64>();
         stats.critic_gradient_norm += critic_norm;
         stats.minibatches += 1;
@@ -217,7 +218,7 @@ impl Updater {
         let (likelihood, h) = (&self.likelihood, self.horizon_len);
         let first =
             self.buffers.first_not_finite(workers, &self.policy, likelihood, &self.config.loss, samples, rows, h);
-        self.learner.locate(error, first.map(|row| samples.of_row(row).0))
+        self.actor_critic.locate(error, first.map(|row| samples.of_row(row).0))
     }
 
     /// Chains of the frozen policy from the minibatch's states, where the loss asks for them.
@@ -225,7 +226,7 @@ impl Updater {
         let mode = ChainMode { base_policy: true, ..self.exploration() };
         let teacher = self.teacher.as_mut()?;
         let states: Vec<f32> = rows.iter().flat_map(|&r| samples.state(samples.of_row(r).0).iter().copied()).collect();
-        let mut noise = self.learner.teacher_streams(rows.len());
+        let mut noise = self.actor_critic.teacher_streams(rows.len());
         let mut chains = vec![0.0; rows.len() * (samples.steps + 1) * samples.chunk_len];
         let images: Option<Vec<u8>> =
             rows.iter().map(|&r| samples.images(samples.of_row(r).0)).collect::<Option<Vec<_>>>().map(|i| i.concat());
@@ -236,19 +237,19 @@ impl Updater {
 
     /// V of `observations`, one value a row; a plain slice of states will do.
     pub fn values<'o>(&mut self, workers: &Workers, observations: impl Into<Observations<'o>>) -> Vec<f64> {
-        self.learner.values(workers, observations)
+        self.actor_critic.values(workers, observations)
     }
 
     /// Adds everything that continues this run to a checkpoint.
     pub fn store(&self, checkpoint: &mut Checkpoint) {
         let Policy { network, frozen, finetuned, .. } = &self.policy;
-        self.learner.store(checkpoint, ActorWeights { table: network.table(), frozen, finetuned });
+        self.actor_critic.store(checkpoint, ActorWeights { table: network.table(), frozen, finetuned });
     }
 
     /// Restores what [`Updater::store`] stored into an updater of the same configuration.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let Policy { network, frozen, finetuned, .. } = &mut self.policy;
-        self.learner.restore(checkpoint, ActorWeights { table: network.table(), frozen, finetuned })
+        self.actor_critic.restore(checkpoint, ActorWeights { table: network.table(), frozen, finetuned })
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::MixtureDensity;
+use crate::actor_critic::{ActorCriticSettings, ValueLoss, at_least_one, not_negative, positive};
 use crate::error::TrainError;
-use crate::learner::{LearnerSettings, ValueLoss, at_least_one, not_negative, positive};
 use crate::optimizer::LrSchedule;
 use crate::rollout::{AdvantageSettings, TimeOut};
 
@@ -100,8 +100,8 @@ impl PpoConfig {
     }
 
     /// What DPPO's settings have too.
-    pub fn learner(&self) -> LearnerSettings {
-        LearnerSettings {
+    pub fn actor_critic(&self) -> ActorCriticSettings {
+        ActorCriticSettings {
             advantages: self.advantages(),
             value_loss: ValueLoss { vf_coef: self.loss.vf_coef, clip_vloss_coef: self.loss.clip_vloss_coef },
             bc_loss_coeff: self.loss.bc_loss_coeff,
@@ -122,6 +122,6 @@ impl PpoConfig {
         positive(&[("loss.clip_ploss_coef", self.loss.clip_ploss_coef)])?;
         at_least_one(&[("grad_accumulate", self.grad_accumulate)])?;
         not_negative(&[("loss.ent_coef", self.loss.ent_coef)])?;
-        self.learner().check()
+        self.actor_critic().check()
     }
 }

@@ -1,7 +1,7 @@
 //! The actor's loss on minibatches and its gradient (spec dppo.md §2.5e with one row a sample, §4).
 
 use super::{GaussianPolicy, Likelihood, PpoLossConfig};
-use crate::learner::ValueTargets;
+use crate::actor_critic::ValueTargets;
 use crate::network::{CriticRow, GaussianBatch, GaussianNetwork, Observations};
 use crate::rollout::normalize;
 use crate::surrogate::PolicyTerm;

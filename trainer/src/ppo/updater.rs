@@ -4,9 +4,9 @@ use super::{
     ActorTerms, GaussianPolicy, GaussianSampler, Likelihood, Minibatch, PpoConfig, PpoLoss, Samples, SamplingMode,
     SamplingNoise,
 };
+use crate::actor_critic::{ActorCritic, ActorSizes, ActorWeights};
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
-use crate::learner::{ActorSizes, ActorWeights, Learner};
 use crate::network::{Critic, Observations};
 use crate::optimizer::finite_norm;
 use crate::rollout::Rollout;
@@ -43,7 +43,7 @@ pub struct PpoUpdater {
     pub config: PpoConfig,
     pub policy: GaussianPolicy,
     /// Everything that DPPO has too.
-    pub learner: Learner,
+    pub actor_critic: ActorCritic,
     loss: PpoLoss,
     teacher: Option<GaussianSampler>,
 }
@@ -70,7 +70,15 @@ impl PpoUpdater {
             image_len: network.image_len(),
         };
         Ok(Self {
-            learner: Learner::new(&config.learner(), sizes, critic, envs, seed, "teacher_chunks", workers)?,
+            actor_critic: ActorCritic::new(
+                &config.actor_critic(),
+                sizes,
+                critic,
+                envs,
+                seed,
+                "teacher_chunks",
+                workers,
+            )?,
             loss: PpoLoss::new(network, workers, config.batch_size),
             teacher: config.loss.bc_loss_coeff.map(|_| GaussianSampler::new(&policy, workers, config.batch_size)),
             config,
@@ -85,12 +93,12 @@ impl PpoUpdater {
 
     /// Iterations begun so far, evaluations included.
     pub fn iteration(&self) -> u64 {
-        self.learner.iteration()
+        self.actor_critic.iteration()
     }
 
     /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
     pub fn end_iteration(&mut self) {
-        self.learner.end_iteration(&self.config.learner());
+        self.actor_critic.end_iteration(&self.config.actor_critic());
     }
 
     /// 5. One update from a rollout of training, whose "chains" are the sampled chunks alone.
@@ -98,16 +106,16 @@ impl PpoUpdater {
     /// On any error the updater stands as before, to the last bit: another rollout may follow. What is not finite is named
     /// with its tensor and, where it can be told, the chunk step and environment.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
-        self.learner.remember(&self.policy.finetuned);
+        self.actor_critic.remember(&self.policy.finetuned);
         let result = self.attempt(workers, rollout);
-        let Self { learner, policy, .. } = self;
-        learner.settle(result, policy.network.table(), &mut policy.finetuned)
+        let Self { actor_critic, policy, .. } = self;
+        actor_critic.settle(result, policy.network.table(), &mut policy.finetuned)
     }
 
     fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
         rollout.check_finite()?;
         rollout.check_images(self.policy.network.image_len())?;
-        let settings = self.config.learner();
+        let settings = self.config.actor_critic();
         let (network, parameters) = (&self.policy.network, &self.policy.finetuned);
         let n = rollout.samples();
         let mut samples = Samples {
@@ -128,7 +136,7 @@ impl PpoUpdater {
         let likelihood = Likelihood { mixture: self.config.loss.mixture_density() };
         self.loss.log_probs(workers, network, parameters, likelihood, &samples, &mut old_log_probs);
         old_log_probs.iter_mut().for_each(|p| *p = Likelihood::clamp(f64::from(*p)).0);
-        let estimates = self.learner.estimates(workers, &settings, rollout, samples.observations)?;
+        let estimates = self.actor_critic.estimates(workers, &settings, rollout, samples.observations)?;
         samples.advantages = &estimates.advantages;
         samples.returns = &estimates.returns;
         samples.old_values = &estimates.old_values;
@@ -138,7 +146,7 @@ impl PpoUpdater {
         let mut sums = Sums::default();
         let mut stats = PpoStats::default();
         'epochs: for _ in 0..self.config.update_epochs {
-            let epoch = self.learner.epoch(&settings, n);
+            let epoch = self.actor_critic.epoch(&settings, n);
             for group in epoch.minibatches().chunks(self.config.grad_accumulate) {
                 self.step(workers, &samples, group, &mut sums)?;
                 // g. Early stop on the latest minibatch.
@@ -149,8 +157,8 @@ impl PpoUpdater {
             }
         }
         sums.means_into(&mut stats);
-        stats.actor_lr = self.learner.actor_lr(&settings);
-        stats.critic_lr = self.learner.critic_lr(&settings);
+        stats.actor_lr = self.actor_critic.actor_lr(&settings);
+        stats.critic_lr = self.actor_critic.critic_lr(&settings);
         stats.reward_scale = estimates.reward_scale;
         stats.explained_variance = estimates.explained_variance;
         Ok(stats)
@@ -164,13 +172,13 @@ impl PpoUpdater {
         group: &[&[u32]],
         sums: &mut Sums,
     ) -> Result<(), TrainError> {
-        let settings = self.config.learner();
+        let settings = self.config.actor_critic();
         // Both gradients are taken before either network moves.
         let weighted: Vec<_> = group.iter().map(|rows| rows.iter().map(|&r| (r, 1.0)).collect()).collect();
         let (losses, critic_norm) =
-            self.learner.critic_gradient(workers, &settings, &samples.value_targets(), &weighted)?;
+            self.actor_critic.critic_gradient(workers, &settings, &samples.value_targets(), &weighted)?;
         // While the critic warms up the actor stays what it was when it sampled: ρ = 1, nothing to compute.
-        if self.learner.actor_moves(&settings) {
+        if self.actor_critic.actor_moves(&settings) {
             let teachers: Vec<_> = group.iter().map(|rows| self.teacher_chunks(workers, samples, rows)).collect();
             let minibatches: Vec<Minibatch> = group
                 .iter()
@@ -182,14 +190,14 @@ impl PpoUpdater {
                 Ok(norm) if terms.iter().all(ActorTerms::are_finite) => norm,
                 result => return Err(self.locate(workers, samples, &minibatches, result.err())),
             };
-            self.learner.step_actor(&settings, &mut self.policy.finetuned, gradient);
+            self.actor_critic.step_actor(&settings, &mut self.policy.finetuned, gradient);
             sums.actor_steps += 1;
             sums.actor_norm += norm;
             sums.approx_kl = terms.last().map_or(0.0, |t| t.approx_kl);
             terms.iter().for_each(|t| sums.terms.add(t));
             sums.actor_minibatches += terms.len();
         }
-        self.learner.step_critic(&settings);
+        self.actor_critic.step_critic(&settings);
         sums.steps += 1;
         sums.minibatches += losses.len();
         sums.value_loss += losses.iter().sum::<f64>();
@@ -207,7 +215,7 @@ impl PpoUpdater {
     ) -> TrainError {
         let error = error.unwrap_or(TrainError::Numerical { what: "the policy loss", place: "a minibatch".into() });
         let first = self.loss.first_not_finite(workers, &self.policy, &self.config.loss, samples, minibatches);
-        self.learner.locate(error, first)
+        self.actor_critic.locate(error, first)
     }
 
     /// Chunks of the frozen policy from the minibatch's observations, where the loss asks for them.
@@ -216,7 +224,7 @@ impl PpoUpdater {
         let states: Vec<f32> = rows.iter().flat_map(|&r| samples.row(r as usize).state.iter().copied()).collect();
         let images: Option<Vec<&[u8]>> = rows.iter().map(|&r| samples.row(r as usize).images).collect();
         let images = images.map(|images| images.concat());
-        let mut noise = self.learner.teacher_streams(rows.len());
+        let mut noise = self.actor_critic.teacher_streams(rows.len());
         let mut chunks = vec![0.0; rows.len() * samples.chunk_len];
         let mode = SamplingMode { noise: SamplingNoise::Exploration, base_policy: true };
         let observations = Observations { states: &states, images: images.as_deref() };
@@ -226,19 +234,19 @@ impl PpoUpdater {
 
     /// V of `observations`, one value a row; a plain slice of states will do.
     pub fn values<'o>(&mut self, workers: &Workers, observations: impl Into<Observations<'o>>) -> Vec<f64> {
-        self.learner.values(workers, observations)
+        self.actor_critic.values(workers, observations)
     }
 
     /// Adds everything that continues this run to a checkpoint.
     pub fn store(&self, checkpoint: &mut Checkpoint) {
         let GaussianPolicy { network, frozen, finetuned, .. } = &self.policy;
-        self.learner.store(checkpoint, ActorWeights { table: network.table(), frozen, finetuned });
+        self.actor_critic.store(checkpoint, ActorWeights { table: network.table(), frozen, finetuned });
     }
 
     /// Restores what [`PpoUpdater::store`] stored into an updater of the same configuration.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let GaussianPolicy { network, frozen, finetuned, .. } = &mut self.policy;
-        self.learner.restore(checkpoint, ActorWeights { table: network.table(), frozen, finetuned })
+        self.actor_critic.restore(checkpoint, ActorWeights { table: network.table(), frozen, finetuned })
     }
 }
 

@@ -7,8 +7,8 @@ use tenon_core::network::{
 };
 use tenon_core::noise::NoiseSource;
 use tenon_core::spec::{Denoising, Sampler};
+use tenon_train::actor_critic::{CriticLoss, ValueLoss};
 use tenon_train::dppo::{ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Policy, Samples, TeacherChains};
-use tenon_train::learner::{CriticLoss, ValueLoss};
 use tenon_train::network::{Critic, Mode, NoiseNetwork, NoiseRow, Observations};
 use tenon_train::optimizer::gradient_norm;
 use tenon_train::workers::Workers;

@@ -1,7 +1,7 @@
 //! PPO and behaviour cloning of a Gaussian policy and of a mixture: outputs, log-probabilities, loss terms, gradients.
 
 use tenon_core::network::{Activation, CriticSpec, GaussianSpec, MlpSpec, StdSpec, TrunkSpec};
-use tenon_train::learner::{CriticLoss, ValueLoss};
+use tenon_train::actor_critic::{CriticLoss, ValueLoss};
 use tenon_train::network::{Critic, CriticRow, GaussianNetwork, Mode};
 use tenon_train::ppo::{
     CloningLoss, GaussianPolicy, Likelihood, Minibatch, MixtureDensity, PpoCompat, PpoLoss, PpoLossConfig, Samples,

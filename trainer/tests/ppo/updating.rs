@@ -141,10 +141,10 @@ fn critic_warm_up_leaves_the_actor_alone_and_the_ratio_starts_at_one() {
     config.update_epochs = 1;
     config.batch_size = 400;
     let mut bandit = Bandit::new(config, network(mlp(16), LEARNED, 0), 1);
-    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.learner.critic_parameters().to_vec());
+    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.actor_critic.critic_parameters().to_vec());
     let (_, stats) = bandit.iterate();
     assert_eq!(bandit.updater.policy.finetuned, before.0);
-    assert_ne!(bandit.updater.learner.critic_parameters(), before.1);
+    assert_ne!(bandit.updater.actor_critic.critic_parameters(), before.1);
     assert_eq!((stats.minibatches, stats.approx_kl), (1, 0.0));
     let (_, stats) = bandit.iterate();
     assert_ne!(bandit.updater.policy.finetuned, before.0);

@@ -20,10 +20,10 @@ fn fine_tuning_raises_the_reward() {
 #[test]
 fn critic_warm_up_leaves_the_actor_alone() {
     let mut bandit = Bandit::new(finetune_config(), 1);
-    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.learner.critic_parameters().to_vec());
+    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.actor_critic.critic_parameters().to_vec());
     let (_, stats) = bandit.iterate();
     assert_eq!(bandit.updater.policy.finetuned, before.0);
-    assert_ne!(bandit.updater.learner.critic_parameters(), before.1);
+    assert_ne!(bandit.updater.actor_critic.critic_parameters(), before.1);
     assert_eq!(stats.minibatches, 16);
     bandit.iterate();
     assert_ne!(bandit.updater.policy.finetuned, before.0);

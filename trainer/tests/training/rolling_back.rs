@@ -90,9 +90,9 @@ fn a_weight_that_is_not_finite_is_named() {
     // The same for the critic, whose weights come from a checkpoint.
     let mut bandit = moved(config());
     let mut checkpoint: Checkpoint = bandit.checkpoint();
-    let mut weights = bandit.updater.learner.critic_parameters().to_vec();
+    let mut weights = bandit.updater.actor_critic.critic_parameters().to_vec();
     weights[0] = f32::INFINITY;
-    checkpoint.put_parameters("critic.", bandit.updater.learner.critic().table(), &weights);
+    checkpoint.put_parameters("critic.", bandit.updater.actor_critic.critic().table(), &weights);
     bandit.updater.restore(&checkpoint).unwrap();
     refuses(&mut bandit, &rollout, &["the critic's weight", "parameter `Q1.layers.0.weight`"]);
 }

@@ -7,7 +7,7 @@ mod settings;
 mod value_loss;
 
 use moving::{Before, Moving};
-pub use settings::LearnerSettings;
+pub use settings::ActorCriticSettings;
 pub(crate) use settings::{at_least_one, fractions, not_negative, positive};
 pub use value_loss::{CriticLoss, ValueLoss, ValueTargets, WeightedSamples};
 
@@ -42,7 +42,7 @@ pub struct ActorWeights<'a, W> {
 
 /// Critic, optimisers, statistics and streams of a fine-tuning run.
 #[derive(Debug)]
-pub struct Learner {
+pub struct ActorCritic {
     critic: Critic,
     critic_loss: CriticLoss,
     moving: Moving,
@@ -70,11 +70,11 @@ impl Epoch {
     }
 }
 
-impl Learner {
+impl ActorCritic {
     /// A fresh run: a new critic from `seed`; `envs` = E. `teacher_counter`: the checkpoint's name for how many samples
     /// of the frozen policy were drawn.
     pub fn new(
-        settings: &LearnerSettings,
+        settings: &ActorCriticSettings,
         actor: ActorSizes,
         critic: Critic,
         envs: usize,
@@ -117,23 +117,23 @@ impl Learner {
     }
 
     /// Whether critic warm-up is over.
-    pub fn actor_moves(&self, settings: &LearnerSettings) -> bool {
+    pub fn actor_moves(&self, settings: &ActorCriticSettings) -> bool {
         self.iteration >= settings.n_critic_warmup_itr
     }
 
     /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
-    pub fn end_iteration(&mut self, settings: &LearnerSettings) {
+    pub fn end_iteration(&mut self, settings: &ActorCriticSettings) {
         self.actor_schedule_steps += u64::from(self.actor_moves(settings));
         self.iteration += 1;
     }
 
     /// The actor's learning rate now.
-    pub fn actor_lr(&self, settings: &LearnerSettings) -> f64 {
+    pub fn actor_lr(&self, settings: &ActorCriticSettings) -> f64 {
         settings.actor_lr.rate(self.actor_schedule_steps)
     }
 
     /// The critic's learning rate now.
-    pub fn critic_lr(&self, settings: &LearnerSettings) -> f64 {
+    pub fn critic_lr(&self, settings: &ActorCriticSettings) -> f64 {
         settings.critic_lr.rate(self.iteration)
     }
 
@@ -152,7 +152,7 @@ impl Learner {
     pub fn estimates(
         &mut self,
         workers: &Workers,
-        settings: &LearnerSettings,
+        settings: &ActorCriticSettings,
         rollout: &Rollout,
         observations: Observations,
     ) -> Result<Estimates, TrainError> {
@@ -164,7 +164,7 @@ impl Learner {
     }
 
     /// 5d. The next epoch over `rows` rows.
-    pub fn epoch(&mut self, settings: &LearnerSettings, rows: usize) -> Epoch {
+    pub fn epoch(&mut self, settings: &ActorCriticSettings, rows: usize) -> Epoch {
         let size = settings.batch_size.min(rows);
         let minibatches = (rows / settings.batch_size).max(1);
         let mut order = permutation(rows, &mut self.moving.minibatch_order);
@@ -174,11 +174,11 @@ impl Learner {
     }
 
     /// 5e. The critic's loss on each minibatch, and the norm of the gradient of vf_coef times their sum, which stays here
-    /// for [`Learner::step_critic`].
+    /// for [`ActorCritic::step_critic`].
     pub fn critic_gradient(
         &mut self,
         workers: &Workers,
-        settings: &LearnerSettings,
+        settings: &ActorCriticSettings,
         targets: &ValueTargets,
         minibatches: &[WeightedSamples],
     ) -> Result<(Vec<f64>, f64), TrainError> {
@@ -194,8 +194,8 @@ impl Learner {
         }
     }
 
-    /// 5f. Moves the critic along the gradient that [`Learner::critic_gradient`] left.
-    pub fn step_critic(&mut self, settings: &LearnerSettings) {
+    /// 5f. Moves the critic along the gradient that [`ActorCritic::critic_gradient`] left.
+    pub fn step_critic(&mut self, settings: &ActorCriticSettings) {
         let rate = self.critic_lr(settings);
         self.moving.critic_optimizer.step(
             &mut self.moving.critic_parameters,
@@ -206,7 +206,7 @@ impl Learner {
     }
 
     /// 5f. Moves the actor.
-    pub fn step_actor(&mut self, settings: &LearnerSettings, finetuned: &mut [f32], gradient: &[f32]) {
+    pub fn step_actor(&mut self, settings: &ActorCriticSettings, finetuned: &mut [f32], gradient: &[f32]) {
         let rate = self.actor_lr(settings);
         self.moving.actor_optimizer.step(finetuned, gradient, rate, settings.max_grad_norm);
     }
@@ -241,7 +241,7 @@ impl Learner {
         checkpoint.header.streams.insert("minibatches".into(), self.moving.minibatch_order.state());
     }
 
-    /// Restores what [`Learner::store`] stored into a learner of the same configuration.
+    /// Restores what [`ActorCritic::store`] stored into a learner of the same configuration.
     pub fn restore(&mut self, checkpoint: &Checkpoint, actor: ActorWeights<&mut Vec<f32>>) -> Result<(), TrainError> {
         let critic = self.critic.table();
         *actor.frozen = checkpoint.parameters("actor.", actor.table)?;

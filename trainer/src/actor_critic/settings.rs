@@ -7,7 +7,7 @@ use crate::rollout::AdvantageSettings;
 
 /// The common part of a `FinetuneConfig` and a `PpoConfig`, each of which lays it out with its own keys.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LearnerSettings {
+pub struct ActorCriticSettings {
     pub advantages: AdvantageSettings,
     pub value_loss: ValueLoss,
     pub bc_loss_coeff: Option<f64>,
@@ -22,7 +22,7 @@ pub struct LearnerSettings {
     pub critic_weight_decay: f64,
 }
 
-impl LearnerSettings {
+impl ActorCriticSettings {
     /// Refuses values that no run can use.
     pub fn check(&self) -> Result<(), TrainError> {
         positive(&[

@@ -2,7 +2,7 @@
 
 use tenon_core::noise::SeededNoise;
 
-use super::Learner;
+use super::ActorCritic;
 use crate::error::TrainError;
 use crate::network::{Critic, ParameterTable};
 use crate::optimizer::{AdamW, check_finite_values};
@@ -57,7 +57,7 @@ impl Moving {
     }
 }
 
-impl Learner {
+impl ActorCritic {
     /// An update begins: keeps a copy of everything that it moves. `finetuned`: the actor's weights.
     pub fn remember(&mut self, finetuned: &[f32]) {
         match &mut self.before {
@@ -70,7 +70,7 @@ impl Learner {
     }
 
     /// The update ended: where it failed, or left anything that is not finite, all that it moved is set back to the last
-    /// [`Learner::remember`] and the cause is named.
+    /// [`ActorCritic::remember`] and the cause is named.
     pub fn settle<T>(
         &mut self,
         result: Result<T, TrainError>,
