@@ -9,6 +9,7 @@
 //! * [`pretrain`]: behaviour cloning.
 //! * [`rollout`]: what an iteration collected, reward scaling, advantages.
 //! * [`surrogate`]: PPO's clipped objectives.
+//! * [`actor_critic`]: critic, optimisers, schedules and streams of fine-tuning, whatever the policy.
 //! * [`dppo`]: sampling with stored chains, log-probabilities, the loss and one whole update.
 //! * [`ppo`]: the same for Gaussian policies and mixtures.
 //! * [`sampling`], [`learner`]: either of them behind one name.
@@ -27,6 +28,7 @@
 //! Work is cut into *shards* whose number depends on the number of rows only, never on the number of threads
 //! ([`workers`]), and shard results are added in a fixed order: one and two threads give the same bits.
 
+pub mod actor_critic;
 pub mod augment;
 pub mod bench;
 pub mod checkpoint;

@@ -32,6 +32,11 @@ impl PolicyTerm {
         };
         Self { loss, slope, ratio, kl: (ratio - 1.0) - log_ratio, clipped: (ratio - 1.0).abs() > epsilon }
     }
+
+    /// Whether loss, slope and ratio are numbers that one can go on with: optimisers square what comes of them.
+    pub fn is_finite(&self) -> bool {
+        [self.loss, self.slope, self.kl].iter().all(|x| (x * x).is_finite())
+    }
 }
 
 /// The value's term of one row, ½ (V − R)², and its derivative by V; with `clip`, the larger of it and the same for a V

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::actor_critic::{ActorCriticSettings, ValueLoss, fractions, positive};
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::rollout::{AdvantageSettings, TimeOut};
@@ -78,54 +79,40 @@ impl FinetuneConfig {
         }
     }
 
+    /// What PPO's settings have too.
+    pub fn actor_critic(&self) -> ActorCriticSettings {
+        ActorCriticSettings {
+            advantages: self.advantages(),
+            value_loss: ValueLoss { vf_coef: self.loss.vf_coef, clip_vloss_coef: self.loss.clip_vloss_coef },
+            bc_loss_coeff: self.loss.bc_loss_coeff,
+            update_epochs: self.update_epochs,
+            batch_size: self.batch_size,
+            target_kl: self.target_kl,
+            n_critic_warmup_itr: self.n_critic_warmup_itr,
+            max_grad_norm: self.max_grad_norm,
+            actor_lr: self.actor_lr,
+            actor_weight_decay: self.actor_weight_decay,
+            critic_lr: self.critic_lr,
+            critic_weight_decay: self.critic_weight_decay,
+        }
+    }
+
     /// Refuses values that no run can use.
     pub fn check(&self) -> Result<(), TrainError> {
         let l = &self.loss;
-        let positive = [
+        positive(&[
             ("loss.clip_ploss_coef", l.clip_ploss_coef),
             ("loss.clip_ploss_coef_base", l.clip_ploss_coef_base),
             ("loss.clip_ploss_coef_rate", l.clip_ploss_coef_rate),
-            ("loss.clip_vloss_coef", l.clip_vloss_coef.unwrap_or(1.0)),
             ("loss.min_logprob_denoising_std", l.min_logprob_denoising_std),
             ("min_sampling_denoising_std", self.min_sampling_denoising_std),
-            ("reward_scale_const", self.reward_scale_const),
-            ("target_kl", self.target_kl),
-            ("max_grad_norm", self.max_grad_norm.unwrap_or(1.0)),
-        ];
-        for (key, value) in positive {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(TrainError::Config { key, detail: format!("{value} must be positive") });
-            }
-        }
-        let fractions = [
+        ])?;
+        fractions(&[
             ("loss.gamma_denoising", l.gamma_denoising),
             ("loss.clip_advantage_lower_quantile", l.clip_advantage_lower_quantile),
             ("loss.clip_advantage_upper_quantile", l.clip_advantage_upper_quantile),
-            ("gamma", self.gamma),
-            ("gae_lambda", self.gae_lambda),
             ("eta", self.eta),
-        ];
-        for (key, value) in fractions {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(TrainError::Config { key, detail: format!("{value} must lie between 0 and 1") });
-            }
-        }
-        for (key, value) in [("update_epochs", self.update_epochs), ("batch_size", self.batch_size)] {
-            if value == 0 {
-                return Err(TrainError::Config { key, detail: "must be at least 1".into() });
-            }
-        }
-        for (key, value) in [
-            ("actor_weight_decay", self.actor_weight_decay),
-            ("critic_weight_decay", self.critic_weight_decay),
-            ("loss.vf_coef", l.vf_coef),
-            ("loss.bc_loss_coeff", l.bc_loss_coeff.unwrap_or(0.0)),
-        ] {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(TrainError::Config { key, detail: format!("{value} must not be negative") });
-            }
-        }
-        self.actor_lr.check("actor_lr")?;
-        self.critic_lr.check("critic_lr")
+        ])?;
+        self.actor_critic().check()
     }
 }

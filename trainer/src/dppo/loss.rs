@@ -1,8 +1,9 @@
-//! The loss of one minibatch and its gradients, in the order of spec dppo.md §2.5e.
+//! The actor's loss on one minibatch and its gradient, in the order of spec dppo.md §2.5e.
 
 use super::{Likelihood, LossConfig, Policy, shape_advantages};
-use crate::network::{Critic, CriticBatch, CriticRow, NoiseBatch, NoiseNetwork, NoiseRow, Observations};
-use crate::surrogate::{PolicyTerm, value_term};
+use crate::actor_critic::{ValueTargets, WeightedSamples};
+use crate::network::{NoiseBatch, NoiseNetwork, NoiseRow, Observations};
+use crate::surrogate::PolicyTerm;
 use crate::workers::Workers;
 
 /// What the updates of one iteration draw their rows from. Per-sample arrays have one value a sample.
@@ -47,6 +48,20 @@ impl<'a> Samples<'a> {
         self.chains[start..start + 2 * self.chunk_len].split_at(self.chunk_len)
     }
 
+    /// What the critic aims at.
+    pub fn value_targets(&self) -> ValueTargets<'a> {
+        let Self { observations, returns, old_values, state_len, image_len, .. } = *self;
+        ValueTargets { observations, returns, old_values, state_len, image_len }
+    }
+
+    /// The distinct samples of sorted `rows`, weighted by their rows: V depends on the state only.
+    pub fn distinct(&self, rows: &[u32]) -> WeightedSamples {
+        debug_assert!(rows.is_sorted());
+        rows.chunk_by(|a, b| self.of_row(*a).0 == self.of_row(*b).0)
+            .map(|run| (self.of_row(run[0]).0 as u32, run.len() as f64))
+            .collect()
+    }
+
     fn noise_row(&self, row: u32) -> NoiseRow<'a> {
         let (sample, j) = self.of_row(row);
         NoiseRow {
@@ -73,11 +88,11 @@ pub struct ActorTerms {
     pub bc_loss: f64,
 }
 
-/// Terms of the critic's loss.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct CriticTerms {
-    /// ½ mean (V − R)².
-    pub value_loss: f64,
+impl ActorTerms {
+    /// Whether the loss is finite, and the ratio in both directions.
+    pub fn are_finite(&self) -> bool {
+        [self.policy_loss, self.approx_kl, self.bc_loss].iter().all(|term| term.is_finite())
+    }
 }
 
 /// Chains of the frozen policy from a minibatch's states, for the behaviour-cloning loss.
@@ -93,7 +108,6 @@ pub struct TeacherChains<'a> {
 #[derive(Debug)]
 pub struct LossBuffers {
     actor: NoiseBatch,
-    critic: CriticBatch,
 }
 
 #[derive(Default)]
@@ -107,20 +121,8 @@ struct RowSums {
 
 impl LossBuffers {
     /// For minibatches of up to `rows` rows and K' = `steps`.
-    pub fn new(network: &NoiseNetwork, critic: &Critic, workers: &Workers, rows: usize, steps: usize) -> Self {
-        Self { actor: NoiseBatch::new(network, workers, rows, steps), critic: CriticBatch::new(critic, workers, rows) }
-    }
-
-    /// Values of `out.len()` observations.
-    pub fn values<'o>(
-        &mut self,
-        workers: &Workers,
-        critic: &Critic,
-        parameters: &[f32],
-        observations: impl Into<Observations<'o>>,
-        out: &mut [f32],
-    ) {
-        self.critic.values(workers, critic, parameters, observations.into(), out);
+    pub fn new(network: &NoiseNetwork, workers: &Workers, rows: usize, steps: usize) -> Self {
+        Self { actor: NoiseBatch::new(network, workers, rows, steps) }
     }
 
     /// Element-wise log-probabilities of all rows of `samples` under `parameters`, `[samples, K', chunk_len]`.
@@ -161,6 +163,34 @@ impl LossBuffers {
         });
     }
 
+    /// The first of a minibatch's rows whose terms of the policy loss are not finite.
+    pub fn first_not_finite(
+        &mut self,
+        workers: &Workers,
+        policy: &Policy,
+        likelihood: &Likelihood,
+        config: &LossConfig,
+        samples: &Samples,
+        rows: &[u32],
+        horizon_len: usize,
+    ) -> Option<u32> {
+        let (network, parameters, h) = (&policy.network, policy.finetuned.as_slice(), horizon_len);
+        let prepared = network.prepare(parameters, &likelihood.times());
+        let mut log_probs = vec![0.0; rows.len()];
+        let load = |i: usize| samples.noise_row(rows[i]);
+        self.actor.evaluate(workers, network, parameters, &prepared, load, &mut log_probs, 1, |i, noise, out| {
+            let (x, next) = samples.transition(rows[i]);
+            out[0] = likelihood.mean_of_elements(samples.of_row(rows[i]).1, &x[..h], &next[..h], &noise[..h]);
+        });
+        let advantages = minibatch_advantages(config, samples, rows);
+        let clip = clip_ranges(config, samples.steps);
+        let i = (0..rows.len()).find(|&i| {
+            let (old, epsilon) = (samples.old_log_probs[rows[i] as usize], clip[samples.of_row(rows[i]).1]);
+            !PolicyTerm::new(log_probs[i], old, advantages[i], epsilon).is_finite()
+        })?;
+        Some(rows[i])
+    }
+
     /// The actor's loss on a minibatch and its gradient, in the layout of the parameters.
     ///
     /// `horizon_len` = Ta · Da, the executed part of the chunk. `teacher`: where the configuration has a
@@ -180,9 +210,7 @@ impl LossBuffers {
         let mut prepared = network.prepare(parameters, &likelihood.times());
         let (steps, m) = (samples.steps, rows.len() as f32);
 
-        // 3.–5. Advantages: normalised, clipped to quantiles, discounted by γ_d^(K'−1−j).
-        let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[samples.of_row(r).0]).collect();
-        shape_advantages(config, &mut advantages, steps, |i| samples.of_row(rows[i]).1);
+        let advantages = minibatch_advantages(config, samples, rows);
         let clip = clip_ranges(config, steps);
 
         self.actor.begin();
@@ -247,44 +275,13 @@ impl LossBuffers {
         }
         (terms, self.actor.finish(network, parameters, &mut prepared))
     }
+}
 
-    /// The critic's loss on a minibatch and the gradient of vf_coef times it.
-    ///
-    /// V depends on the state only, so each distinct sample is evaluated once and weighted by its rows.
-    /// `rows`: sorted.
-    pub fn critic(
-        &mut self,
-        workers: &Workers,
-        critic: &Critic,
-        parameters: &[f32],
-        config: &LossConfig,
-        samples: &Samples,
-        rows: &[u32],
-    ) -> (CriticTerms, &[f32]) {
-        debug_assert!(rows.is_sorted());
-        let m = rows.len() as f64;
-        let distinct: Vec<(usize, f64)> = rows
-            .chunk_by(|a, b| samples.of_row(*a).0 == samples.of_row(*b).0)
-            .map(|run| (samples.of_row(run[0]).0, run.len() as f64))
-            .collect();
-        let (sums, gradient) = self.critic.gradient(
-            workers,
-            critic,
-            parameters,
-            distinct.len(),
-            |i| CriticRow { state: samples.state(distinct[i].0), images: samples.images(distinct[i].0) },
-            |i, value, sum: &mut f64| {
-                let (sample, weight) = distinct[i];
-                let (value, target) = (f64::from(value), f64::from(samples.returns[sample]));
-                let old = config.clip_vloss_coef.map_or(0.0, |_| f64::from(samples.old_values[sample]));
-                // 9. ½ mean (V − R)²
-                let (loss, slope) = value_term(value, target, old, config.clip_vloss_coef);
-                *sum += weight * loss;
-                (config.vf_coef * weight * slope / m) as f32
-            },
-        );
-        (CriticTerms { value_loss: sums.iter().sum::<f64>() / m }, gradient)
-    }
+/// 3.–5. Advantages: normalised, clipped to quantiles, discounted by γ_d^(K'−1−j).
+fn minibatch_advantages(config: &LossConfig, samples: &Samples, rows: &[u32]) -> Vec<f32> {
+    let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[samples.of_row(r).0]).collect();
+    shape_advantages(config, &mut advantages, samples.steps, |i| samples.of_row(rows[i]).1);
+    advantages
 }
 
 /// 7. ε_j = ε_base + (ε − ε_base)(e^{c u} − 1)/(e^c − 1), u = j/(K'−1); with K' = 1 it is ε.

@@ -15,7 +15,7 @@ pub use advantage::{quantile, shape_advantages};
 pub use chain::{ChainMode, ChainSampler};
 pub use config::{FinetuneConfig, LossConfig};
 pub use likelihood::Likelihood;
-pub use loss::{ActorTerms, CriticTerms, LossBuffers, Samples, TeacherChains};
+pub use loss::{ActorTerms, LossBuffers, Samples, TeacherChains};
 pub use updater::{UpdateStats, Updater};
 
 pub use crate::rollout::{Gae, RewardScaler, Rollout, TimeOut, explained_variance, generalized_advantages};

@@ -1,16 +1,16 @@
 //! One DPPO update of actor and critic from a rollout (spec dppo.md §2.5, in that order).
 
 use tenon_core::diffusion::StepNoise;
-use tenon_core::noise::SeededNoise;
 
-use super::{ChainMode, ChainSampler, FinetuneConfig, Likelihood, LossBuffers, Policy, Samples, TeacherChains};
+use super::{
+    ActorTerms, ChainMode, ChainSampler, FinetuneConfig, Likelihood, LossBuffers, Policy, Samples, TeacherChains,
+};
+use crate::actor_critic::{ActorCritic, ActorSizes, ActorWeights};
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::network::{Critic, Observations};
-use crate::optimizer::{AdamW, finite_norm};
-use crate::pretrain::permutation;
-use crate::rollout::{RewardScaler, Rollout, RolloutValues, estimate};
-use crate::seeds::Stream;
+use crate::optimizer::finite_norm;
+use crate::rollout::Rollout;
 use crate::workers::Workers;
 
 /// What an update did. Losses, ratio, clip fractions and norms are means over its minibatches.
@@ -42,19 +42,10 @@ pub struct UpdateStats {
 pub struct Updater {
     pub config: FinetuneConfig,
     pub policy: Policy,
-    pub critic: Critic,
-    pub critic_parameters: Vec<f32>,
-    pub reward_scaler: RewardScaler,
+    /// Everything that PPO has too.
+    pub actor_critic: ActorCritic,
     /// Ta · Da: the executed part of a chunk.
     horizon_len: usize,
-    actor_optimizer: AdamW,
-    critic_optimizer: AdamW,
-    /// Iterations begun so far, evaluations included.
-    iteration: u64,
-    actor_schedule_steps: u64,
-    minibatch_order: SeededNoise,
-    seed: u64,
-    teacher_chains_drawn: u64,
     likelihood: Likelihood,
     buffers: LossBuffers,
     teacher: Option<ChainSampler>,
@@ -74,35 +65,30 @@ impl Updater {
         workers: &Workers,
     ) -> Result<Self, TrainError> {
         config.check()?;
-        let steps = policy.finetuned_steps();
+        let (network, steps) = (&policy.network, policy.finetuned_steps());
         if steps == 0 {
             let detail = "fine-tuning needs at least one fine-tuned denoising step".into();
             return Err(TrainError::Config { key: "finetuned_steps", detail });
         }
-        if action_horizon_len == 0 || action_horizon_len > policy.network.chunk_len() {
-            let detail = format!("{action_horizon_len} executed values of {}", policy.network.chunk_len());
+        if action_horizon_len == 0 || action_horizon_len > network.chunk_len() {
+            let detail = format!("{action_horizon_len} executed values of {}", network.chunk_len());
             return Err(TrainError::Config { key: "action_horizon", detail });
         }
-        let likelihood = Likelihood::new(&policy.denoising, config.loss.min_logprob_denoising_std, config.eta);
-        let buffers = LossBuffers::new(&policy.network, &critic, workers, config.batch_size, steps);
-        let teacher = config.loss.bc_loss_coeff.map(|_| ChainSampler::new(&policy, workers, config.batch_size));
+        let sizes = ActorSizes {
+            parameters: network.table().len(),
+            state_len: network.state_len(),
+            image_len: network.image_len(),
+        };
+        let actor_critic =
+            ActorCritic::new(&config.actor_critic(), sizes, critic, envs, seed, "teacher_chains", workers)?;
         Ok(Self {
-            critic_parameters: critic.table().initialise(&mut Stream::CriticWeights.of(seed)),
-            reward_scaler: RewardScaler::new(envs),
+            actor_critic,
             horizon_len: action_horizon_len,
-            actor_optimizer: AdamW::new(policy.network.table().len(), config.actor_weight_decay),
-            critic_optimizer: AdamW::new(critic.table().len(), config.critic_weight_decay),
-            iteration: 0,
-            actor_schedule_steps: 0,
-            minibatch_order: Stream::Minibatches.of(seed),
-            seed,
-            teacher_chains_drawn: 0,
-            likelihood,
-            buffers,
-            teacher,
+            likelihood: Likelihood::new(&policy.denoising, config.loss.min_logprob_denoising_std, config.eta),
+            buffers: LossBuffers::new(network, workers, config.batch_size, steps),
+            teacher: config.loss.bc_loss_coeff.map(|_| ChainSampler::new(&policy, workers, config.batch_size)),
             config,
             policy,
-            critic,
         })
     }
 
@@ -114,33 +100,32 @@ impl Updater {
 
     /// Iterations begun so far, evaluations included.
     pub fn iteration(&self) -> u64 {
-        self.iteration
+        self.actor_critic.iteration()
     }
 
     /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
     pub fn end_iteration(&mut self) {
-        if self.iteration >= self.config.n_critic_warmup_itr {
-            self.actor_schedule_steps += 1;
-        }
-        self.iteration += 1;
+        self.actor_critic.end_iteration(&self.config.actor_critic());
     }
 
     /// 5. One update from a rollout of training.
     ///
-    /// A rollout that is not finite is refused before anything changes. On any other error (a loss or gradient that is
-    /// not finite) actor and critic stand as after the last good minibatch.
+    /// On any error the updater stands as before, to the last bit: another rollout may follow. What is not finite is named
+    /// with its tensor and, where it can be told, the chunk step and environment.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
+        self.actor_critic.remember(&self.policy.finetuned);
+        let result = self.attempt(workers, rollout);
+        let Self { actor_critic, policy, .. } = self;
+        actor_critic.settle(result, policy.network.table(), &mut policy.finetuned)
+    }
+
+    fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
         rollout.check_finite()?;
         // Without its pictures a network would go on with those of the block before.
-        rollout.check_images(self.policy.network.image_len().max(self.critic.image_len()))?;
-        let (n, steps) = (rollout.samples(), self.policy.finetuned_steps());
-        let state_len = self.policy.network.state_len();
-
-        // a. Values and log-probabilities under the weights that sampled.
-        let values = self.values(workers, rollout.observations());
-        let last_values = self.values(workers, rollout.last_observations());
-        let mut final_states = Vec::new();
-        let final_values = self.values(workers, rollout.final_observations(&mut final_states));
+        rollout.check_images(self.policy.network.image_len())?;
+        let settings = self.config.actor_critic();
+        let (network, steps) = (&self.policy.network, self.policy.finetuned_steps());
+        let rows = rollout.samples() * steps;
         let mut samples = Samples {
             observations: rollout.observations(),
             chains: &rollout.chains,
@@ -149,24 +134,17 @@ impl Updater {
             old_values: &[],
             old_log_probs: &[],
             steps,
-            state_len,
-            image_len: self.policy.network.image_len(),
-            chunk_len: self.policy.network.chunk_len(),
+            state_len: network.state_len(),
+            image_len: network.image_len(),
+            chunk_len: network.chunk_len(),
         };
-        let mut old_log_probs = vec![0.0; n * steps];
-        self.buffers.mean_log_probs(
-            workers,
-            &self.policy.network,
-            &self.policy.finetuned,
-            &self.likelihood,
-            &samples,
-            self.horizon_len,
-            &mut old_log_probs,
-        );
 
-        // b., c. Running reward scaling, generalised advantages over chunk steps; h. explained variance.
-        let values = RolloutValues { values: &values, last: &last_values, finals: &final_values };
-        let estimates = estimate(&self.config.advantages(), &mut self.reward_scaler, rollout, values)?;
+        // a. Log-probabilities under the weights that sampled; values, too, and
+        // b., c. running reward scaling, generalised advantages over chunk steps; h. explained variance.
+        let mut old_log_probs = vec![0.0; rows];
+        let (parameters, h) = (&self.policy.finetuned, self.horizon_len);
+        self.buffers.mean_log_probs(workers, network, parameters, &self.likelihood, &samples, h, &mut old_log_probs);
+        let estimates = self.actor_critic.estimates(workers, &settings, rollout, samples.observations)?;
         samples.advantages = &estimates.advantages;
         samples.returns = &estimates.returns;
         samples.old_values = &estimates.old_values;
@@ -174,14 +152,9 @@ impl Updater {
 
         // d. Epochs of minibatches over (sample × denoising step); the remainder is dropped.
         let mut stats = UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() };
-        let rows = n * steps;
-        let minibatches = (rows / self.config.batch_size).max(1);
-        let size = self.config.batch_size.min(rows);
         'epochs: for _ in 0..self.config.update_epochs {
-            let mut order = permutation(rows, &mut self.minibatch_order);
-            for minibatch in order.chunks_exact_mut(size).take(minibatches) {
-                // The order within a minibatch is free; sorted, rows of one sample lie together.
-                minibatch.sort_unstable();
+            let epoch = self.actor_critic.epoch(&settings, rows);
+            for minibatch in epoch.minibatches() {
                 self.step(workers, &samples, minibatch, &mut stats)?;
                 // g. Early stop on the latest minibatch.
                 if stats.approx_kl > self.config.target_kl {
@@ -191,8 +164,8 @@ impl Updater {
             }
         }
         stats.average();
-        stats.actor_lr = self.actor_learning_rate();
-        stats.critic_lr = self.config.critic_lr.rate(self.iteration);
+        stats.actor_lr = self.actor_critic.actor_lr(&settings);
+        stats.critic_lr = self.actor_critic.critic_lr(&settings);
         stats.reward_scale = estimates.reward_scale;
         stats.explained_variance = estimates.explained_variance;
         Ok(stats)
@@ -206,52 +179,46 @@ impl Updater {
         rows: &[u32],
         stats: &mut UpdateStats,
     ) -> Result<(), TrainError> {
-        let actor_moves = self.iteration >= self.config.n_critic_warmup_itr;
-        let (critic_terms, critic_gradient) =
-            self.buffers.critic(workers, &self.critic, &self.critic_parameters, &self.config.loss, samples, rows);
-        let critic_norm = finite_norm("the critic's gradient", critic_gradient, self.critic.table())?;
-        let critic_lr = self.config.critic_lr.rate(self.iteration);
+        let settings = self.config.actor_critic();
+        // Both gradients are taken before either network moves.
+        let distinct = [samples.distinct(rows)];
+        let (losses, critic_norm) =
+            self.actor_critic.critic_gradient(workers, &settings, &samples.value_targets(), &distinct)?;
         // While the critic warms up the actor stays what it was when it sampled: ρ = 1, nothing to compute.
-        if !actor_moves {
-            self.critic_optimizer.step(&mut self.critic_parameters, critic_gradient, critic_lr, None);
-            stats.add_critic(critic_terms.value_loss, critic_norm);
-            return Ok(());
+        if self.actor_critic.actor_moves(&settings) {
+            let chains = self.teacher_chains(workers, samples, rows);
+            let teacher = chains.as_deref().map(|chains| TeacherChains { rows, chains });
+            let (terms, gradient) = self.buffers.actor(
+                workers,
+                &self.policy,
+                &self.likelihood,
+                &self.config.loss,
+                samples,
+                rows,
+                self.horizon_len,
+                teacher,
+            );
+            let norm = match finite_norm("the actor's gradient", gradient, self.policy.network.table()) {
+                Ok(norm) if terms.are_finite() => norm,
+                result => return Err(self.locate(workers, samples, rows, result.err())),
+            };
+            self.actor_critic.step_actor(&settings, &mut self.policy.finetuned, gradient);
+            stats.add_actor(&terms, norm);
         }
-        // The critic's gradient is taken before either network moves; its buffer is not the actor's.
-        let critic_gradient = critic_gradient.to_vec();
-        let chains = self.teacher_chains(workers, samples, rows);
-        let teacher = chains.as_deref().map(|chains| TeacherChains { rows, chains });
-        let (terms, gradient) = self.buffers.actor(
-            workers,
-            &self.policy,
-            &self.likelihood,
-            &self.config.loss,
-            samples,
-            rows,
-            self.horizon_len,
-            teacher,
-        );
-        let norm = finite_norm("the actor's gradient", gradient, self.policy.network.table())?;
-        if !(terms.policy_loss.is_finite() && terms.approx_kl.is_finite()) {
-            let place = format!("minibatch {}", stats.minibatches);
-            return Err(TrainError::Numerical { what: "the policy loss", place });
-        }
-        let actor_lr = self.config.actor_lr.rate(self.actor_schedule_steps);
-        let clip = self.config.max_grad_norm;
-        self.actor_optimizer.step(&mut self.policy.finetuned, gradient, actor_lr, clip);
-        self.critic_optimizer.step(&mut self.critic_parameters, &critic_gradient, critic_lr, None);
-        stats.policy_loss += terms.policy_loss;
-        stats.bc_loss += terms.bc_loss;
-        stats.approx_kl = terms.approx_kl;
-        stats.clip_fraction += terms.clip_fraction;
-        for (sum, f) in stats.clip_fraction_of_step.iter_mut().zip(&terms.clip_fraction_of_step) {
-            // A small minibatch may hold no row of a step.
-            *sum += if f.is_finite() { *f } else { 0.0 };
-        }
-        stats.ratio_mean += terms.ratio_mean;
-        stats.actor_gradient_norm += norm;
-        stats.add_critic(critic_terms.value_loss, critic_norm);
+        self.actor_critic.step_critic(&settings);
+        stats.value_loss += losses.iter().sum::<f64>();
+        stats.critic_gradient_norm += critic_norm;
+        stats.minibatches += 1;
         Ok(())
+    }
+
+    /// What is not finite, with the first sample of the minibatch that shows it.
+    fn locate(&mut self, workers: &Workers, samples: &Samples, rows: &[u32], error: Option<TrainError>) -> TrainError {
+        let error = error.unwrap_or(TrainError::Numerical { what: "the policy loss", place: "a minibatch".into() });
+        let (likelihood, h) = (&self.likelihood, self.horizon_len);
+        let first =
+            self.buffers.first_not_finite(workers, &self.policy, likelihood, &self.config.loss, samples, rows, h);
+        self.actor_critic.locate(error, first.map(|row| samples.of_row(row).0))
     }
 
     /// Chains of the frozen policy from the minibatch's states, where the loss asks for them.
@@ -259,14 +226,7 @@ impl Updater {
         let mode = ChainMode { base_policy: true, ..self.exploration() };
         let teacher = self.teacher.as_mut()?;
         let states: Vec<f32> = rows.iter().flat_map(|&r| samples.state(samples.of_row(r).0).iter().copied()).collect();
-        let mut noise: Vec<SeededNoise> = (0..rows.len() as u64)
-            .map(|i| {
-                // Streams are numbered through the whole run, 2³² of them a seed.
-                let number = self.teacher_chains_drawn + i;
-                Stream::Teacher(number as u32).of(self.seed ^ ((number >> 32) << 32))
-            })
-            .collect();
-        self.teacher_chains_drawn += rows.len() as u64;
+        let mut noise = self.actor_critic.teacher_streams(rows.len());
         let mut chains = vec![0.0; rows.len() * (samples.steps + 1) * samples.chunk_len];
         let images: Option<Vec<u8>> =
             rows.iter().map(|&r| samples.images(samples.of_row(r).0)).collect::<Option<Vec<_>>>().map(|i| i.concat());
@@ -275,63 +235,36 @@ impl Updater {
         Some(chains)
     }
 
-    fn actor_learning_rate(&self) -> f64 {
-        self.config.actor_lr.rate(self.actor_schedule_steps)
-    }
-
     /// V of `observations`, one value a row; a plain slice of states will do.
     pub fn values<'o>(&mut self, workers: &Workers, observations: impl Into<Observations<'o>>) -> Vec<f64> {
-        let observations = observations.into();
-        let mut values = vec![0.0; observations.states.len() / self.critic.state_len()];
-        if !values.is_empty() {
-            self.buffers.values(workers, &self.critic, &self.critic_parameters, observations, &mut values);
-        }
-        values.into_iter().map(f64::from).collect()
+        self.actor_critic.values(workers, observations)
     }
 
     /// Adds everything that continues this run to a checkpoint.
     pub fn store(&self, checkpoint: &mut Checkpoint) {
-        let (actor, critic) = (self.policy.network.table(), self.critic.table());
-        checkpoint.put_parameters("actor.", actor, &self.policy.frozen);
-        checkpoint.put_parameters("actor_ft.", actor, &self.policy.finetuned);
-        checkpoint.put_parameters("critic.", critic, &self.critic_parameters);
-        checkpoint.put_optimizer("actor_ft", actor, &self.actor_optimizer);
-        checkpoint.put_optimizer("critic", critic, &self.critic_optimizer);
-        self.reward_scaler.store(checkpoint);
-        for (name, value) in [
-            ("iteration", self.iteration),
-            ("actor_schedule", self.actor_schedule_steps),
-            ("teacher_chains", self.teacher_chains_drawn),
-            ("seed", self.seed),
-        ] {
-            checkpoint.header.counters.insert(name.into(), value);
-        }
-        checkpoint.header.streams.insert("minibatches".into(), self.minibatch_order.state());
+        let Policy { network, frozen, finetuned, .. } = &self.policy;
+        self.actor_critic.store(checkpoint, ActorWeights { table: network.table(), frozen, finetuned });
     }
 
     /// Restores what [`Updater::store`] stored into an updater of the same configuration.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        let (actor, critic) = (self.policy.network.table(), self.critic.table());
-        self.policy.frozen = checkpoint.parameters("actor.", actor)?;
-        self.policy.finetuned = checkpoint.parameters("actor_ft.", actor)?;
-        self.critic_parameters = checkpoint.parameters("critic.", critic)?;
-        checkpoint.restore_optimizer("actor_ft", actor, &mut self.actor_optimizer)?;
-        checkpoint.restore_optimizer("critic", critic, &mut self.critic_optimizer)?;
-        self.reward_scaler.restore(checkpoint)?;
-        self.iteration = checkpoint.counter("iteration")?;
-        self.actor_schedule_steps = checkpoint.counter("actor_schedule")?;
-        self.teacher_chains_drawn = checkpoint.counter("teacher_chains")?;
-        self.seed = checkpoint.counter("seed")?;
-        self.minibatch_order = SeededNoise::restore(checkpoint.stream("minibatches")?);
-        Ok(())
+        let Policy { network, frozen, finetuned, .. } = &mut self.policy;
+        self.actor_critic.restore(checkpoint, ActorWeights { table: network.table(), frozen, finetuned })
     }
 }
 
 impl UpdateStats {
-    fn add_critic(&mut self, value_loss: f64, norm: f64) {
-        self.value_loss += value_loss;
-        self.critic_gradient_norm += norm;
-        self.minibatches += 1;
+    fn add_actor(&mut self, terms: &ActorTerms, gradient_norm: f64) {
+        self.policy_loss += terms.policy_loss;
+        self.bc_loss += terms.bc_loss;
+        self.approx_kl = terms.approx_kl;
+        self.clip_fraction += terms.clip_fraction;
+        for (sum, f) in self.clip_fraction_of_step.iter_mut().zip(&terms.clip_fraction_of_step) {
+            // A small minibatch may hold no row of a step.
+            *sum += if f.is_finite() { *f } else { 0.0 };
+        }
+        self.ratio_mean += terms.ratio_mean;
+        self.actor_gradient_norm += gradient_norm;
     }
 
     /// Sums → means.

@@ -26,6 +26,21 @@ impl AdamW {
         Self { weight_decay, first_moment: vec![0.0; len], second_moment: vec![0.0; len], steps: 0 }
     }
 
+    /// Takes over another optimiser's state, of as many parameters, without allocating.
+    pub fn copy_from(&mut self, other: &Self) {
+        let Self { weight_decay, first_moment, second_moment, steps } = other;
+        self.weight_decay = *weight_decay;
+        self.first_moment.clone_from(first_moment);
+        self.second_moment.clone_from(second_moment);
+        self.steps = *steps;
+    }
+
+    /// Says which parameter's moment is not finite. A second moment that is infinite would stop its parameter for ever.
+    pub fn check_finite(&self, what: &'static str, table: &ParameterTable) -> Result<(), TrainError> {
+        check_finite_values(what, &self.first_moment, table)?;
+        check_finite_values(what, &self.second_moment, table)
+    }
+
     /// One step at `learning_rate`. Returns the gradient's L2 norm before clipping to `max_norm`.
     pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32], learning_rate: f64, max_norm: Option<f64>) -> f64 {
         const BETA1: f64 = 0.9;
@@ -53,14 +68,26 @@ pub fn gradient_norm(gradient: &[f32]) -> f64 {
     square_sum(gradient).sqrt()
 }
 
-/// The gradient's norm, or which parameter's gradient is not finite.
+/// The gradient's norm, or which parameter's gradient is not finite, or so large that its square, which the optimiser
+/// keeps, is not.
 pub fn finite_norm(what: &'static str, gradient: &[f32], table: &ParameterTable) -> Result<f64, TrainError> {
     let norm = gradient_norm(gradient);
-    if norm.is_finite() {
+    if ((norm * norm) as f32).is_finite() {
         return Ok(norm);
     }
-    let place = gradient.iter().position(|g| !g.is_finite()).map_or("?", |i| table.name_at(i));
-    Err(TrainError::Numerical { what, place: format!("parameter `{place}`") })
+    let place = match gradient.iter().position(|g| !(g * g).is_finite()) {
+        Some(i) => format!("parameter `{}`", table.name_at(i)),
+        None => "its norm".into(),
+    };
+    Err(TrainError::Numerical { what, place })
+}
+
+/// Says which parameter's value in `values`, laid out like `table`, is not finite.
+pub fn check_finite_values(what: &'static str, values: &[f32], table: &ParameterTable) -> Result<(), TrainError> {
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(TrainError::Numerical { what, place: format!("parameter `{}`", table.name_at(i)) }),
+        None => Ok(()),
+    }
 }
 
 /// Exponential moving average of weights: `average ← decay · average + (1 − decay) · weights`.

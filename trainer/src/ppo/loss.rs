@@ -1,9 +1,10 @@
-//! The loss of a minibatch and its gradients (spec dppo.md §2.5e with one row a sample, §4).
+//! The actor's loss on minibatches and its gradient (spec dppo.md §2.5e with one row a sample, §4).
 
 use super::{GaussianPolicy, Likelihood, PpoLossConfig};
-use crate::network::{Critic, CriticBatch, CriticRow, GaussianBatch, GaussianNetwork, Observations};
+use crate::actor_critic::ValueTargets;
+use crate::network::{CriticRow, GaussianBatch, GaussianNetwork, Observations};
 use crate::rollout::normalize;
-use crate::surrogate::{PolicyTerm, value_term};
+use crate::surrogate::PolicyTerm;
 use crate::workers::Workers;
 
 /// What the updates of one iteration draw from. Per-sample arrays have one value a sample.
@@ -30,6 +31,12 @@ impl<'a> Samples<'a> {
             state: self.observations.state(sample, self.state_len),
             images: self.observations.image(sample, self.image_len),
         }
+    }
+
+    /// What the critic aims at.
+    pub fn value_targets(&self) -> ValueTargets<'a> {
+        let Self { observations, returns, old_values, state_len, image_len, .. } = *self;
+        ValueTargets { observations, returns, old_values, state_len, image_len }
     }
 
     /// The chunk.
@@ -63,6 +70,11 @@ pub struct ActorTerms {
 }
 
 impl ActorTerms {
+    /// Whether the loss is finite, and the ratio in both directions.
+    pub fn are_finite(&self) -> bool {
+        [self.policy_loss, self.approx_kl, self.entropy, self.bc_loss].iter().all(|term| term.is_finite())
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         self.policy_loss += other.policy_loss;
         self.approx_kl += other.approx_kl;
@@ -85,31 +97,12 @@ impl ActorTerms {
 #[derive(Debug)]
 pub struct PpoLoss {
     actor: GaussianBatch,
-    critic: CriticBatch,
-    /// The critic's gradient over several minibatches.
-    critic_gradient: Vec<f32>,
 }
 
 impl PpoLoss {
     /// For minibatches of up to `rows` samples.
-    pub fn new(network: &GaussianNetwork, critic: &Critic, workers: &Workers, rows: usize) -> Self {
-        Self {
-            actor: GaussianBatch::new(network, workers, rows),
-            critic: CriticBatch::new(critic, workers, rows),
-            critic_gradient: vec![0.0; critic.table().len()],
-        }
-    }
-
-    /// Values of `out.len()` observations.
-    pub fn values<'o>(
-        &mut self,
-        workers: &Workers,
-        critic: &Critic,
-        parameters: &[f32],
-        observations: impl Into<Observations<'o>>,
-        out: &mut [f32],
-    ) {
-        self.critic.values(workers, critic, parameters, observations.into(), out);
+    pub fn new(network: &GaussianNetwork, workers: &Workers, rows: usize) -> Self {
+        Self { actor: GaussianBatch::new(network, workers, rows) }
     }
 
     /// Log-probabilities of all samples under `parameters`, not clamped.
@@ -137,6 +130,40 @@ impl PpoLoss {
         );
     }
 
+    /// The first sample of some minibatches whose terms of the policy loss are not finite.
+    pub fn first_not_finite(
+        &mut self,
+        workers: &Workers,
+        policy: &GaussianPolicy,
+        config: &PpoLossConfig,
+        samples: &Samples,
+        minibatches: &[Minibatch],
+    ) -> Option<usize> {
+        let (network, parameters) = (&policy.network, policy.finetuned.as_slice());
+        let prepared = network.prepare(parameters);
+        let likelihood = Likelihood { mixture: config.mixture_density() };
+        minibatches.iter().find_map(|minibatch| {
+            let rows = minibatch.samples;
+            let (mut log_probs, of) = (vec![0.0; rows.len()], |i: usize| rows[i] as usize);
+            self.actor.evaluate(
+                workers,
+                network,
+                parameters,
+                &prepared,
+                |i| samples.row(of(i)),
+                &mut log_probs,
+                1,
+                |i, row, out| out[0] = Likelihood::clamp(likelihood.log_prob(row, samples.chunk(of(i)))).0,
+            );
+            let advantages = minibatch_advantages(config, samples, rows);
+            let finite = |i: &usize| {
+                let old = samples.old_log_probs[of(*i)];
+                PolicyTerm::new(log_probs[*i], old, advantages[*i], config.clip_ploss_coef as f32).is_finite()
+            };
+            (0..rows.len()).find(|i| !finite(i)).map(of)
+        })
+    }
+
     /// The actor's loss on each minibatch, and the gradient of their sum, in the layout of the parameters.
     pub fn actor(
         &mut self,
@@ -155,11 +182,7 @@ impl PpoLoss {
         for minibatch in minibatches {
             let rows = minibatch.samples;
             let (m, of) = (rows.len() as f64, |i: usize| rows[i] as usize);
-            // 3. Advantages, normalised.
-            let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[r as usize]).collect();
-            if config.norm_adv {
-                normalize(&mut advantages);
-            }
+            let advantages = minibatch_advantages(config, samples, rows);
             let sums = self.actor.accumulate(
                 workers,
                 network,
@@ -216,39 +239,13 @@ impl PpoLoss {
         }
         (all_terms, self.actor.finish(network, parameters, &mut prepared))
     }
+}
 
-    /// The critic's loss ½ mean (V − R)² on each minibatch, and the gradient of vf_coef times their sum.
-    pub fn critic(
-        &mut self,
-        workers: &Workers,
-        critic: &Critic,
-        parameters: &[f32],
-        config: &PpoLossConfig,
-        samples: &Samples,
-        minibatches: &[Minibatch],
-    ) -> (Vec<f64>, &[f32]) {
-        self.critic_gradient.fill(0.0);
-        let mut losses = Vec::with_capacity(minibatches.len());
-        for minibatch in minibatches {
-            let (rows, m) = (minibatch.samples, minibatch.samples.len() as f64);
-            let (sums, gradient) = self.critic.gradient(
-                workers,
-                critic,
-                parameters,
-                rows.len(),
-                |i| samples.row(rows[i] as usize),
-                |i, value, sum: &mut f64| {
-                    let sample = rows[i] as usize;
-                    let (target, old) = (f64::from(samples.returns[sample]), f64::from(samples.old_values[sample]));
-                    // 9. ½ (V − R)²
-                    let (loss, slope) = value_term(f64::from(value), target, old, config.clip_vloss_coef);
-                    *sum += loss;
-                    (config.vf_coef * slope / m) as f32
-                },
-            );
-            crate::elementwise::add(&mut self.critic_gradient, gradient);
-            losses.push(sums.iter().sum::<f64>() / m);
-        }
-        (losses, &self.critic_gradient)
+/// 3. Advantages, normalised.
+fn minibatch_advantages(config: &PpoLossConfig, samples: &Samples, rows: &[u32]) -> Vec<f32> {
+    let mut advantages: Vec<f32> = rows.iter().map(|&r| samples.advantages[r as usize]).collect();
+    if config.norm_adv {
+        normalize(&mut advantages);
     }
+    advantages
 }

@@ -55,6 +55,12 @@ pub fn estimate(
     if settings.reward_scale_running {
         scaler.scale(&mut rewards, &rollout.first[..n]);
         reward_scale = (scaler.variance + 1e-8).sqrt();
+        if !reward_scale.is_finite() {
+            // An infinite scale would make every reward from now on 0.
+            let largest = (0..n).max_by(|&a, &b| rollout.rewards[a].abs().total_cmp(&rollout.rewards[b].abs()));
+            let place = largest.map_or_else(String::new, |sample| rollout.place(sample));
+            return Err(TrainError::Numerical { what: "the running variance of rewards, with the largest,", place });
+        }
     }
     rewards.iter_mut().for_each(|r| *r *= settings.reward_scale_const);
     // c. Generalised advantages over chunk steps.
@@ -69,9 +75,11 @@ pub fn estimate(
         gae_lambda: settings.gae_lambda,
         time_out: settings.time_out,
     });
-    if let Some(i) = advantages.iter().position(|a| !a.is_finite()) {
-        let place = format!("chunk step {}, environment {}", i / rollout.envs, i % rollout.envs);
-        return Err(TrainError::Numerical { what: "the advantage", place });
+    for (what, values) in [("the value", v.values), ("the advantage", &advantages), ("the return", &returns)] {
+        // What is finite in double precision may not be in single precision.
+        if let Some(sample) = values.iter().position(|&x| !(x as f32).is_finite()) {
+            return Err(TrainError::Numerical { what, place: rollout.place(sample) });
+        }
     }
     let single = |x: &[f64]| -> Vec<f32> { x.iter().map(|&v| v as f32).collect() };
     Ok(Estimates {

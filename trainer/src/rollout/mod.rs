@@ -47,6 +47,11 @@ pub struct RolloutImages {
     pub finals: Vec<u8>,
 }
 
+/// Where a sample of `envs` environments was collected, in words.
+pub fn place(sample: usize, envs: usize) -> String {
+    format!("chunk step {}, environment {}", sample / envs, sample % envs)
+}
+
 impl RolloutImages {
     /// Says what does not have as many bytes as the rollout asks for.
     fn check(&self, rollout: &Rollout, image_len: usize) -> Result<(), TrainError> {
@@ -117,10 +122,15 @@ impl Rollout {
         }
     }
 
+    /// Where a sample was collected.
+    pub fn place(&self, sample: usize) -> String {
+        place(sample, self.envs)
+    }
+
     /// Says which state, chain or reward is not finite, and in which environment.
     pub fn check_finite(&self) -> Result<(), TrainError> {
         let n = self.samples();
-        let place = |sample: usize| format!("chunk step {}, environment {}", sample / self.envs, sample % self.envs);
+        let place = |sample| self.place(sample);
         let fail = |what, place| Err(TrainError::Numerical { what, place });
         if let Some(i) = self.rewards.iter().position(|r| !r.is_finite()) {
             return fail("the reward", place(i));

@@ -42,6 +42,13 @@ impl RewardScaler {
         }
     }
 
+    /// Takes over another scaler's state without allocating.
+    pub fn copy_from(&mut self, other: &Self) {
+        let Self { discounted, mean, variance, count } = other;
+        self.discounted.clone_from(discounted);
+        (self.mean, self.variance, self.count) = (*mean, *variance, *count);
+    }
+
     /// Adds its state to a checkpoint.
     pub fn store(&self, checkpoint: &mut Checkpoint) {
         checkpoint.put_f64("reward_scaler.discounted", &self.discounted);

@@ -7,6 +7,7 @@ use tenon_core::network::{
 };
 use tenon_core::noise::NoiseSource;
 use tenon_core::spec::{Denoising, Sampler};
+use tenon_train::actor_critic::{CriticLoss, ValueLoss};
 use tenon_train::dppo::{ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Policy, Samples, TeacherChains};
 use tenon_train::network::{Critic, Mode, NoiseNetwork, NoiseRow, Observations};
 use tenon_train::optimizer::gradient_norm;
@@ -207,7 +208,7 @@ impl Setup {
             outputs.push(output);
         }
         let mut values = vec![0.0; self.batch];
-        self.buffers(self.batch).values(
+        CriticLoss::new(&self.critic, &self.workers, self.batch).values(
             &self.workers,
             &self.critic,
             &self.critic_parameters,
@@ -275,7 +276,7 @@ impl Setup {
     }
 
     fn buffers(&self, rows: usize) -> LossBuffers {
-        LossBuffers::new(&self.policy.network, &self.critic, &self.workers, rows, self.steps())
+        LossBuffers::new(&self.policy.network, &self.workers, rows, self.steps())
     }
 
     fn log_probs(&self) {
@@ -336,6 +337,7 @@ impl Setup {
         let element_log_probs = c.f32("ppo.oldlogprobs");
         let (advantages, returns, old_values) = (c.f32("ppo.advantages"), c.f32("ppo.returns"), c.f32("ppo.oldvalues"));
         let mut buffers = self.buffers(rows.len());
+        let mut critic_loss = CriticLoss::new(&self.critic, &self.workers, rows.len());
         for (variant, settings) in c.config["ppo_variants"].as_object().expect("variants") {
             let number = |key: &str| settings[key].as_f64();
             let use_bc = settings["use_bc_loss"].as_bool().expect("a switch");
@@ -410,9 +412,15 @@ impl Setup {
                 c.compare_gradient(network.table(), gradient, |p| gradient_of("actor_ft", p).expect("all or none"));
             }
 
-            let (critic, gradient) =
-                buffers.critic(&self.workers, &self.critic, &self.critic_parameters, &config, &samples, &rows);
-            c.compare_loss(&name("v_loss"), critic.value_loss);
+            let (value_losses, gradient) = critic_loss.gradient(
+                &self.workers,
+                &self.critic,
+                &self.critic_parameters,
+                ValueLoss { vf_coef: config.vf_coef, clip_vloss_coef: config.clip_vloss_coef },
+                &samples.value_targets(),
+                &[samples.distinct(&rows)],
+            );
+            c.compare_loss(&name("v_loss"), value_losses[0]);
             c.compare_loss(&name("gradnorm.critic"), gradient_norm(gradient));
             if gradients > 0 {
                 c.compare_gradient(self.critic.table(), gradient, |p| gradient_of("critic", p).expect("all or none"));
@@ -423,7 +431,7 @@ impl Setup {
             c.compare_loss(&name("entropy_loss"), -ETA);
             let total = actor.policy_loss
                 + c.number("ent_coef") * -ETA
-                + config.vf_coef * critic.value_loss
+                + config.vf_coef * value_losses[0]
                 + config.bc_loss_coeff.unwrap_or(0.0) * actor.bc_loss;
             c.compare_loss(&name("total"), total);
         }

@@ -1,6 +1,7 @@
 //! PPO and behaviour cloning of a Gaussian policy and of a mixture: outputs, log-probabilities, loss terms, gradients.
 
 use tenon_core::network::{Activation, CriticSpec, GaussianSpec, MlpSpec, StdSpec, TrunkSpec};
+use tenon_train::actor_critic::{CriticLoss, ValueLoss};
 use tenon_train::network::{Critic, CriticRow, GaussianNetwork, Mode};
 use tenon_train::ppo::{
     CloningLoss, GaussianPolicy, Likelihood, Minibatch, MixtureDensity, PpoCompat, PpoLoss, PpoLossConfig, Samples,
@@ -124,7 +125,7 @@ impl Setup {
         let numbers = ["advantages", "returns", "oldvalues"].map(|name| c.f32(name));
         let old: Vec<f32> = c.f64("oldlogprobs").into_iter().map(|p| Likelihood::clamp(p).0).collect();
         let samples = self.samples(&old, &numbers);
-        let mut loss = PpoLoss::new(network, &self.critic, &self.workers, self.rows);
+        let mut loss = PpoLoss::new(network, &self.workers, self.rows);
         let mut log_probs = vec![0.0; self.rows];
         let likelihood = Likelihood { mixture: MixtureDensity::Joint };
         loss.log_probs(&self.workers, network, &policy.finetuned, likelihood, &samples, &mut log_probs);
@@ -132,6 +133,7 @@ impl Setup {
 
         let rows: Vec<u32> = (0..self.rows as u32).collect();
         let minibatch = [Minibatch { samples: &rows, teacher: None }];
+        let mut critic_loss = CriticLoss::new(&self.critic, &self.workers, self.rows);
         for (variant, norm_adv, clip_vloss_coef) in [("base", true, None), ("nonorm_vclip", false, Some(VALUE_CLIP))] {
             let config = PpoLossConfig {
                 clip_ploss_coef: CLIP,
@@ -153,8 +155,14 @@ impl Setup {
             c.compare_loss(&name("ratio_mean"), terms.ratio_mean);
             c.compare_loss(&name("std"), terms.std);
             c.compare_loss(&name("bc_loss"), terms.bc_loss);
-            let (values, gradient) =
-                loss.critic(&self.workers, &self.critic, &self.critic_parameters, &config, &samples, &minibatch);
+            let (values, gradient) = critic_loss.gradient(
+                &self.workers,
+                &self.critic,
+                &self.critic_parameters,
+                ValueLoss { vf_coef: VF_COEF, clip_vloss_coef },
+                &samples.value_targets(),
+                &[rows.iter().map(|&r| (r, 1.0)).collect()],
+            );
             c.compare_gradient(self.critic.table(), gradient, |p| c.reference(&format!("grad.{variant}.critic.{p}")));
             c.compare_loss(&name("v_loss"), values[0]);
             let total = terms.policy_loss - ENT_COEF * terms.entropy + VF_COEF * values[0];

@@ -118,7 +118,7 @@ fn cloning_gives_the_same_bits_on_two_threads_and_after_a_resume() {
     let path = folder.path().join("checkpoint.safetensors");
     let data = dataset(true);
     let stored = |cloner: &Cloner| {
-        let mut checkpoint = Checkpoint::new(Stage::Pretrain, run_info());
+        let mut checkpoint = Checkpoint::new(Stage::Pretrain, run_info(8, &[]));
         cloner.store(&mut checkpoint);
         checkpoint
     };

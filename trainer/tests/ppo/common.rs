@@ -1,23 +1,14 @@
 //! Small policies of every kind, batches for them, and samples.
 
-use std::collections::BTreeMap;
-
 use rand::Rng;
-use tenon_core::network::{
-    Activation, Compression, GaussianSpec, MlpSpec, NetworkSpec, PatchEmbedding, StdSpec, TransformerSpec, TrunkSpec,
-    VisionSpec,
-};
+use tenon_core::network::{Activation, GaussianSpec, MlpSpec, StdSpec, TransformerSpec, TrunkSpec, VisionSpec};
 use tenon_core::noise::SeededNoise;
-use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
-use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
-use tenon_train::checkpoint::RunInfo;
 use tenon_train::network::{CriticRow, GaussianNetwork, Mode, Observations};
 use tenon_train::ppo::{GaussianPolicy, GaussianSampler, SamplingMode, SamplingNoise};
 use tenon_train::seeds::Stream;
 use tenon_train::workers::Workers;
 
-pub const HORIZON: usize = 2;
-pub const STATE: usize = 2;
+pub use crate::fixtures::*;
 
 pub const FIXED: StdSpec = StdSpec::Fixed { std: 0.1 };
 pub const LEARNED: StdSpec = StdSpec::Learned { std: 0.1, min: 0.01, max: 0.2 };
@@ -31,19 +22,6 @@ pub fn mlp(width: usize) -> TrunkSpec {
 
 pub fn transformer() -> TrunkSpec {
     TrunkSpec::Transformer(TransformerSpec { embed_dim: 16, heads: 2, layers: 2 })
-}
-
-pub fn vision(cameras: usize, image_px: usize) -> VisionSpec {
-    VisionSpec {
-        cameras,
-        image_px,
-        embed_dim: 8,
-        heads: 2,
-        depth: 1,
-        patch_embedding: PatchEmbedding::Two,
-        patch_norm: false,
-        compression: Compression::Spatial { dim: 8 },
-    }
 }
 
 pub fn vit_mlp(vision: VisionSpec) -> TrunkSpec {
@@ -96,10 +74,6 @@ impl Batch {
     }
 }
 
-pub fn streams(n: usize, seed: u64) -> Vec<SeededNoise> {
-    (0..n as u32).map(|i| Stream::Policy(i).of(seed)).collect()
-}
-
 pub fn sample(policy: &GaussianPolicy, mode: SamplingMode, batch: &Batch, threads: usize) -> Vec<f32> {
     let (workers, rows) = (Workers::new(threads).unwrap(), batch.states.len() / STATE);
     let mut chunks = vec![0.0; rows * policy.network.chunk_len()];
@@ -129,39 +103,4 @@ pub fn deviations(policy: &GaussianPolicy, batch: &Batch, i: usize) -> Vec<f32> 
         images: o.image(i, network.image_len()),
     });
     network.row(&prepared, &ws, 0).std.to_vec()
-}
-
-pub fn run_info() -> RunInfo {
-    let limits = |n| Limits { min: vec![-1.0; n], max: vec![1.0; n] };
-    RunInfo {
-        network: NetworkSpec::diffusion_mlp(16, &[8; 3], &[], Activation::Mish),
-        policy: PolicySpec {
-            spec_version: SPEC_VERSION,
-            task: "toy".into(),
-            observation: vec![ObservationField::Task(STATE as u16)],
-            action: vec![ActionField::Task(1)],
-            observation_horizon: 1,
-            prediction_horizon: HORIZON,
-            action_horizon: HORIZON,
-            period_s: 0.1,
-            observation_delay_steps: 0,
-            denoising: Denoising {
-                denoising_steps: 10,
-                finetuned_steps: 5,
-                sampler: Sampler::Ddpm,
-                denoised_clip: 1.0,
-                noise_clip: 3.0,
-                final_action_clip: None,
-            },
-            normalizer: Normalizer {
-                observation: limits(STATE),
-                action: limits(1),
-                zero_range: ZeroRange::AddEpsilon,
-                observation_clip: None,
-            },
-        },
-        critic: None,
-        config: String::new(),
-        provenance: BTreeMap::new(),
-    }
 }

@@ -2,5 +2,7 @@
 
 mod cloning;
 mod common;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 mod policies;
 mod updating;

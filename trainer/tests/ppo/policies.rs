@@ -1,10 +1,10 @@
 //! What policies say: gradients, samples, deviations, how they begin.
 
 use rand::Rng;
-use tenon_core::network::{Activation, CriticSpec, GaussianSpec, StdSpec};
+use tenon_core::network::{GaussianSpec, StdSpec};
 use tenon_core::noise::SeededNoise;
 use tenon_train::checkpoint::{Checkpoint, Stage};
-use tenon_train::network::{Critic, GaussianNetwork};
+use tenon_train::network::GaussianNetwork;
 use tenon_train::optimizer::gradient_norm;
 use tenon_train::ppo::{
     CloningLoss, GaussianPolicy, Likelihood, Minibatch, PpoCompat, PpoLoss, PpoLossConfig, Samples,
@@ -33,14 +33,13 @@ fn gradients_of_every_kind_are_the_slopes_of_their_losses() {
     const ROWS: usize = 70;
     for (name, network) in every_network() {
         let mut policy = fresh(network);
-        let critic = Critic::new(&CriticSpec::state(&[8; 3], Activation::Mish), STATE).unwrap();
         let batch = Batch::new(&policy.network, ROWS, 8);
         let chunks = sample(&policy, EXPLORE, &batch, 1);
         let mut noise = SeededNoise::new(9, 0);
         let mut numbers =
             |scale: f32| -> Vec<f32> { (0..ROWS).map(|_| noise.rng().random_range(-scale..scale)).collect() };
         let (advantages, returns, old_values) = (numbers(1.0), numbers(1.0), numbers(1.0));
-        let mut loss = PpoLoss::new(&policy.network, &critic, &workers, ROWS);
+        let mut loss = PpoLoss::new(&policy.network, &workers, ROWS);
         let mut samples = Samples {
             observations: batch.observations(),
             chunks: &chunks,
@@ -181,7 +180,7 @@ fn deviations_are_fixed_learned_or_of_the_state() {
 fn fine_tuning_takes_raw_weights_and_begins_a_log_variance_that_pre_training_had_not() {
     let fixed = network(mlp(16), FIXED, 0);
     let cloner = cloner(1, fixed.clone(), 1);
-    let mut checkpoint = Checkpoint::new(Stage::Pretrain, run_info());
+    let mut checkpoint = Checkpoint::new(Stage::Pretrain, run_info(8, &[]));
     cloner.store(&mut checkpoint);
     let learned = network(mlp(16), LEARNED, 0);
     let policy = GaussianPolicy::from_checkpoint(learned, &checkpoint, "network.", 3.0).unwrap();
@@ -240,7 +239,6 @@ fn the_references_joint_density_of_a_mixture_has_no_gradient_where_the_corrected
     let workers = Workers::new(1).unwrap();
     let spec = GaussianSpec { trunk: mlp(16), std: FIXED, modes: 3, tanh_mean: true };
     let policy = fresh(GaussianNetwork::new(&spec, STATE, 4, 7).unwrap());
-    let critic = Critic::new(&CriticSpec::state(&[8; 3], Activation::Mish), STATE).unwrap();
     let batch = Batch::new(&policy.network, ROWS, 8);
     let chunks = sample(&policy, EXPLORE, &batch, 1);
     let advantages: Vec<f32> = (0..ROWS).map(|i| (i as f32).sin()).collect();
@@ -248,7 +246,7 @@ fn the_references_joint_density_of_a_mixture_has_no_gradient_where_the_corrected
     let norm = |joint: bool| {
         let config = PpoLossConfig { ent_coef: 0.0, ..loss_config(None, joint) };
         let likelihood = Likelihood { mixture: config.mixture_density() };
-        let mut loss = PpoLoss::new(&policy.network, &critic, &workers, ROWS);
+        let mut loss = PpoLoss::new(&policy.network, &workers, ROWS);
         let mut samples = Samples {
             observations: batch.observations(),
             chunks: &chunks,

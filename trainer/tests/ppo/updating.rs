@@ -1,15 +1,12 @@
 //! Updates: PPO learns, repeats bit for bit, resumes, refuses what is broken.
 
-use rand::Rng;
 use tenon_core::network::{Activation, CriticSpec};
-use tenon_core::noise::SeededNoise;
 use tenon_train::TrainError;
-use tenon_train::checkpoint::{Checkpoint, Stage};
+use tenon_train::checkpoint::Checkpoint;
 use tenon_train::network::{Critic, GaussianNetwork};
 use tenon_train::optimizer::LrSchedule;
 use tenon_train::ppo::{GaussianSampler, PpoCompat, PpoConfig, PpoLossConfig, PpoStats, PpoUpdater, SamplingMode};
-use tenon_train::rollout::{Rollout, RolloutImages, TimeOut};
-use tenon_train::seeds::Stream;
+use tenon_train::rollout::{Rollout, TimeOut};
 use tenon_train::workers::Workers;
 
 use crate::common::*;
@@ -43,80 +40,43 @@ fn ppo_config() -> PpoConfig {
     }
 }
 
-/// A bandit: random states, the first action should be s₀; where there are pictures, dark or bright ones, it should be
-/// −0.7 or 0.7.
+/// The bandit and who learns on it.
 struct Bandit {
     updater: PpoUpdater,
     sampler: GaussianSampler,
     workers: Workers,
-    noise: Vec<SeededNoise>,
-    environments: SeededNoise,
+    world: World,
 }
 
 impl Bandit {
-    const ENVS: usize = 50;
-    const STEPS: usize = 8;
-
     fn new(config: PpoConfig, network: GaussianNetwork, threads: usize) -> Self {
-        let policy = fresh(network);
-        let mut critic = CriticSpec::state(&[32; 3], Activation::Mish);
-        critic.vision = (policy.network.image_len() > 0).then(|| vision(1, 16));
-        let critic = Critic::new(&critic, STATE).unwrap();
-        let workers = Workers::new(threads).unwrap();
+        let (policy, workers) = (fresh(network), Workers::new(threads).unwrap());
+        let critic = critic(policy.network.image_len());
         Self {
-            sampler: GaussianSampler::new(&policy, &workers, Self::ENVS),
-            updater: PpoUpdater::new(config, policy, critic, Self::ENVS, 9, &workers).unwrap(),
+            sampler: GaussianSampler::new(&policy, &workers, World::ENVS),
+            updater: PpoUpdater::new(config, policy, critic, World::ENVS, World::SEED, &workers).unwrap(),
             workers,
-            noise: streams(Self::ENVS, 9),
-            environments: Stream::Environment(0).of(9),
+            world: World::new(),
         }
     }
 
     fn collect(&mut self) -> Rollout {
-        let mut r = Rollout::new(Self::STEPS, Self::ENVS, STATE, HORIZON);
-        for s in &mut r.states {
-            *s = self.environments.rng().random_range(-1.0..1.0);
-        }
-        let mut targets: Vec<f32> = r.states.chunks_exact(STATE).map(|s| s[0]).collect();
-        let image_len = self.updater.policy.network.image_len();
-        if image_len > 0 {
-            let mut images = RolloutImages { last: vec![128; Self::ENVS * image_len], ..Default::default() };
-            for target in &mut targets {
-                let bright = self.environments.rng().random_bool(0.5);
-                images.before.extend(std::iter::repeat_n(if bright { 215 } else { 40 }, image_len));
-                *target = if bright { 0.7 } else { -0.7 };
-            }
-            r.images = Some(images);
-        }
-        let mut chains = std::mem::take(&mut r.chains);
-        let mut seen = r.observations();
-        for chunks in chains.chunks_exact_mut(HORIZON * Self::ENVS) {
-            let (now, later) = seen.split_at(Self::ENVS, STATE, image_len);
-            let (policy, mode) = (&self.updater.policy, self.updater.exploration());
-            self.sampler.sample(&self.workers, policy, mode, now, &mut self.noise, chunks);
-            seen = later;
-        }
-        r.chains = chains;
-        for (i, reward) in r.rewards.iter_mut().enumerate() {
-            *reward = -f64::from(r.chains[HORIZON * i] - targets[i]).powi(2);
-        }
-        // Every step is an episode of its own.
-        r.terminated.fill(true);
-        r.first.fill(true);
-        r
+        let Self { updater, sampler, workers, world } = self;
+        let (policy, mode) = (&updater.policy, updater.exploration());
+        world.rollout(policy.network.image_len(), HORIZON, |seen, noise, chunks| {
+            sampler.sample(workers, policy, mode, seen, noise, chunks);
+        })
     }
 
     fn iterate(&mut self) -> (f64, PpoStats) {
         let rollout = self.collect();
         let stats = self.updater.update(&self.workers, &rollout).unwrap();
         self.updater.end_iteration();
-        (rollout.rewards.iter().sum::<f64>() / rollout.rewards.len() as f64, stats)
+        (mean_reward(&rollout), stats)
     }
 
     fn checkpoint(&self) -> Checkpoint {
-        let mut checkpoint = Checkpoint::new(Stage::Finetune, run_info());
-        self.updater.store(&mut checkpoint);
-        checkpoint
+        stored(|c| self.updater.store(c))
     }
 }
 
@@ -151,7 +111,7 @@ fn ppo_learns_from_pictures_with_summed_minibatches() {
     let mut config = ppo_config();
     config.grad_accumulate = 2;
     config.loss.bc_loss_coeff = Some(0.001);
-    let network = network(vit_mlp(vision(1, 16)), LEARNED, 0);
+    let network = network(vit_mlp(vision(1, PIXELS)), LEARNED, 0);
     let (mut one, mut two) = (Bandit::new(config.clone(), network.clone(), 1), Bandit::new(config, network, 2));
     let mut rewards = Vec::new();
     for iteration in 0..30 {
@@ -181,10 +141,10 @@ fn critic_warm_up_leaves_the_actor_alone_and_the_ratio_starts_at_one() {
     config.update_epochs = 1;
     config.batch_size = 400;
     let mut bandit = Bandit::new(config, network(mlp(16), LEARNED, 0), 1);
-    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.critic_parameters.clone());
+    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.actor_critic.critic_parameters().to_vec());
     let (_, stats) = bandit.iterate();
     assert_eq!(bandit.updater.policy.finetuned, before.0);
-    assert_ne!(bandit.updater.critic_parameters, before.1);
+    assert_ne!(bandit.updater.actor_critic.critic_parameters(), before.1);
     assert_eq!((stats.minibatches, stats.approx_kl), (1, 0.0));
     let (_, stats) = bandit.iterate();
     assert_ne!(bandit.updater.policy.finetuned, before.0);
@@ -280,21 +240,43 @@ fn an_early_stop_leaves_all_epochs() {
 
 #[test]
 fn what_is_not_finite_is_named_and_changes_nothing() {
-    let mut bandit = Bandit::new(ppo_config(), network(mlp(16), LEARNED, 0), 1);
+    let mut config = ppo_config();
+    config.loss.bc_loss_coeff = Some(0.1);
+    (config.loss.norm_adv, config.reward_scale_running, config.grad_accumulate) = (false, false, 2);
+    let mut bandit = Bandit::new(config, network(mlp(16), LEARNED, 0), 1);
     bandit.iterate();
-    let before = bandit.checkpoint();
-    let mut rollout = bandit.collect();
-    rollout.rewards[3 * Bandit::ENVS + 7] = f64::NAN;
-    let error = bandit.updater.update(&bandit.workers, &rollout).unwrap_err().to_string();
-    assert!(error.contains("the reward is not finite at chunk step 3, environment 7"), "{error}");
-    assert!(bandit.checkpoint() == before);
-    // A weight that is not finite is found in the gradient, before any step.
-    let rollout = bandit.collect();
+    bandit.iterate();
+    let refuses = |bandit: &mut Bandit, rollout: &Rollout, words: &[&str]| {
+        let before = bytes(&bandit.checkpoint());
+        let error = bandit.updater.update(&bandit.workers, rollout).unwrap_err();
+        assert!(matches!(error, TrainError::Numerical { .. }), "{error}");
+        let error = error.to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        assert!(bytes(&bandit.checkpoint()) == before, "{error}");
+    };
+    let good = bandit.collect();
+    let (sample, place) = (3 * World::ENVS + 7, "chunk step 3, environment 7");
+    let mut rollout = good.clone();
+    rollout.rewards[sample] = f64::NAN;
+    refuses(&mut bandit, &rollout, &["the reward", place]);
+    let mut rollout = good.clone();
+    rollout.states[STATE * sample] = f32::NAN;
+    refuses(&mut bandit, &rollout, &["the observation", place]);
+    // Gradients that overflow, of the critic and then of the actor, after minibatches that were sound.
+    let mut rollout = good.clone();
+    rollout.rewards[sample] = 1e38;
+    refuses(&mut bandit, &rollout, &["the critic's gradient", place]);
+    bandit.updater.config.loss.vf_coef = 0.0;
+    refuses(&mut bandit, &rollout, &["gradient", place]);
+    bandit.updater.config.loss.vf_coef = 0.5;
+
+    // A weight is named itself, not what it spoils.
     let (range, _) = bandit.updater.policy.network.table().find("logvar").unwrap();
-    bandit.updater.policy.finetuned[range].fill(f32::NAN);
-    let before = bandit.updater.critic_parameters.clone();
-    assert!(matches!(bandit.updater.update(&bandit.workers, &rollout), Err(TrainError::Numerical { .. })));
-    assert_eq!(bandit.updater.critic_parameters, before);
+    let weights = bandit.updater.policy.finetuned[range.clone()].to_vec();
+    bandit.updater.policy.finetuned[range.clone()].fill(f32::NAN);
+    refuses(&mut bandit, &good, &["the actor's weight", "parameter `logvar`"]);
+    bandit.updater.policy.finetuned[range].copy_from_slice(&weights);
+    bandit.updater.update(&bandit.workers, &good).unwrap();
 }
 
 #[test]

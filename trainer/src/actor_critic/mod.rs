@@ -1,0 +1,260 @@
+//! What DPPO and PPO share: critic, optimisers, reward scaling, schedules and random streams of a fine-tuning run.
+//!
+//! The actor's weights belong to the policy and are handed in; everything else that an update moves is here.
+
+mod moving;
+mod settings;
+mod value_loss;
+
+use moving::{Before, Moving};
+pub use settings::ActorCriticSettings;
+pub(crate) use settings::{at_least_one, fractions, not_negative, positive};
+pub use value_loss::{CriticLoss, ValueLoss, ValueTargets, WeightedSamples};
+
+use tenon_core::noise::SeededNoise;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::TrainError;
+use crate::network::{Critic, Observations, ParameterTable};
+use crate::optimizer::{AdamW, finite_norm};
+use crate::pretrain::permutation;
+use crate::rollout::{Estimates, RewardScaler, Rollout, RolloutValues, estimate};
+use crate::seeds::Stream;
+use crate::workers::Workers;
+
+/// Sizes of the policy that learns.
+#[derive(Debug, Clone, Copy)]
+pub struct ActorSizes {
+    pub parameters: usize,
+    pub state_len: usize,
+    /// 0 for networks that see no pictures.
+    pub image_len: usize,
+}
+
+/// A policy's weights as checkpoints hold them.
+#[derive(Debug)]
+pub struct ActorWeights<'a, W> {
+    pub table: &'a ParameterTable,
+    /// As before the first update.
+    pub frozen: W,
+    pub finetuned: W,
+}
+
+/// Critic, optimisers, statistics and streams of a fine-tuning run.
+#[derive(Debug)]
+pub struct ActorCritic {
+    critic: Critic,
+    critic_loss: CriticLoss,
+    moving: Moving,
+    before: Option<Before>,
+    /// Iterations begun so far, evaluations included.
+    iteration: u64,
+    actor_schedule_steps: u64,
+    seed: u64,
+    /// What checkpoints call the number of teacher samples drawn.
+    teacher_counter: &'static str,
+}
+
+/// The rows of an epoch in random order, cut into minibatches; a remainder is dropped.
+#[derive(Debug)]
+pub struct Epoch {
+    order: Vec<u32>,
+    size: usize,
+    minibatches: usize,
+}
+
+impl Epoch {
+    /// The minibatches, each sorted: rows of one sample lie together.
+    pub fn minibatches(&self) -> Vec<&[u32]> {
+        self.order.chunks_exact(self.size).take(self.minibatches).collect()
+    }
+}
+
+impl ActorCritic {
+    /// A fresh run: a new critic from `seed`; `envs` = E. `teacher_counter`: the checkpoint's name for how many samples
+    /// of the frozen policy were drawn.
+    pub fn new(
+        settings: &ActorCriticSettings,
+        actor: ActorSizes,
+        critic: Critic,
+        envs: usize,
+        seed: u64,
+        teacher_counter: &'static str,
+        workers: &Workers,
+    ) -> Result<Self, TrainError> {
+        settings.check()?;
+        if actor.state_len != critic.state_len() {
+            let detail = format!("the critic sees {} values, the policy {}", critic.state_len(), actor.state_len);
+            return Err(TrainError::Config { key: "critic", detail });
+        }
+        if ![0, actor.image_len].contains(&critic.image_len()) {
+            let detail = "the critic sees pictures that the policy does not".into();
+            return Err(TrainError::Config { key: "critic", detail });
+        }
+        let moving = Moving {
+            critic_parameters: critic.table().initialise(&mut Stream::CriticWeights.of(seed)),
+            actor_optimizer: AdamW::new(actor.parameters, settings.actor_weight_decay),
+            critic_optimizer: AdamW::new(critic.table().len(), settings.critic_weight_decay),
+            reward_scaler: RewardScaler::new(envs),
+            minibatch_order: Stream::Minibatches.of(seed),
+            teachers_drawn: 0,
+        };
+        Ok(Self {
+            critic_loss: CriticLoss::new(&critic, workers, settings.batch_size),
+            critic,
+            moving,
+            before: None,
+            iteration: 0,
+            actor_schedule_steps: 0,
+            seed,
+            teacher_counter,
+        })
+    }
+
+    /// Iterations begun so far, evaluations included.
+    pub fn iteration(&self) -> u64 {
+        self.iteration
+    }
+
+    /// Whether critic warm-up is over.
+    pub fn actor_moves(&self, settings: &ActorCriticSettings) -> bool {
+        self.iteration >= settings.n_critic_warmup_itr
+    }
+
+    /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
+    pub fn end_iteration(&mut self, settings: &ActorCriticSettings) {
+        self.actor_schedule_steps += u64::from(self.actor_moves(settings));
+        self.iteration += 1;
+    }
+
+    /// The actor's learning rate now.
+    pub fn actor_lr(&self, settings: &ActorCriticSettings) -> f64 {
+        settings.actor_lr.rate(self.actor_schedule_steps)
+    }
+
+    /// The critic's learning rate now.
+    pub fn critic_lr(&self, settings: &ActorCriticSettings) -> f64 {
+        settings.critic_lr.rate(self.iteration)
+    }
+
+    /// V of `observations`, one value a row; a plain slice of states will do.
+    pub fn values<'o>(&mut self, workers: &Workers, observations: impl Into<Observations<'o>>) -> Vec<f64> {
+        let observations = observations.into();
+        let mut values = vec![0.0; observations.states.len() / self.critic.state_len()];
+        if !values.is_empty() {
+            self.critic_loss.values(workers, &self.critic, &self.moving.critic_parameters, observations, &mut values);
+        }
+        values.into_iter().map(f64::from).collect()
+    }
+
+    /// 5a.–c., h. Values under the weights that sampled, running reward scaling, generalised advantages over chunk
+    /// steps, explained variance. `observations`: before each chunk.
+    pub fn estimates(
+        &mut self,
+        workers: &Workers,
+        settings: &ActorCriticSettings,
+        rollout: &Rollout,
+        observations: Observations,
+    ) -> Result<Estimates, TrainError> {
+        let values = self.values(workers, observations);
+        let last = self.values(workers, rollout.last_observations());
+        let finals = self.values(workers, rollout.final_observations(&mut Vec::new()));
+        let values = RolloutValues { values: &values, last: &last, finals: &finals };
+        estimate(&settings.advantages, &mut self.moving.reward_scaler, rollout, values)
+    }
+
+    /// 5d. The next epoch over `rows` rows.
+    pub fn epoch(&mut self, settings: &ActorCriticSettings, rows: usize) -> Epoch {
+        let size = settings.batch_size.min(rows);
+        let minibatches = (rows / settings.batch_size).max(1);
+        let mut order = permutation(rows, &mut self.moving.minibatch_order);
+        // The order within a minibatch is free.
+        order.chunks_exact_mut(size).take(minibatches).for_each(<[u32]>::sort_unstable);
+        Epoch { order, size, minibatches }
+    }
+
+    /// 5e. The critic's loss on each minibatch, and the norm of the gradient of vf_coef times their sum, which stays here
+    /// for [`ActorCritic::step_critic`].
+    pub fn critic_gradient(
+        &mut self,
+        workers: &Workers,
+        settings: &ActorCriticSettings,
+        targets: &ValueTargets,
+        minibatches: &[WeightedSamples],
+    ) -> Result<(Vec<f64>, f64), TrainError> {
+        let (critic, parameters, loss) = (&self.critic, &self.moving.critic_parameters, settings.value_loss);
+        let (losses, gradient) = self.critic_loss.gradient(workers, critic, parameters, loss, targets, minibatches);
+        match finite_norm("the critic's gradient", gradient, critic.table()) {
+            Ok(norm) => Ok((losses, norm)),
+            Err(error) => {
+                let samples = minibatches.iter().flatten().map(|(sample, _)| *sample);
+                let first = self.critic_loss.first_not_finite(workers, critic, parameters, loss, targets, samples);
+                Err(self.locate(error, first))
+            }
+        }
+    }
+
+    /// 5f. Moves the critic along the gradient that [`ActorCritic::critic_gradient`] left.
+    pub fn step_critic(&mut self, settings: &ActorCriticSettings) {
+        let rate = self.critic_lr(settings);
+        self.moving.critic_optimizer.step(
+            &mut self.moving.critic_parameters,
+            self.critic_loss.last_gradient(),
+            rate,
+            None,
+        );
+    }
+
+    /// 5f. Moves the actor.
+    pub fn step_actor(&mut self, settings: &ActorCriticSettings, finetuned: &mut [f32], gradient: &[f32]) {
+        let rate = self.actor_lr(settings);
+        self.moving.actor_optimizer.step(finetuned, gradient, rate, settings.max_grad_norm);
+    }
+
+    /// Streams of the next `count` samples of the frozen policy; they are numbered through the whole run, 2³² of them a
+    /// seed.
+    pub fn teacher_streams(&mut self, count: usize) -> Vec<SeededNoise> {
+        let first = self.moving.teachers_drawn;
+        self.moving.teachers_drawn += count as u64;
+        (first..self.moving.teachers_drawn)
+            .map(|number| Stream::Teacher(number as u32).of(self.seed ^ ((number >> 32) << 32)))
+            .collect()
+    }
+
+    /// Adds everything that continues this run to a checkpoint.
+    pub fn store(&self, checkpoint: &mut Checkpoint, actor: ActorWeights<&[f32]>) {
+        let critic = self.critic.table();
+        checkpoint.put_parameters("actor.", actor.table, actor.frozen);
+        checkpoint.put_parameters("actor_ft.", actor.table, actor.finetuned);
+        checkpoint.put_parameters("critic.", critic, &self.moving.critic_parameters);
+        checkpoint.put_optimizer("actor_ft", actor.table, &self.moving.actor_optimizer);
+        checkpoint.put_optimizer("critic", critic, &self.moving.critic_optimizer);
+        self.moving.reward_scaler.store(checkpoint);
+        for (name, value) in [
+            ("iteration", self.iteration),
+            ("actor_schedule", self.actor_schedule_steps),
+            (self.teacher_counter, self.moving.teachers_drawn),
+            ("seed", self.seed),
+        ] {
+            checkpoint.header.counters.insert(name.into(), value);
+        }
+        checkpoint.header.streams.insert("minibatches".into(), self.moving.minibatch_order.state());
+    }
+
+    /// Restores what [`ActorCritic::store`] stored into a learner of the same configuration.
+    pub fn restore(&mut self, checkpoint: &Checkpoint, actor: ActorWeights<&mut Vec<f32>>) -> Result<(), TrainError> {
+        let critic = self.critic.table();
+        *actor.frozen = checkpoint.parameters("actor.", actor.table)?;
+        *actor.finetuned = checkpoint.parameters("actor_ft.", actor.table)?;
+        self.moving.critic_parameters = checkpoint.parameters("critic.", critic)?;
+        checkpoint.restore_optimizer("actor_ft", actor.table, &mut self.moving.actor_optimizer)?;
+        checkpoint.restore_optimizer("critic", critic, &mut self.moving.critic_optimizer)?;
+        self.moving.reward_scaler.restore(checkpoint)?;
+        self.iteration = checkpoint.counter("iteration")?;
+        self.actor_schedule_steps = checkpoint.counter("actor_schedule")?;
+        self.moving.teachers_drawn = checkpoint.counter(self.teacher_counter)?;
+        self.seed = checkpoint.counter("seed")?;
+        self.moving.minibatch_order = SeededNoise::restore(checkpoint.stream("minibatches")?);
+        Ok(())
+    }
+}

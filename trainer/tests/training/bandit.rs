@@ -1,0 +1,90 @@
+//! DPPO on a bandit: settings, and who learns.
+
+use tenon_train::checkpoint::Checkpoint;
+use tenon_train::dppo::{ChainSampler, FinetuneConfig, LossConfig, Policy, Rollout, TimeOut, UpdateStats, Updater};
+use tenon_train::optimizer::LrSchedule;
+use tenon_train::pretrain::Pretrainer;
+use tenon_train::workers::Workers;
+
+use crate::fixtures::*;
+use crate::pretraining::pretrain_config;
+
+pub fn finetune_config() -> FinetuneConfig {
+    FinetuneConfig {
+        loss: LossConfig {
+            gamma_denoising: 0.99,
+            clip_ploss_coef: 0.05,
+            clip_ploss_coef_base: 0.01,
+            clip_ploss_coef_rate: 3.0,
+            norm_adv: true,
+            clip_advantage_lower_quantile: 0.0,
+            clip_advantage_upper_quantile: 1.0,
+            clip_vloss_coef: None,
+            vf_coef: 0.5,
+            bc_loss_coeff: None,
+            min_logprob_denoising_std: 0.1,
+        },
+        min_sampling_denoising_std: 0.1,
+        eta: 1.0,
+        gamma: 0.99,
+        gae_lambda: 0.95,
+        time_out: TimeOut::Bootstrap,
+        reward_scale_running: true,
+        reward_scale_const: 1.0,
+        update_epochs: 4,
+        batch_size: 500,
+        target_kl: 1.0,
+        n_critic_warmup_itr: 1,
+        max_grad_norm: None,
+        actor_lr: LrSchedule::constant(1e-3),
+        actor_weight_decay: 0.0,
+        critic_lr: LrSchedule::constant(1e-3),
+        critic_weight_decay: 0.0,
+    }
+}
+
+/// The bandit and who learns on it.
+pub struct Bandit {
+    pub updater: Updater,
+    sampler: ChainSampler,
+    pub workers: Workers,
+    world: World,
+}
+
+impl Bandit {
+    pub fn new(config: FinetuneConfig, threads: usize) -> Self {
+        let p = Pretrainer::new(pretrain_config(1), run_info(32, &[]), 5, 1).unwrap();
+        Self::with(Policy::from_pretrained(p.network().clone(), p.parameters().to_vec(), denoising()), config, threads)
+    }
+
+    pub fn with(policy: Policy, config: FinetuneConfig, threads: usize) -> Self {
+        let workers = Workers::new(threads).unwrap();
+        let critic = critic(policy.network.image_len());
+        Self {
+            sampler: ChainSampler::new(&policy, &workers, World::ENVS),
+            updater: Updater::new(config, policy, critic, HORIZON, World::ENVS, World::SEED, &workers).unwrap(),
+            workers,
+            world: World::new(),
+        }
+    }
+
+    pub fn collect(&mut self) -> Rollout {
+        let Self { updater, sampler, workers, world } = self;
+        let (policy, mode) = (&updater.policy, updater.exploration());
+        let chain_len = (policy.finetuned_steps() + 1) * HORIZON;
+        world.rollout(policy.network.image_len(), chain_len, |seen, noise, chains| {
+            sampler.sample(workers, policy, mode, seen, noise, chains);
+        })
+    }
+
+    pub fn iterate(&mut self) -> (f64, UpdateStats) {
+        let rollout = self.collect();
+        let stats = self.updater.update(&self.workers, &rollout).unwrap();
+        self.updater.end_iteration();
+        (mean_reward(&rollout), stats)
+    }
+
+    pub fn checkpoint(&self) -> Checkpoint {
+        stored(|c| self.updater.store(c))
+    }
+}

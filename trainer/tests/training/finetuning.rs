@@ -1,0 +1,70 @@
+//! Fine-tuning by DPPO: it learns, repeats bit for bit, resumes, refuses what is broken.
+
+use tenon_train::checkpoint::Checkpoint;
+
+use crate::bandit::{Bandit, finetune_config};
+
+#[test]
+fn fine_tuning_raises_the_reward() {
+    let mut bandit = Bandit::new(finetune_config(), 1);
+    let mut rewards = Vec::new();
+    for _ in 0..40 {
+        let (reward, stats) = bandit.iterate();
+        rewards.push(reward);
+        assert!(stats.approx_kl.abs() < 1.0 && stats.explained_variance.is_finite(), "{stats:?}");
+    }
+    let (before, after) = (rewards[0], rewards[35..].iter().sum::<f64>() / 5.0);
+    assert!(after > 0.3 * before, "mean squared error went from {before} to {after}: {rewards:?}");
+}
+
+#[test]
+fn critic_warm_up_leaves_the_actor_alone() {
+    let mut bandit = Bandit::new(finetune_config(), 1);
+    let before = (bandit.updater.policy.finetuned.clone(), bandit.updater.actor_critic.critic_parameters().to_vec());
+    let (_, stats) = bandit.iterate();
+    assert_eq!(bandit.updater.policy.finetuned, before.0);
+    assert_ne!(bandit.updater.actor_critic.critic_parameters(), before.1);
+    assert_eq!(stats.minibatches, 16);
+    bandit.iterate();
+    assert_ne!(bandit.updater.policy.finetuned, before.0);
+    assert_eq!(bandit.updater.policy.frozen, before.0);
+}
+
+#[test]
+fn fine_tuning_gives_the_same_bits_on_one_and_two_threads() {
+    let mut config = finetune_config();
+    config.loss.bc_loss_coeff = Some(0.1);
+    config.update_epochs = 1;
+    let (mut one, mut two) = (Bandit::new(config.clone(), 1), Bandit::new(config, 2));
+    for _ in 0..3 {
+        assert_eq!(one.iterate(), two.iterate());
+    }
+    assert!(one.checkpoint() == two.checkpoint());
+}
+
+#[test]
+fn a_restored_updater_continues_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut bandit = Bandit::new(finetune_config(), 1);
+    bandit.iterate();
+    bandit.iterate();
+    bandit.checkpoint().write(&path).unwrap();
+    let rollout = bandit.collect();
+    bandit.updater.update(&bandit.workers, &rollout).unwrap();
+
+    let mut resumed = Bandit::new(finetune_config(), 2);
+    resumed.updater.restore(&Checkpoint::read(&path).unwrap()).unwrap();
+    assert_eq!(resumed.updater.iteration(), 2);
+    resumed.updater.update(&resumed.workers, &rollout).unwrap();
+    assert!(bandit.checkpoint() == resumed.checkpoint());
+}
+
+#[test]
+fn an_early_stop_leaves_all_epochs() {
+    let mut config = finetune_config();
+    config.n_critic_warmup_itr = 0;
+    config.target_kl = 1e-12;
+    let (_, stats) = Bandit::new(config, 1).iterate();
+    assert!(stats.stopped_early && stats.minibatches < 16, "{stats:?}");
+}

@@ -1,0 +1,8 @@
+//! Whole runs of diffusion policies on small problems.
+
+mod bandit;
+mod finetuning;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+mod pretraining;
+mod rolling_back;
