@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use rand::Rng;
 use tenon_core::network::{
-    Activation, Compression, GaussianSpec, MlpSpec, NetworkSpec, PatchEmbedding, StdSpec, TransformerSpec, TrunkSpec,
-    VisionSpec,
+    Activation, Compression, GaussianSpec, MlpSpec, NetworkSpec, PatchEmbedding, PolicyNetwork, StdSpec,
+    TransformerSpec, TrunkSpec, VisionSpec,
 };
 use tenon_core::noise::SeededNoise;
 use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
-use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, SPEC_VERSION, Sampler};
+use tenon_core::spec::{ActionField, Denoising, ObservationField, PolicySpec, Prediction, SPEC_VERSION, Sampler};
 use tenon_train::checkpoint::RunInfo;
 use tenon_train::network::{CriticRow, GaussianNetwork, Mode, Observations};
 use tenon_train::ppo::{GaussianPolicy, GaussianSampler, SamplingMode, SamplingNoise};
@@ -51,9 +51,16 @@ pub fn vit_mlp(vision: VisionSpec) -> TrunkSpec {
     TrunkSpec::VitMlp { vision, head }
 }
 
+pub fn spec(trunk: TrunkSpec, std: StdSpec, modes: usize) -> GaussianSpec {
+    GaussianSpec { trunk, std, modes, tanh_mean: true }
+}
+
 pub fn network(trunk: TrunkSpec, std: StdSpec, modes: usize) -> GaussianNetwork {
-    let spec = GaussianSpec { trunk, std, modes, tanh_mean: true };
-    GaussianNetwork::new(&spec, STATE, HORIZON, 1).unwrap()
+    network_of(&spec(trunk, std, modes))
+}
+
+pub fn network_of(spec: &GaussianSpec) -> GaussianNetwork {
+    GaussianNetwork::new(spec, STATE, HORIZON, 1).unwrap()
 }
 
 /// Every kind of policy that there is.
@@ -134,7 +141,7 @@ pub fn deviations(policy: &GaussianPolicy, batch: &Batch, i: usize) -> Vec<f32> 
 pub fn run_info() -> RunInfo {
     let limits = |n| Limits { min: vec![-1.0; n], max: vec![1.0; n] };
     RunInfo {
-        network: NetworkSpec::diffusion_mlp(16, &[8; 3], &[], Activation::Mish),
+        network: PolicyNetwork::Diffusion(NetworkSpec::diffusion_mlp(16, &[8; 3], &[], Activation::Mish)),
         policy: PolicySpec {
             spec_version: SPEC_VERSION,
             task: "toy".into(),
@@ -145,14 +152,15 @@ pub fn run_info() -> RunInfo {
             action_horizon: HORIZON,
             period_s: 0.1,
             observation_delay_steps: 0,
-            denoising: Denoising {
+            denoising: Some(Denoising {
                 denoising_steps: 10,
                 finetuned_steps: 5,
                 sampler: Sampler::Ddpm,
                 denoised_clip: 1.0,
                 noise_clip: 3.0,
                 final_action_clip: None,
-            },
+                prediction: Prediction::Noise,
+            }),
             normalizer: Normalizer {
                 observation: limits(STATE),
                 action: limits(1),
