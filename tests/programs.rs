@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tenon_core::config::{TaskConfig, parse};
+use tenon_core::config::{TaskConfig, Values, parse};
 use tenon_core::network::{Activation, NetworkSpec};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_policy::bundle::Provenance;
@@ -23,10 +23,10 @@ pub fn program(name: &str) -> PathBuf {
 
 /// An Avoid policy with random weights and actions up to `largest_action_m`: with 0.5 mm it moves the arm a little, anywhere.
 fn bundle(folder: &Path, largest_action_m: f32) -> PathBuf {
-    let task: TaskConfig =
-        parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml")).expect("the shipped file");
+    let task = TaskConfig::parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml"), Values::Latest)
+        .expect("the shipped file");
     let normalizer = Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(largest_action_m, 2));
-    let spec = task.policy_spec(normalizer, task.policy.finetuned_steps);
+    let spec = task.policy_spec(normalizer, task.policy.finetuned_steps());
     let network = NetworkSpec::diffusion_mlp(16, &[32; 3], &[], Activation::ReLU);
     let parameters = random_parameters(&network, &Dims::of(&spec), 1);
     let unknown = || "unknown".to_string();

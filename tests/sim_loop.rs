@@ -9,7 +9,7 @@ use tenon_controller::machine::{Controller, Event, Inputs, Order, Phase, Setting
 use tenon_core::action::ActionChunk;
 use tenon_core::arm::Joints;
 use tenon_core::avoid;
-use tenon_core::config::{RobotConfig, TaskConfig, parse};
+use tenon_core::config::{RobotConfig, TaskConfig, Values, parse};
 use tenon_core::diffusion::{Denoiser, DenoisingStep};
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
 use tenon_core::normalizer::{Limits, Normalizer};
@@ -41,12 +41,12 @@ impl Denoiser for Wobble {
 }
 
 fn spec() -> PolicySpec {
-    let task: TaskConfig =
-        parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml")).expect("the shipped file");
+    let task = TaskConfig::parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml"), Values::Latest)
+        .expect("the shipped file");
     let observation = Limits { min: [0.2, -0.3].repeat(2), max: [0.8, 0.5].repeat(2) };
     // Small and mostly forward, so that the arm stays clear of the first obstacle for the length of the test.
     let action = Limits { min: vec![-0.002, 0.0], max: vec![0.004, 0.004] };
-    task.policy_spec(Normalizer::new(observation, action), task.policy.finetuned_steps)
+    task.policy_spec(Normalizer::new(observation, action), task.policy.finetuned_steps())
 }
 
 /// An arm in simulated time.
@@ -126,7 +126,8 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
         max_late_ticks: 5,
     };
     let mut controller = Controller::new(settings, &spec()).expect("the policy fits the robot");
-    let mut sampler = ChunkSampler::new(spec(), Wobble { state: Vec::new() }, seed);
+    let mut sampler =
+        ChunkSampler::new(spec(), spec().diffusion().expect("Avoid denoises"), Wobble { state: Vec::new() }, seed);
     let mut status = BridgeStatus {
         sequence: 1,
         state: BridgeState::Idle,

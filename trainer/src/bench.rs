@@ -4,18 +4,20 @@ use tenon_core::diffusion::StepNoise;
 use tenon_core::network::{Activation, ConditionEncoder, CriticSpec, NetworkSpec, UnetSpec};
 use tenon_core::noise::{NoiseSource, SeededNoise};
 use tenon_core::normalizer::{Limits, Normalizer};
-use tenon_core::spec::{Denoising, Sampler};
-use tenon_sim::gym::{CHUNK_STEPS, GymTask};
+use tenon_core::spec::{Denoising, PolicySpec, Prediction, SPEC_VERSION, Sampler};
+use tenon_core::task::TaskName;
+use tenon_sim::gym::CHUNK_STEPS;
 
 use crate::dppo::{
     ChainMode, ChainSampler, FinetuneConfig, LossConfig, Policy, Samples, TimeOut, UpdateStats, Updater,
 };
-use crate::environments::GymBatch;
+use crate::environments::{BatchSettings, TaskBatch};
 use crate::error::TrainError;
 use crate::finetune::{CollectTimes, Collector};
 use crate::network::{Critic, NoiseNetwork, ParameterTable};
 use crate::optimizer::LrSchedule;
 use crate::pretrain::permutation;
+use crate::sampling::{ChunkMode, PolicyRef};
 pub use crate::stopwatch::Timing;
 use crate::stopwatch::timed;
 use crate::workers::Workers;
@@ -124,6 +126,7 @@ fn policy(
         denoised_clip: 1.0,
         noise_clip: 3.0,
         final_action_clip: None,
+        prediction: Prediction::Noise,
     };
     let flops = 2.0 * spec.listing(state_len, horizon, action_dim).multiply_adds() as f64;
     Ok((Policy::from_pretrained(network, parameters, denoising), flops))
@@ -263,14 +266,28 @@ fn sampling(sizes: &Sizes, (policy, flops): (Policy, f64)) -> Result<Case, Train
 /// Fresh weights, so the body falls early.
 fn iteration_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
     let (envs, steps, kept) = (40, if sizes.quick { 25 } else { 500 }, 10);
-    let task = GymTask::HOPPER;
+    let task = TaskName::Hopper;
     let dims = [task.observation_dim(), CHUNK_STEPS, task.action_dim()];
     let workers = Workers::new(sizes.threads)?;
     let (policy, actor_flops) = policy(&mlp(Activation::ReLU), dims, 20, Sampler::Ddpm, kept)?;
     let critic = Critic::new(&CriticSpec::state(&[256; 3], Activation::Mish), dims[0])?;
     let critic_flops = forward_flops(critic.table());
     let normalizer = Normalizer::new(Limits::symmetric(5.0, dims[0]), Limits::symmetric(1.0, dims[2]));
-    let mut batch = GymBatch::new(task, normalizer, envs, sizes.threads, 1)?;
+    let spec = PolicySpec {
+        spec_version: SPEC_VERSION,
+        task: task.to_string(),
+        observation: task.observation(),
+        action: task.action(),
+        observation_horizon: 1,
+        prediction_horizon: CHUNK_STEPS,
+        action_horizon: CHUNK_STEPS,
+        period_s: task.period_s(),
+        observation_delay_steps: 0,
+        denoising: Some(policy.denoising.clone()),
+        normalizer,
+    };
+    let settings = BatchSettings { environments: envs, threads: sizes.threads, seed: 1, auto_reset: true };
+    let mut batch = TaskBatch::new(task, &spec, settings)?;
     let samples = (envs * steps) as f64;
     let (rows, epochs) = (samples * kept as f64, 5.0);
     let update = hopper_settings((rows / 4.0) as usize, epochs as usize);
@@ -280,12 +297,12 @@ fn iteration_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
         + 3.0 * epochs * rows * (actor_flops + critic_flops);
     let mut updater = Updater::new(update, policy, critic, CHUNK_STEPS * dims[2], envs, 1, &workers)?;
     let streams = (0..envs as u64).map(|e| SeededNoise::new(5, e)).collect();
-    let mut collector = Collector::new(&updater.policy, &workers, steps, streams);
+    let mut collector = Collector::new(PolicyRef::Diffusion(&updater.policy), &workers, steps, streams);
     let share = 500 / steps as u32;
     batch.reset();
     let work = move || {
-        let mode = updater.exploration();
-        let times = collector.collect(&workers, &updater.policy, mode, &mut batch, &|| false, &mut |_, _| {})?;
+        let (policy, mode) = (PolicyRef::Diffusion(&updater.policy), ChunkMode::Diffusion(updater.exploration()));
+        let times = collector.collect(&workers, policy, mode, &mut batch, &|| false, &mut |_, _| {})?;
         let (stats, update) = timed(|| updater.update(&workers, collector.rollout()));
         stats?;
         let CollectTimes { sampling, environment } = times.unwrap_or_default();

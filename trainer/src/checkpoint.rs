@@ -10,7 +10,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use tenon_core::network::{CriticSpec, NetworkSpec};
+use tenon_core::network::{CriticSpec, PolicyNetwork};
 use tenon_core::noise::NoiseState;
 use tenon_core::spec::PolicySpec;
 
@@ -19,7 +19,7 @@ use crate::network::ParameterTable;
 use crate::optimizer::AdamW;
 
 /// Version of the checkpoint layout. A file with another version is refused.
-pub const CHECKPOINT_VERSION: u32 = 1;
+pub const CHECKPOINT_VERSION: u32 = 2;
 const HEADER_KEY: &str = "tenon";
 
 /// Which stage wrote a checkpoint.
@@ -34,7 +34,7 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunInfo {
-    pub network: NetworkSpec,
+    pub network: PolicyNetwork,
     pub policy: PolicySpec,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critic: Option<CriticSpec>,
@@ -61,6 +61,7 @@ pub struct Header {
 enum Values {
     F32(Vec<f32>),
     F64(Vec<f64>),
+    Bytes(Vec<u8>),
 }
 
 /// Header and named tensors.
@@ -137,6 +138,19 @@ impl Checkpoint {
         }
     }
 
+    /// Adds bytes that only their writer understands.
+    pub fn put_bytes(&mut self, name: &str, bytes: Vec<u8>) {
+        self.tensors.insert(name.into(), (vec![bytes.len()], Values::Bytes(bytes)));
+    }
+
+    /// What [`Checkpoint::put_bytes`] added.
+    pub fn bytes(&self, name: &str) -> Result<&[u8], TrainError> {
+        match self.tensors.get(name) {
+            Some((_, Values::Bytes(bytes))) => Ok(bytes),
+            _ => Err(TrainError::Parameter { name: name.into(), detail: "missing in the checkpoint".into() }),
+        }
+    }
+
     /// A counter of the header.
     pub fn counter(&self, name: &str) -> Result<u64, TrainError> {
         self.header.counters.get(name).copied().ok_or_else(|| TrainError::Parameter {
@@ -166,6 +180,7 @@ impl Checkpoint {
             .map(|(name, (shape, values))| match values {
                 Values::F32(v) => (name, Dtype::F32, &shape[..], v.iter().flat_map(|v| v.to_le_bytes()).collect()),
                 Values::F64(v) => (name, Dtype::F64, &shape[..], v.iter().flat_map(|v| v.to_le_bytes()).collect()),
+                Values::Bytes(v) => (name, Dtype::U8, &shape[..], v.clone()),
             })
             .collect();
         let views = bytes
@@ -211,6 +226,7 @@ impl Checkpoint {
             let values = match view.dtype() {
                 Dtype::F32 => Values::F32(view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
                 Dtype::F64 => Values::F64(view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
+                Dtype::U8 => Values::Bytes(view.data().to_vec()),
                 other => return Err(fail(format!("tensor `{name}` has type {other:?}"))),
             };
             tensors.insert(name, (view.shape().to_vec(), values));

@@ -23,8 +23,10 @@ pub enum TrainError {
     Network(String),
     #[error("{key}: {detail}")]
     Config { key: &'static str, detail: String },
-    #[error("{what} is not finite at {place}; the weights were left as they were before")]
+    #[error("{what} is not finite at {place}; everything that learns was left as it was before")]
     Numerical { what: &'static str, place: String },
+    #[error(transparent)]
+    MissingStage(#[from] tenon_core::config::MissingStage),
     #[error("starting {threads} worker threads: {detail}")]
     Workers { threads: usize, detail: String },
 }

@@ -1,17 +1,16 @@
-//! Judging a policy: episodes of Avoid, success by the predicate of `tenon_core::avoid`.
+//! Judging a policy by episodes of its task: returns, and success where the task has one.
 //!
-//! An episode's noise depends on the evaluation's seed and the episode's number only, so the result is the same for
-//! any number of environments and threads.
+//! An episode's start and noise depend on the evaluation's seed and the episode's number only, so the result is the same
+//! for any number of environments and threads.
 
 use serde::{Deserialize, Serialize};
-use tenon_core::avoid::{EPISODE_STEPS, chunk_succeeds};
-use tenon_core::diffusion::StepNoise;
 use tenon_core::noise::SeededNoise;
 use tenon_core::spec::PolicySpec;
+use tenon_core::task::{Success, TaskName};
 
-use crate::dppo::{ChainMode, ChainSampler, Policy};
-use crate::environments::AvoidBatch;
+use crate::environments::{BatchSettings, TaskBatch, TaskEnv};
 use crate::error::TrainError;
+use crate::sampling::{ChunkMode, ChunkSampler, PolicyRef};
 use crate::seeds::Stream;
 use crate::workers::Workers;
 
@@ -22,23 +21,31 @@ const KEPT_PATHS: usize = 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     pub episodes: usize,
-    /// Episodes with a whole chunk of the full reward.
+    /// Episodes that succeeded; 0 where the task has no success.
     pub successes: usize,
     pub success_rate: f64,
     /// Wilson's interval of the success rate at 95 %.
     pub wilson_95: [f64; 2],
     /// Mean over the episodes of the summed reward.
-    pub mean_reward: f64,
-    /// Episodes in which the rod touched an obstacle.
+    pub mean_return: f64,
+    /// Standard deviation, smallest and largest.
+    pub return_std: f64,
+    pub return_range: [f64; 2],
+    /// Mean number of control steps.
+    pub mean_steps: f64,
+    /// Avoid: episodes in which the rod touched an obstacle.
     pub contacts: usize,
-    /// Measured tool point after each control step of the first episodes, metres.
+    /// Avoid: measured tool point after each control step of the first episodes, metres.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths_xy_m: Vec<Vec<[f64; 2]>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub path_success: Vec<bool>,
 }
 
 /// What to evaluate.
 #[derive(Debug, Clone, Copy)]
 pub struct EvaluationOptions {
+    pub task: TaskName,
     pub episodes: usize,
     pub seed: u64,
     /// Environments that step together.
@@ -56,25 +63,23 @@ pub trait ChunkSource {
 
 /// A policy in training as a source of chunks.
 pub struct PolicyChunks<'a> {
-    policy: &'a Policy,
+    policy: PolicyRef<'a>,
     workers: &'a Workers,
-    mode: ChainMode,
-    sampler: ChainSampler,
+    mode: ChunkMode,
+    sampler: ChunkSampler,
     chains: Vec<f32>,
 }
 
 impl<'a> PolicyChunks<'a> {
-    /// For up to `rows` environments; `noise`: of evaluation or of training.
-    pub fn new(policy: &'a Policy, workers: &'a Workers, noise: StepNoise, rows: usize) -> Self {
-        let sampler = ChainSampler::new(policy, workers, rows);
-        Self { policy, workers, mode: ChainMode { noise, base_policy: false }, sampler, chains: Vec::new() }
+    /// For up to `rows` environments; `mode`: of evaluation or of training.
+    pub fn new(policy: PolicyRef<'a>, workers: &'a Workers, mode: ChunkMode, rows: usize) -> Self {
+        Self { policy, workers, mode, sampler: ChunkSampler::new(policy, workers, rows), chains: Vec::new() }
     }
 }
 
 impl ChunkSource for PolicyChunks<'_> {
     fn sample(&mut self, states: &[f32], noise: &mut [SeededNoise], chunks: &mut [f32]) -> Result<(), TrainError> {
-        let len = self.policy.network.chunk_len();
-        let chain_len = (self.policy.finetuned_steps() + 1) * len;
+        let (len, chain_len) = (self.policy.chunk_len(), self.policy.chain_len());
         self.chains.resize(noise.len() * chain_len, 0.0);
         self.sampler.sample(self.workers, self.policy, self.mode, states, noise, &mut self.chains);
         for (chunk, chain) in chunks.chunks_exact_mut(len).zip(self.chains.chunks_exact(chain_len)) {
@@ -84,63 +89,124 @@ impl ChunkSource for PolicyChunks<'_> {
     }
 }
 
-/// Runs the episodes. `None` where `stop` asked to end; `on_episodes` is told how many are finished and succeeded.
+/// An episode while it is judged.
+#[derive(Debug, Clone, Copy)]
+struct Episode {
+    sum: f64,
+    steps: usize,
+    /// Best mean reward a step of a whole chunk.
+    best: f64,
+}
+
+/// Runs the episodes. `None` where `stop` asked to end; `on_episodes` is told how many are finished and what they came to.
 pub fn evaluate(
     source: &mut dyn ChunkSource,
     spec: &PolicySpec,
     options: EvaluationOptions,
     stop: &dyn Fn() -> bool,
-    on_episodes: &mut dyn FnMut(usize, usize),
+    on_episodes: &mut dyn FnMut(usize, &Evaluation),
 ) -> Result<Option<Evaluation>, TrainError> {
     let environments = options.environments.clamp(1, options.episodes.max(1));
-    let mut batch = AvoidBatch::new(spec, environments, options.threads)?;
+    let settings = BatchSettings { environments, threads: options.threads, seed: options.seed, auto_reset: false };
+    let mut batch = TaskBatch::new(options.task, spec, settings)?;
     let mut chunks = vec![0.0; environments * spec.chunk_len()];
-    let mut result = Evaluation {
-        episodes: options.episodes,
-        successes: 0,
-        success_rate: 0.0,
-        wilson_95: [0.0, 1.0],
-        mean_reward: 0.0,
-        contacts: 0,
-        paths_xy_m: Vec::new(),
-        path_success: Vec::new(),
-    };
-    let mut done = 0;
-    on_episodes(0, 0);
-    while done < options.episodes {
+    let (mut returns, mut steps) = (Vec::with_capacity(options.episodes), 0);
+    let mut result = Evaluation::of_returns(&returns);
+    on_episodes(0, &result);
+    while returns.len() < options.episodes {
         // In the last round some environments run along unjudged.
-        let judged = environments.min(options.episodes - done);
+        let (done, judged) = (returns.len(), environments.min(options.episodes - returns.len()));
         let mut noise: Vec<SeededNoise> =
             (done..done + environments).map(|episode| Stream::Evaluation(episode as u32).of(options.seed)).collect();
-        let mut success = vec![false; environments];
-        batch.reset();
-        for _ in 0..EPISODE_STEPS.div_ceil(spec.action_horizon.max(1)) {
+        let mut episodes = vec![Episode { sum: 0.0, steps: 0, best: f64::NEG_INFINITY }; environments];
+        batch.begin_episodes(done);
+        for _ in 0..options.task.episode_steps().div_ceil(spec.action_horizon.max(1)) {
             if stop() {
                 return Ok(None);
             }
             source.sample(batch.states(), &mut noise, &mut chunks)?;
             batch.step(&chunks)?;
-            for (i, outcome) in batch.outcomes().iter().enumerate().take(judged) {
-                success[i] |= chunk_succeeds(outcome.reward, outcome.steps);
-                result.mean_reward += outcome.reward;
+            let mut over = true;
+            for (episode, outcome) in episodes.iter_mut().zip(batch.outcomes()) {
+                episode.sum += outcome.reward;
+                episode.steps += outcome.steps;
+                if outcome.steps > 0 {
+                    // A chunk that was cut short cannot be one of success.
+                    episode.best = episode.best.max(outcome.reward / spec.action_horizon as f64);
+                }
+                over &= outcome.ended();
+            }
+            if over {
+                break;
             }
         }
-        done += judged;
-        for (environment, &success) in batch.environments().zip(&success).take(judged) {
-            result.successes += usize::from(success);
-            result.contacts += usize::from(environment.rod_touched());
-            if result.paths_xy_m.len() < KEPT_PATHS {
-                result.paths_xy_m.push(environment.path_xy_m().to_vec());
-                result.path_success.push(success);
+        for (environment, episode) in batch.environments().zip(&episodes).take(judged) {
+            let success = options.task.success().holds(episode.sum, episode.best);
+            result.successes += usize::from(success == Some(true));
+            if let TaskEnv::Avoid(avoid) = environment {
+                result.contacts += usize::from(avoid.rod_touched());
+                if result.paths_xy_m.len() < KEPT_PATHS {
+                    result.paths_xy_m.push(avoid.path_xy_m().to_vec());
+                    result.path_success.push(success == Some(true));
+                }
             }
+            returns.push(episode.sum);
+            steps += episode.steps;
         }
-        on_episodes(done, result.successes);
+        let so_far = Evaluation::of_returns(&returns);
+        result = Evaluation {
+            successes: result.successes,
+            contacts: result.contacts,
+            paths_xy_m: std::mem::take(&mut result.paths_xy_m),
+            path_success: std::mem::take(&mut result.path_success),
+            success_rate: result.successes as f64 / returns.len() as f64,
+            wilson_95: wilson_95(result.successes, returns.len()),
+            mean_steps: steps as f64 / returns.len() as f64,
+            ..so_far
+        };
+        on_episodes(returns.len(), &result);
     }
-    let episodes = result.episodes.max(1) as f64;
-    result.mean_reward /= episodes;
-    result.success_rate = result.successes as f64 / episodes;
-    result.wilson_95 = wilson_95(result.successes, result.episodes);
     Ok(Some(result))
+}
+
+impl Evaluation {
+    /// The part that returns tell.
+    fn of_returns(returns: &[f64]) -> Self {
+        let n = returns.len().max(1) as f64;
+        let mean = returns.iter().sum::<f64>() / n;
+        let range = |pick: fn(f64, f64) -> f64| returns.iter().copied().reduce(pick).unwrap_or(0.0);
+        Self {
+            episodes: returns.len(),
+            successes: 0,
+            success_rate: 0.0,
+            wilson_95: [0.0, 1.0],
+            mean_return: mean,
+            return_std: (returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / n).sqrt(),
+            return_range: [range(f64::min), range(f64::max)],
+            mean_steps: 0.0,
+            contacts: 0,
+            paths_xy_m: Vec::new(),
+            path_success: Vec::new(),
+        }
+    }
+
+    /// In words: success where the task has one, and returns.
+    pub fn describe(&self, task: TaskName) -> String {
+        let [low, high] = self.wilson_95.map(|rate| 100.0 * rate);
+        let returns = format!(
+            "mean return {:.1} ± {:.1} ({:.0} to {:.0}), {:.0} steps",
+            self.mean_return, self.return_std, self.return_range[0], self.return_range[1], self.mean_steps
+        );
+        match task.success() {
+            Success::None => format!("{returns}, {} episodes", self.episodes),
+            Success::ChunkReward(_) | Success::EpisodeReturn(_) => format!(
+                "success {:.1} % ({} of {} episodes; 95 % interval {low:.1} to {high:.1} %), {returns}",
+                100.0 * self.success_rate,
+                self.successes,
+                self.episodes
+            ),
+        }
+    }
 }
 
 /// Wilson's score interval at 95 %: where the success rate lies, given what was seen.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tenon_core::diffusion::{Denoiser, DenoisingStep, SampleScratch, StepNoise, sample};
+use tenon_core::network::PolicyNetwork;
 use tenon_core::noise::{NoiseSource, SeededNoise};
 use tenon_core::spec::PolicySpec;
 use tenon_policy::bundle::{Provenance, sha256};
@@ -15,11 +16,12 @@ use tenon_policy::graph::{Parameters, Tensor};
 use tenon_policy::parity::{CHAINS, Outlier, ParityInputs, ParityReport, compare};
 use tenon_policy::{Bundle, BundleContent, BundleWriter, Engine, OnnxDenoiser, PolicyError};
 
-use crate::checkpoint::{Checkpoint, Stage};
+use crate::checkpoint::Checkpoint;
 use crate::dppo::{ChainMode, ChainSampler, Policy};
 use crate::error::TrainError;
 use crate::evaluate::ChunkSource;
-use crate::network::{Mode, NoiseNetwork, ParameterTable, Prepared, Workspace};
+use crate::network::{Mode, ParameterTable, Prepared, Workspace};
+use crate::sampling::{PretrainedWeights, TrainedPolicy};
 use crate::workers::Workers;
 
 /// Seed of the states and the noise of the parity check.
@@ -78,22 +80,6 @@ pub enum ExportError {
     Policy(#[from] PolicyError),
 }
 
-/// The policy of a checkpoint: the moving average of pre-training, or both networks of fine-tuning.
-pub fn policy_of(checkpoint: &Checkpoint) -> Result<Policy, TrainError> {
-    let run = &checkpoint.header.run;
-    let spec = &run.policy;
-    let network = NoiseNetwork::new(&run.network, spec.state_len(), spec.prediction_horizon, spec.action_dim())?;
-    let table = network.table();
-    let (frozen, finetuned) = match checkpoint.header.stage {
-        Stage::Pretrain => {
-            let average = checkpoint.parameters("ema.", table)?;
-            (average.clone(), average)
-        }
-        Stage::Finetune => (checkpoint.parameters("actor.", table)?, checkpoint.parameters("actor_ft.", table)?),
-    };
-    Ok(Policy { network, frozen, finetuned, denoising: spec.denoising.clone() })
-}
-
 /// Exports a checkpoint into the folder `destination`. `created`: the time of export, RFC 3339.
 ///
 /// # Errors
@@ -105,16 +91,21 @@ pub fn export(
     created: String,
     threads: usize,
 ) -> Result<ExportReport, ExportError> {
-    let policy = policy_of(checkpoint)?;
     let run = &checkpoint.header.run;
     let spec = &run.policy;
+    // The clip of a Gaussian policy's draws does not matter: there is no bundle for one.
+    let trained = TrainedPolicy::of(checkpoint, PretrainedWeights::Finetuning, 1.0)?;
+    let (TrainedPolicy::Diffusion(policy), PolicyNetwork::Diffusion(network)) = (trained, &run.network) else {
+        let detail = "a Gaussian policy has no bundle: the robot runs diffusion policies".into();
+        return Err(TrainError::Config { key: "checkpoint", detail }.into());
+    };
     let (base, finetuned) =
         (parameters(policy.network.table(), &policy.frozen), parameters(policy.network.table(), &policy.finetuned));
     let provenance = provenance(checkpoint, created);
-    let uses = |finetuned| spec.denoising.steps(StepNoise::Evaluation).iter().any(|s| s.finetuned == finetuned);
+    let uses = |finetuned| policy.denoising.steps(StepNoise::Evaluation).iter().any(|s| s.finetuned == finetuned);
     let content = BundleContent {
         spec,
-        network: &run.network,
+        network,
         base: uses(false).then_some(&base),
         finetuned: uses(true).then_some(&finetuned),
         provenance: &provenance,
@@ -147,7 +138,7 @@ fn check_parity(
     bundle: &Bundle,
     threads: usize,
 ) -> Result<ParityReport, ExportError> {
-    let inputs = ParityInputs::draw(spec, CHAINS, PARITY_SEED);
+    let inputs = ParityInputs::draw(spec, &policy.denoising, CHAINS, PARITY_SEED);
     let workers = Workers::new(threads)?;
     let mut noise: Vec<Replay> =
         (0..inputs.chains()).map(|chain| Replay::new(&inputs, chain, spec.chunk_len())).collect();

@@ -6,18 +6,19 @@
 //! * [`network`]: the noise network and the critic with hand-written backward passes. Parameters of a network live in
 //!   one flat `Vec<f32>`; [`network::ParameterTable`] says which range carries which checkpoint name.
 //! * [`optimizer`]: AdamW, the learning-rate schedule and the moving average, all on flat slices.
-//! * [`pretrain`]: behaviour cloning of the denoiser.
+//! * [`pretrain`]: behaviour cloning.
 //! * [`rollout`]: what an iteration collected, reward scaling, advantages.
 //! * [`surrogate`]: PPO's clipped objectives.
 //! * [`actor_critic`]: critic, optimisers, schedules and streams of fine-tuning, whatever the policy.
 //! * [`dppo`]: sampling with stored chains, log-probabilities, the loss and one whole update.
-//! * [`ppo`]: the same for Gaussian policies and mixtures, and their behaviour cloning.
+//! * [`ppo`]: the same for Gaussian policies and mixtures.
+//! * [`sampling`], [`learner`]: either of them behind one name.
 //! * [`checkpoint`]: safetensors with a typed header, written beside the target and renamed.
 //!
 //! The steps of the command line, on top of it:
 //!
 //! * [`demos`]: scripted or recorded demonstrations of Avoid.
-//! * [`environments`], [`evaluate`], [`finetune`]: batches of Avoid, judging a policy, DPPO's iterations.
+//! * [`environments`], [`evaluate`], [`finetune`]: tasks in batches, judging a policy, the iterations of fine-tuning.
 //! * [`export`]: a checkpoint becomes a policy bundle, checked against the ONNX engine.
 //! * [`import`]: PyTorch checkpoints of the authors, read without PyTorch.
 //! * [`settings`]: a task's configuration as the numeric part and the policy want it.
@@ -42,6 +43,7 @@ pub mod export;
 pub mod finetune;
 pub mod import;
 pub mod interrupt;
+pub mod learner;
 pub mod linalg;
 pub mod network;
 pub mod optimizer;
@@ -50,6 +52,7 @@ pub mod pretrain;
 pub mod progress;
 pub mod rollout;
 pub mod run_dir;
+pub mod sampling;
 pub mod seeds;
 pub mod settings;
 pub mod stopwatch;

@@ -15,6 +15,8 @@ pub enum Stream {
     Shuffle,
     /// Time steps and noise of pre-training.
     Diffusion,
+    /// Shifts of pictures in pre-training.
+    Pictures,
     /// Order of rows in an epoch of fine-tuning.
     Minibatches,
     /// Teacher chains of the behaviour-cloning loss.
@@ -40,6 +42,7 @@ impl Stream {
             Self::Policy(i) => (7, i),
             Self::Environment(i) => (8, i),
             Self::Evaluation(i) => (9, i),
+            Self::Pictures => (11, 0),
         };
         (purpose << 32) | u64::from(index)
     }

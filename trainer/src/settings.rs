@@ -1,21 +1,18 @@
-//! From a task's configuration to what the numeric library and the policy need.
+//! From a task's configuration to what the numeric library wants.
 
-use tenon_core::config::TaskConfig;
-use tenon_core::network::{Activation, CriticSpec};
+use tenon_core::config::{FinetuneConfig as Config, TaskConfig};
+use tenon_core::spec::Prediction;
 
-use crate::dppo::{FinetuneConfig, LossConfig, TimeOut};
+use crate::dppo::{FinetuneConfig, LossConfig};
+use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
-use crate::pretrain::{Prediction, PretrainConfig};
-
-/// V(s) of the task (spec dppo.md §3.5).
-pub fn critic_spec(config: &TaskConfig) -> CriticSpec {
-    CriticSpec::state(&config.policy.critic_mlp_dims, Activation::Mish)
-}
+use crate::ppo::{PpoCompat, PpoConfig, PpoLossConfig};
+use crate::pretrain::PretrainConfig;
 
 /// Settings of behaviour cloning.
-pub fn pretrain_config(config: &TaskConfig) -> PretrainConfig {
-    let c = &config.pretrain;
-    PretrainConfig {
+pub fn pretrain_config(config: &TaskConfig) -> Result<PretrainConfig, TrainError> {
+    let c = config.pretrain()?;
+    Ok(PretrainConfig {
         epochs: c.epochs as u64,
         batch_size: c.batch_size,
         lr: LrSchedule {
@@ -28,51 +25,90 @@ pub fn pretrain_config(config: &TaskConfig) -> PretrainConfig {
         ema_decay: c.ema_decay,
         update_ema_freq: c.ema_every_batches as u64,
         epoch_start_ema: c.ema_start_epoch as u64,
-        max_episodes: None,
-        prediction: Prediction::Noise,
-    }
+        max_episodes: c.max_episodes,
+        prediction: config.policy.diffusion().map_or(Prediction::Noise, |m| m.prediction),
+        ent_coef: 0.0,
+        augment: c.augment,
+    })
 }
 
 /// Settings of DPPO.
-pub fn finetune_config(config: &TaskConfig) -> FinetuneConfig {
-    let c = &config.finetune;
-    FinetuneConfig {
+pub fn dppo_config(config: &TaskConfig) -> Result<FinetuneConfig, TrainError> {
+    let c = config.finetune()?;
+    let Some(d) = &c.diffusion else {
+        let detail = "the configuration has none: a diffusion policy is fine-tuned by DPPO".into();
+        return Err(TrainError::Config { key: "finetune.diffusion", detail });
+    };
+    Ok(FinetuneConfig {
         loss: LossConfig {
-            gamma_denoising: c.advantage.gamma_denoising,
-            clip_ploss_coef: c.clip.epsilon,
-            clip_ploss_coef_base: c.clip.epsilon_base,
-            clip_ploss_coef_rate: c.clip.epsilon_rate,
+            gamma_denoising: d.gamma_denoising,
+            clip_ploss_coef: c.clip_epsilon,
+            clip_ploss_coef_base: d.clip_epsilon_base,
+            clip_ploss_coef_rate: d.clip_epsilon_rate,
             norm_adv: true,
             clip_advantage_lower_quantile: 0.0,
             clip_advantage_upper_quantile: 1.0,
             clip_vloss_coef: None,
             vf_coef: c.vf_coef,
-            bc_loss_coeff: None,
-            min_logprob_denoising_std: c.min_logprob_std,
+            bc_loss_coeff: c.bc_loss_coeff,
+            min_logprob_denoising_std: d.min_logprob_std,
         },
-        min_sampling_denoising_std: c.min_sampling_std,
+        min_sampling_denoising_std: d.min_sampling_std,
         eta: 1.0,
         gamma: c.advantage.gamma,
         gae_lambda: c.advantage.gae_lambda,
-        // Avoid counts what happens within its 100 steps. A bootstrap beyond them comes from states that no data ever
-        // follow, and one run's critic ran away on it (docs/results.md).
-        time_out: TimeOut::Terminal,
+        time_out: c.advantage.time_out,
         reward_scale_running: c.advantage.reward_scale_running,
         reward_scale_const: 1.0,
         update_epochs: c.update_epochs,
         batch_size: c.batch_size,
         target_kl: c.target_kl,
         n_critic_warmup_itr: c.critic_warmup_iterations as u64,
-        max_grad_norm: None,
-        actor_lr: LrSchedule {
-            max_lr: c.actor_learning_rate,
-            min_lr: c.actor_min_learning_rate,
-            warmup_steps: c.actor_warmup_iterations as u64,
-            // A cycle must be longer than its warm-up, however few iterations are asked for.
-            first_cycle_steps: c.iterations.max(c.actor_warmup_iterations + 1) as u64,
-        },
+        max_grad_norm: c.max_grad_norm,
+        actor_lr: actor_schedule(c),
         actor_weight_decay: 0.0,
         critic_lr: LrSchedule::constant(c.critic_learning_rate),
         critic_weight_decay: 0.0,
+    })
+}
+
+/// Settings of PPO.
+pub fn ppo_config(config: &TaskConfig) -> Result<PpoConfig, TrainError> {
+    let c = config.finetune()?;
+    Ok(PpoConfig {
+        loss: PpoLossConfig {
+            clip_ploss_coef: c.clip_epsilon,
+            norm_adv: true,
+            clip_vloss_coef: None,
+            ent_coef: c.ent_coef,
+            vf_coef: c.vf_coef,
+            bc_loss_coeff: c.bc_loss_coeff,
+            compat: PpoCompat { joint_mixture_density: config.compat.joint_mixture_density },
+        },
+        gamma: c.advantage.gamma,
+        gae_lambda: c.advantage.gae_lambda,
+        time_out: c.advantage.time_out,
+        reward_scale_running: c.advantage.reward_scale_running,
+        reward_scale_const: 1.0,
+        update_epochs: c.update_epochs,
+        batch_size: c.batch_size,
+        grad_accumulate: c.grad_accumulate,
+        target_kl: c.target_kl,
+        n_critic_warmup_itr: c.critic_warmup_iterations as u64,
+        max_grad_norm: c.max_grad_norm,
+        actor_lr: actor_schedule(c),
+        actor_weight_decay: 0.0,
+        critic_lr: LrSchedule::constant(c.critic_learning_rate),
+        critic_weight_decay: 0.0,
+    })
+}
+
+fn actor_schedule(c: &Config) -> LrSchedule {
+    LrSchedule {
+        max_lr: c.actor_learning_rate,
+        min_lr: c.actor_min_learning_rate,
+        warmup_steps: c.actor_warmup_iterations as u64,
+        // A cycle must be longer than its warm-up, however few iterations are asked for.
+        first_cycle_steps: c.actor_cycle_iterations.unwrap_or(c.iterations).max(c.actor_warmup_iterations + 1) as u64,
     }
 }

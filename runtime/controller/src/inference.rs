@@ -7,7 +7,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use tenon_core::action::ActionChunk;
 use tenon_core::diffusion::{Clips, Denoiser, DenoisingStep, SampleScratch, StepNoise, sample};
 use tenon_core::noise::SeededNoise;
-use tenon_core::spec::PolicySpec;
+use tenon_core::spec::{Denoising, PolicySpec};
 
 use crate::clock;
 use crate::machine::InferRequest;
@@ -25,16 +25,12 @@ pub struct ChunkSampler<D> {
 }
 
 impl<D: Denoiser> ChunkSampler<D> {
-    /// Evaluation noise (spec dppo.md §1.3), drawn from stream 0 of `seed`.
-    pub fn new(spec: PolicySpec, denoiser: D, seed: u64) -> Self {
+    /// Evaluation noise (spec dppo.md §1.3), drawn from stream 0 of `seed`. `denoising`: the policy's own.
+    pub fn new(spec: PolicySpec, denoising: &Denoising, denoiser: D, seed: u64) -> Self {
         Self {
             denoiser,
-            steps: spec.denoising.steps(StepNoise::Evaluation),
-            clips: Clips {
-                denoised: spec.denoising.denoised_clip,
-                noise: spec.denoising.noise_clip,
-                final_action: spec.denoising.final_action_clip,
-            },
+            steps: denoising.steps(StepNoise::Evaluation),
+            clips: denoising.clips(),
             noise: SeededNoise::new(seed, 0),
             scratch: SampleScratch::new(spec.chunk_len()),
             state: vec![0.0; spec.state_len()],

@@ -101,7 +101,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         .with_context(|| format!("the policy {} cannot run on this controller", options.bundle.display()))?;
     let denoiser =
         bundle.denoiser(options.engine).with_context(|| format!("loading the networks with {}", options.engine))?;
-    let sampler = inference::ChunkSampler::new(spec.clone(), denoiser, options.seed);
+    let sampler = inference::ChunkSampler::new(spec.clone(), bundle.denoising(), denoiser, options.seed);
 
     std::fs::create_dir_all(&options.out).with_context(|| format!("creating {}", options.out.display()))?;
     let truth = options.out.join("truth.jsonl");

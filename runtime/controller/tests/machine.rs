@@ -7,7 +7,7 @@ use tenon_controller::motion::Motion;
 use tenon_core::action::ActionChunk;
 use tenon_core::arm::{Arm, Joints, RobotModel, tool_along_flange_z};
 use tenon_core::avoid;
-use tenon_core::config::{TaskConfig, parse};
+use tenon_core::config::{TaskConfig, Values};
 use tenon_core::ik::Damping;
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
 use tenon_core::normalizer::{Limits, Normalizer};
@@ -17,10 +17,10 @@ use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
 
 /// The shipped Avoid task, its observation `delay` periods old.
 fn spec(delay: usize) -> PolicySpec {
-    let task: TaskConfig =
-        parse("avoid_m1.toml", include_str!("../../../configs/tasks/avoid_m1.toml")).expect("the shipped file");
+    let task = TaskConfig::parse("avoid_m1.toml", include_str!("../../../configs/tasks/avoid_m1.toml"), Values::Latest)
+        .expect("the shipped file");
     let normalizer = Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(1.0, 2));
-    PolicySpec { observation_delay_steps: delay, ..task.policy_spec(normalizer, task.policy.finetuned_steps) }
+    PolicySpec { observation_delay_steps: delay, ..task.policy_spec(normalizer, task.policy.finetuned_steps()) }
 }
 
 /// A controller, an arm that is wherever it was commanded last, a bridge that always agrees, and a policy that moves

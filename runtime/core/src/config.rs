@@ -3,12 +3,18 @@
 //! This module parses text; reading the file is the caller's. Physical facts have no defaults.
 
 mod parse;
+mod policy;
 mod robot;
 mod task;
+mod training;
 
 pub use parse::{Check, ConfigError, parse};
+pub use policy::{DiffusionModel, PolicyConfig, PolicyLimits, PolicyModel};
 pub use robot::{BridgeConfig, ControlConfig, DampingConfig, LinkConfig, RobotConfig, SafetyConfig, ToolConfig};
-pub use task::{
-    AdvantageConfig, ClipConfig, DemosConfig, DeployConfig, EvaluateConfig, FinetuneConfig, PolicyConfig,
-    PretrainConfig, TaskConfig, TaskName,
+pub use task::{DemosConfig, DeployConfig, MissingStage, TaskConfig, Values};
+pub use training::{
+    AdvantageConfig, AnnealingConfig, CompatConfig, DiffusionFinetuneConfig, EtaConfig, EvaluateConfig, FinetuneConfig,
+    OnNumericalError, PretrainConfig, TimeOut,
 };
+
+pub use crate::task::TaskName;

@@ -21,4 +21,5 @@ pub mod normalizer;
 pub mod observation;
 pub mod safety;
 pub mod spec;
+pub mod task;
 pub mod time;

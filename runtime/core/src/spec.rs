@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::diffusion::{DenoisingStep, NoiseSchedule, StepNoise};
+use crate::diffusion::{Clips, DenoisingStep, NoiseSchedule, StepNoise};
 use crate::normalizer::Normalizer;
 
 /// Version of the `PolicySpec` layout. A bundle with another version is refused.
@@ -86,6 +86,24 @@ pub enum Sampler {
     Ddim { steps: usize },
 }
 
+/// What a denoising network predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prediction {
+    /// The noise ε: all experiments of the paper.
+    #[default]
+    Noise,
+    /// The clean chunk x_0; not with DDIM (spec dppo.md §1.2).
+    Sample,
+}
+
+impl Prediction {
+    /// Whether it is the usual one.
+    pub fn is_noise(&self) -> bool {
+        *self == Self::Noise
+    }
+}
+
 /// The denoising part of a policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,9 +119,41 @@ pub struct Denoising {
     pub noise_clip: f32,
     /// Clamp of the finished, normalised chunk; absent in all settings of the paper.
     pub final_action_clip: Option<f32>,
+    #[serde(default, skip_serializing_if = "Prediction::is_noise")]
+    pub prediction: Prediction,
+}
+
+fn positive(name: &'static str, value: f64) -> Result<(), SpecError> {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(SpecError::NotPositive { name, value }) }
 }
 
 impl Denoising {
+    fn check(&self) -> Result<(), SpecError> {
+        let executed = self.executed_steps();
+        for (name, value) in
+            [("denoising.denoising_steps", self.denoising_steps), ("denoising.sampler.steps", executed)]
+        {
+            if value == 0 {
+                return Err(SpecError::Zero { name });
+            }
+        }
+        if self.denoising_steps > MAX_DENOISING_STEPS {
+            return Err(SpecError::TooManySteps { found: self.denoising_steps });
+        }
+        if executed > self.denoising_steps {
+            return Err(SpecError::Sampler { steps: executed, denoising_steps: self.denoising_steps });
+        }
+        if self.finetuned_steps > executed {
+            return Err(SpecError::Finetuned { finetuned: self.finetuned_steps, executed });
+        }
+        if self.prediction == Prediction::Sample && matches!(self.sampler, Sampler::Ddim { .. }) {
+            return Err(SpecError::Prediction);
+        }
+        positive("denoising.denoised_clip", f64::from(self.denoised_clip))?;
+        positive("denoising.noise_clip", f64::from(self.noise_clip))?;
+        positive("denoising.final_action_clip", f64::from(self.final_action_clip.unwrap_or(1.0)))
+    }
+
     /// Number of network evaluations per chunk.
     pub fn executed_steps(&self) -> usize {
         match self.sampler {
@@ -123,8 +173,17 @@ impl Denoising {
         for (i, step) in steps.iter_mut().enumerate() {
             // DDPM: t < K'; DDIM: position ≥ S − K'. Both are "the last K' executed steps".
             step.finetuned = i + self.finetuned_steps >= executed;
+            if self.prediction == Prediction::Sample {
+                // x̂_0 = 0·x − (−1)·output.
+                (step.x0_from_x, step.x0_from_noise) = (0.0, -1.0);
+            }
         }
         steps
+    }
+
+    /// The clamps of the sampling loop.
+    pub fn clips(&self) -> Clips {
+        Clips { denoised: self.denoised_clip, noise: self.noise_clip, final_action: self.final_action_clip }
     }
 }
 
@@ -151,7 +210,9 @@ pub struct PolicySpec {
     /// How many periods old the observation is that a chunk is computed from. Avoid trains with 1: the observation
     /// returned by a step describes the state before that step's action.
     pub observation_delay_steps: usize,
-    pub denoising: Denoising,
+    /// Absent for a policy that is no diffusion: its network gives the chunk at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denoising: Option<Denoising>,
     pub normalizer: Normalizer,
 }
 
@@ -164,6 +225,10 @@ pub enum SpecError {
     Zero { name: &'static str },
     #[error("action horizon {action_horizon} exceeds prediction horizon {prediction_horizon}")]
     Horizon { action_horizon: usize, prediction_horizon: usize },
+    #[error("the policy does not denoise: it is a Gaussian policy, which this part cannot run")]
+    NotDiffusion,
+    #[error("DDIM needs a network that predicts the noise, this one predicts the clean chunk")]
+    Prediction,
     #[error("the fields of {part} add up to {fields} values, the normalizer has {limits}")]
     Width { part: &'static str, fields: usize, limits: usize },
     #[error("{found} denoising steps: at most {MAX_DENOISING_STEPS}")]
@@ -199,6 +264,11 @@ impl PolicySpec {
         self.observation_horizon * self.observation_dim()
     }
 
+    /// How chunks are denoised; an error for a policy that is no diffusion.
+    pub fn diffusion(&self) -> Result<&Denoising, SpecError> {
+        self.denoising.as_ref().ok_or(SpecError::NotDiffusion)
+    }
+
     /// Checks everything that the types do not say.
     pub fn check(&self) -> Result<(), SpecError> {
         if self.spec_version != SPEC_VERSION {
@@ -208,8 +278,6 @@ impl PolicySpec {
             ("observation_horizon", self.observation_horizon),
             ("prediction_horizon", self.prediction_horizon),
             ("action_horizon", self.action_horizon),
-            ("denoising.denoising_steps", self.denoising.denoising_steps),
-            ("denoising.sampler.steps", self.denoising.executed_steps()),
             ("observation", self.observation_dim()),
             ("action", self.action_dim()),
         ] {
@@ -217,31 +285,15 @@ impl PolicySpec {
                 return Err(SpecError::Zero { name });
             }
         }
-        if self.denoising.denoising_steps > MAX_DENOISING_STEPS {
-            return Err(SpecError::TooManySteps { found: self.denoising.denoising_steps });
-        }
         if self.action_horizon > self.prediction_horizon {
             return Err(SpecError::Horizon {
                 action_horizon: self.action_horizon,
                 prediction_horizon: self.prediction_horizon,
             });
         }
-        let executed = self.denoising.executed_steps();
-        if executed > self.denoising.denoising_steps {
-            return Err(SpecError::Sampler { steps: executed, denoising_steps: self.denoising.denoising_steps });
-        }
-        if self.denoising.finetuned_steps > executed {
-            return Err(SpecError::Finetuned { finetuned: self.denoising.finetuned_steps, executed });
-        }
-        for (name, value) in [
-            ("period_s", self.period_s),
-            ("denoising.denoised_clip", f64::from(self.denoising.denoised_clip)),
-            ("denoising.noise_clip", f64::from(self.denoising.noise_clip)),
-            ("denoising.final_action_clip", f64::from(self.denoising.final_action_clip.unwrap_or(1.0))),
-        ] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(SpecError::NotPositive { name, value });
-            }
+        positive("period_s", self.period_s)?;
+        if let Some(denoising) = &self.denoising {
+            denoising.check()?;
         }
         for (part, limits, fields) in [
             ("observation", &self.normalizer.observation, self.observation_dim()),

@@ -1,6 +1,6 @@
 //! Shipped configurations parse; wrong ones say where and what.
 
-use tenon_core::config::{ConfigError, RobotConfig, TaskConfig, parse};
+use tenon_core::config::{ConfigError, RobotConfig, TaskConfig, Values, parse};
 
 const ROBOT: &str = include_str!("../../../configs/robot.toml");
 const TASKS: [(&str, &str); 3] = [
@@ -51,5 +51,34 @@ fn nan_and_too_many_finetuned_steps_are_refused() {
     assert!(robot_error("abort_tcp_step_m = 0.11", "abort_tcp_step_m = nan").message.contains("positive"));
     let text = TASKS[0].1.replace("finetuned_steps = 10 ", "finetuned_steps = 21 ");
     let e = parse::<TaskConfig>("task.toml", &text).expect_err("K' > K");
-    assert!(e.message.contains("policy.finetuned_steps"), "{e}");
+    assert!(e.message.contains("policy.model.finetuned_steps"), "{e}");
+}
+
+/// Values of the paper stand beside the others and are laid over them, table by table.
+#[test]
+fn values_of_the_paper_are_laid_over_the_others() {
+    let text = format!(
+        "{}\n[paper.finetune]\nbatch_size = 6250\n[paper.finetune.diffusion]\ngamma_denoising = 0.5\n",
+        TASKS[0].1
+    );
+    let latest = TaskConfig::parse("t.toml", &text, Values::Latest).unwrap();
+    assert_eq!(latest, TaskConfig::parse("t.toml", TASKS[0].1, Values::Paper).unwrap(), "there are none");
+    let paper = TaskConfig::parse("t.toml", &text, Values::Paper).unwrap();
+    let (old, new) = (latest.finetune().unwrap(), paper.finetune().unwrap());
+    assert_eq!((new.batch_size, new.diffusion.as_ref().unwrap().gamma_denoising), (6250, 0.5));
+    assert_eq!((old.iterations, &old.critic), (new.iterations, &new.critic));
+    // A mistake in them is one of the file, whichever values are asked for.
+    let wrong = text.replace("gamma_denoising = 0.5", "gamma_denoising = 1.5");
+    let e = TaskConfig::parse("t.toml", &wrong, Values::Paper).unwrap_err();
+    assert!(e.file.contains("[paper]") && e.message.contains("gamma_denoising"), "{e}");
+}
+
+/// What a resumed run reads back is what the run was begun with.
+#[test]
+fn a_configuration_reads_back_as_it_was_written() {
+    for (name, text) in TASKS {
+        let task = TaskConfig::parse(name, text, Values::Latest).unwrap();
+        let written = toml::to_string(&task).unwrap();
+        assert_eq!(TaskConfig::parse(name, &written, Values::Latest).unwrap(), task);
+    }
 }

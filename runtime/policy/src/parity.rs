@@ -8,7 +8,7 @@ use std::fmt;
 
 use tenon_core::diffusion::{Clips, Denoiser, DenoisingStep, SampleScratch, StepNoise, denoise};
 use tenon_core::noise::{NoiseSource, SeededNoise};
-use tenon_core::spec::PolicySpec;
+use tenon_core::spec::{Denoising, PolicySpec};
 
 use crate::error::PolicyError;
 
@@ -70,34 +70,29 @@ pub struct ParityReport {
 
 impl ParityInputs {
     /// Draws noise for `chains` chains from `seed`; the states are standard normal, clamped to the normaliser's range.
-    pub fn draw(spec: &PolicySpec, chains: usize, seed: u64) -> Self {
+    pub fn draw(spec: &PolicySpec, denoising: &Denoising, chains: usize, seed: u64) -> Self {
         let mut states = vec![0.0; chains * spec.state_len()];
         SeededNoise::new(seed, 1).fill_standard_normal(&mut states);
         for x in &mut states {
             *x = (0.5 * *x).clamp(-1.0, 1.0);
         }
-        Self::with_states(spec, states, seed)
+        Self::with_states(spec, denoising, states, seed)
     }
 
     /// Draws noise for chains that start from the given normalised states, `[chains, To · Do]`.
     ///
     /// Panics if `states` is not a whole number of states.
-    pub fn with_states(spec: &PolicySpec, states: Vec<f32>, seed: u64) -> Self {
+    pub fn with_states(spec: &PolicySpec, denoising: &Denoising, states: Vec<f32>, seed: u64) -> Self {
         let (state_len, chunk_len) = (spec.state_len(), spec.chunk_len());
         assert_eq!(states.len() % state_len, 0, "states of {state_len} values");
         let chains = states.len() / state_len;
-        let steps = spec.denoising.steps(StepNoise::Evaluation);
+        let steps = denoising.steps(StepNoise::Evaluation);
         let mut source = SeededNoise::new(seed, 0);
         let mut initial_noise = vec![0.0; chains * chunk_len];
         source.fill_standard_normal(&mut initial_noise);
         let mut step_noise = vec![0.0; chains * steps.len() * chunk_len];
         source.fill_standard_normal(&mut step_noise);
-        let denoising = &spec.denoising;
-        let clips = Clips {
-            denoised: denoising.denoised_clip,
-            noise: denoising.noise_clip,
-            final_action: denoising.final_action_clip,
-        };
+        let clips = denoising.clips();
         Self { states, initial_noise, step_noise, steps, clips, chains, state_len, chunk_len }
     }
 

@@ -404,7 +404,7 @@ fn parity_passes_between_the_engines_and_catches_a_deviating_network() {
     let temporary = tempfile::tempdir().unwrap();
     let policy = demo_policy();
     let bundle = Bundle::open(policy.write(&temporary.path().join("p"), false).unwrap()).unwrap();
-    let inputs = ParityInputs::draw(&policy.spec, 1000, 5);
+    let inputs = ParityInputs::draw(&policy.spec, policy.spec.diffusion().unwrap(), 1000, 5);
     let tract = || bundle.denoiser(Engine::Tract).unwrap();
     for engine in engines() {
         let report = compare(&inputs, &mut bundle.denoiser(engine).unwrap(), None, &mut tract()).unwrap();
@@ -430,7 +430,7 @@ fn a_network_asked_for_steps_it_lacks_says_which() {
     let policy = Policy::new(spec(Sampler::Ddim { steps: 5 }, 100, 0));
     let bundle = Bundle::open(policy.write(&temporary.path().join("p"), false).unwrap()).unwrap();
     let mut denoiser = bundle.denoiser(Engine::Tract).unwrap();
-    let mut other = policy.spec.denoising.clone();
+    let mut other = policy.spec.diffusion().unwrap().clone();
     other.sampler = Sampler::Ddim { steps: 4 };
     let mut x = [0.5; 8];
     denoiser.condition(&[0.0; 4]).unwrap();

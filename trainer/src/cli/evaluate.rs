@@ -7,15 +7,20 @@ use clap::{Args, ValueEnum};
 use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
 use tenon_train::checkpoint::Checkpoint;
+use tenon_train::dppo::ChainMode;
 use tenon_train::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
-use tenon_train::export::policy_of;
 use tenon_train::interrupt::Interrupt;
+use tenon_train::ppo::{SamplingMode, SamplingNoise};
 use tenon_train::progress::Progress;
 use tenon_train::run_dir::last_checkpoint;
-use tenon_train::settings::finetune_config;
+use tenon_train::sampling::{ChunkMode, PolicyRef, PretrainedWeights, TrainedPolicy};
+use tenon_train::settings::dppo_config;
 use tenon_train::workers::Workers;
 
-use super::{Common, Ending, Output, config_of, read_config};
+use super::{Common, Ending, Output, config_of};
+
+/// Environments that step together where the configuration has no fine-tuning.
+const ENVIRONMENTS: usize = 50;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -75,7 +80,7 @@ enum NoiseKind {
 }
 
 pub fn run(args: EvaluateArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
-    let config = read_config(&args.common.config)?;
+    let config = args.common.read()?;
     let checkpoint = args.checkpoint.as_deref().map(Checkpoint::read).transpose()?;
     let judged = match &checkpoint {
         Some(checkpoint) => Judged::Checkpoint(checkpoint),
@@ -100,46 +105,50 @@ fn judge(
 ) -> anyhow::Result<Ending> {
     let threads = output.threads();
     let options = EvaluationOptions {
+        task: config.task,
         episodes: judging.episodes.unwrap_or(config.evaluate.episodes),
         seed: judging.seed.unwrap_or(config.evaluate.seed),
-        environments: config.finetune.environments,
+        environments: config.finetune.as_ref().map_or(ENVIRONMENTS, |c| c.environments),
         threads,
     };
     ensure!(options.episodes >= 1, "--episodes 0: give at least 1");
-    let finetune = finetune_config(config);
-    let noise = match judging.noise {
-        NoiseKind::Evaluation => StepNoise::Evaluation,
-        NoiseKind::Training => {
-            StepNoise::Exploration { min_std: finetune.min_sampling_denoising_std, eta: finetune.eta }
-        }
-    };
     let stop = || interrupt.is_requested();
     let mut progress = Progress::new("episode", options.episodes);
-    let mut show = |done, successes| progress.show(done, &format!("{successes} succeeded"));
+    let mut show = |done, so_far: &Evaluation| progress.show(done, &so_far.describe(config.task));
     let result = match judged {
         Judged::Checkpoint(checkpoint) => {
-            let (policy, workers) = (policy_of(checkpoint)?, Workers::new(threads)?);
-            let mut source = PolicyChunks::new(&policy, &workers, noise, options.environments);
+            let raw = config.compat.raw_weights_in_evaluation;
+            let weights = if raw { PretrainedWeights::Raw } else { PretrainedWeights::Finetuning };
+            let policy = TrainedPolicy::of(checkpoint, weights, config.policy.noise_clip)?;
+            let workers = Workers::new(threads)?;
+            let mode = match (judging.noise, policy.as_ref()) {
+                (NoiseKind::Evaluation, policy) => ChunkMode::evaluation(policy),
+                (NoiseKind::Training, PolicyRef::Diffusion(_)) => {
+                    ChunkMode::Diffusion(ChainMode { noise: training_noise(config)?, base_policy: false })
+                }
+                (NoiseKind::Training, PolicyRef::Gaussian(_)) => {
+                    ChunkMode::Gaussian(SamplingMode { noise: SamplingNoise::Exploration, base_policy: false })
+                }
+            };
+            let mut source = PolicyChunks::new(policy.as_ref(), &workers, mode, options.environments);
             evaluate(&mut source, &checkpoint.header.run.policy, options, &stop, &mut show)?
         }
-        Judged::Bundle(path) => super::export::evaluate_bundle(path, noise, options, &stop, &mut show)?,
+        Judged::Bundle(path) => {
+            let noise = match judging.noise {
+                NoiseKind::Evaluation => StepNoise::Evaluation,
+                NoiseKind::Training => training_noise(config)?,
+            };
+            super::export::evaluate_bundle(path, noise, options, &stop, &mut show)?
+        }
     };
     drop(progress);
     let Some(result) = result else { return Ok(Ending::Interrupted) };
-    output.print(&result, &describe(&result))?;
+    output.print(&result, &result.describe(config.task))?;
     Ok(Ending::Done)
 }
 
-fn describe(e: &Evaluation) -> String {
-    let [low, high] = e.wilson_95;
-    format!(
-        "success {:.1} % ({} of {} episodes; 95 % interval {:.1} to {:.1} %), {} with contact, mean reward {:.1}",
-        100.0 * e.success_rate,
-        e.successes,
-        e.episodes,
-        100.0 * low,
-        100.0 * high,
-        e.contacts,
-        e.mean_reward
-    )
+/// The noise of fine-tuning's rollouts.
+fn training_noise(config: &TaskConfig) -> anyhow::Result<StepNoise> {
+    let finetune = dppo_config(config)?;
+    Ok(StepNoise::Exploration { min_std: finetune.min_sampling_denoising_std, eta: finetune.eta })
 }

@@ -74,7 +74,7 @@ pub fn evaluate_bundle(
     noise: StepNoise,
     options: EvaluationOptions,
     stop: &dyn Fn() -> bool,
-    on_episodes: &mut dyn FnMut(usize, usize),
+    on_episodes: &mut dyn FnMut(usize, &Evaluation),
 ) -> anyhow::Result<Option<Evaluation>> {
     let bundle = Bundle::open(folder)?;
     let mut source = BundleChunks::new(&bundle, Engine::Tract, noise)?;

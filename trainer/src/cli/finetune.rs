@@ -6,23 +6,24 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use tenon_core::config::TaskConfig;
+use tenon_train::TrainError;
 use tenon_train::checkpoint::{Checkpoint, Stage};
-use tenon_train::finetune::{Evaluations, FinetuneRun, IterationRecord, Judgement, NoisePair};
+use tenon_train::finetune::{Evaluations, FinetuneRun, Goal, IterationRecord, Judgement, NoisePair, Source};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
 use tenon_train::run_dir::{CHECKPOINT_FILE, CONFIG_FILE, RunDir, commit, sha256_of, write_json, write_text};
 use tenon_train::watch::{Card, Watcher};
 
-use super::{Checkpointing, Common, Ending, config_of, config_text, newest, read_config};
+use super::{Checkpointing, Common, Ending, config_of, config_text, newest};
 
-/// Success rate that fine-tuning has to reach under both noises.
-const GOAL: f64 = 0.95;
 /// Judging costs as much as several iterations: at least so many lie between two.
 const ITERATIONS_BETWEEN_JUDGEMENTS: u64 = 3;
 
 /// What counts the steps of this stage.
 const COUNTER: &str = "iteration";
 const JUDGEMENT_FILE: &str = "evaluation.json";
+/// Key of the provenance.
+const PRETRAINED_SHA256: &str = "pretrained_sha256";
 const BEFORE_FILE: &str = "evaluation_before.json";
 
 #[derive(Debug, Args)]
@@ -30,15 +31,20 @@ const BEFORE_FILE: &str = "evaluation_before.json";
     tenon-train finetune --config configs/tasks/avoid_m1.toml --from runs/pretrain --out runs/finetune\n\n\
     Writes config.toml, metrics.jsonl, TensorBoard events, report.html, numbered checkpoints (`last` and \
     checkpoint.safetensors lead to the newest) and evaluation.json (before and after, each under evaluation noise \
-    and under training noise). Ends early once both noises reach finetune.stop_at_success.\n\
+    and under training noise). Ends early once both noises reach finetune.stop_at_success, or training noise reaches \
+    finetune.stop_at_return.\n\
+    --scratch trains a policy from fresh weights; the configuration then gives policy.limits.\n\
     An unfinished run of the same settings in the folder is continued; --fresh begins anew.\n\
-    Exit code 3: all iterations are done and the goal of 95 % was missed.")]
+    Exit code 3: all iterations are done and the goal (success of 95 %, or finetune.stop_at_return) was missed.")]
 pub struct FinetuneArgs {
     #[command(flatten)]
     pub(super) common: Common,
     /// Folder of the pre-training run.
-    #[arg(long, value_name = "DIR")]
-    pub(super) from: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "scratch")]
+    pub(super) from: Option<PathBuf>,
+    /// Train from fresh weights, without pre-training.
+    #[arg(long, conflicts_with = "from")]
+    pub(super) scratch: bool,
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
@@ -56,84 +62,101 @@ pub struct FinetuneArgs {
 }
 
 pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
-    let mut config = read_config(&args.common.config)?;
-    config.finetune.iterations = args.iterations.unwrap_or(config.finetune.iterations);
-    config.finetune.seed = args.seed.unwrap_or(config.finetune.seed);
-    ensure!(config.finetune.iterations >= 1, "--iterations 0: give at least 1");
-    let threads = args.common.output.threads();
-    let source = args.from.join(CHECKPOINT_FILE);
-    let pretrained =
-        Checkpoint::read(&source).context("run `tenon-train pretrain` first, or name its folder with --from")?;
-    let before_sha256 = sha256_of(&source)?;
-    let task = &config_of(&pretrained)?.task;
-    ensure!(
-        *task == config.task,
-        "{} was pre-trained for {}, not {}",
-        source.display(),
-        task.as_str(),
-        config.task.as_str()
-    );
-    let folder = RunDir::hold(&args.out, args.checkpointing.keep(config.finetune.iterations))?;
+    let config = args.common.read()?;
+    let Some(judgement) = train(&args, config.clone(), interrupt)? else { return Ok(Ending::Interrupted) };
+    args.common.output.print(&judgement, &describe_run(&args, &config, &judgement))?;
+    Ok(ending_of(&judgement))
+}
 
-    let (mut run, continued) = match previous(&args.out, args.fresh, &config, &before_sha256)? {
-        Some(checkpoint) => (FinetuneRun::resume(&config, &checkpoint, threads)?, true),
+/// Fine-tunes as a step of another command, which gives the result: here it is only noted.
+pub(super) fn run_quietly(args: &FinetuneArgs, config: TaskConfig, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let Some(judgement) = train(args, config.clone(), interrupt)? else { return Ok(Ending::Interrupted) };
+    eprintln!("{}", describe_run(args, &config, &judgement));
+    Ok(ending_of(&judgement))
+}
+
+fn ending_of(judgement: &Judgement) -> Ending {
+    if judgement.reached { Ending::Done } else { Ending::GoalMissed }
+}
+
+/// The run, or what an earlier one came to. `None`: interrupted.
+fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> anyhow::Result<Option<Judgement>> {
+    config.finetune()?;
+    if let Some(finetune) = &mut config.finetune {
+        finetune.iterations = args.iterations.unwrap_or(finetune.iterations);
+        finetune.seed = args.seed.unwrap_or(finetune.seed);
+        ensure!(finetune.iterations >= 1, "--iterations 0: give at least 1");
+    }
+    let (config, finetune) = (&config, config.finetune()?);
+    let threads = args.common.output.threads();
+    let pretrained = args.from.as_deref().map(|folder| Pretrained::read(folder, config)).transpose()?;
+    let folder = RunDir::hold(&args.out, args.checkpointing.keep(finetune.iterations))?;
+
+    let before_sha256 = pretrained.as_ref().map(|p| p.sha256.as_str());
+    let (mut run, continued) = match previous(&args.out, args.fresh, config, before_sha256)? {
+        Some(checkpoint) => (FinetuneRun::resume(config, &checkpoint, threads)?, true),
         None => {
             folder.begin_anew()?;
             for file in [JUDGEMENT_FILE, BEFORE_FILE] {
                 remove(&args.out.join(file))?;
             }
-            write_text(&args.out.join(CONFIG_FILE), &config_text(&config)?)?;
-            let provenance = [
-                ("commit", commit()),
-                ("seed", config.finetune.seed.to_string()),
-                ("pretrained", source.display().to_string()),
-                ("pretrained_sha256", before_sha256),
-            ];
-            let provenance = provenance.map(|(key, value)| (key.to_string(), value));
-            let mut pretrained = pretrained;
-            let before_config = std::mem::replace(&mut pretrained.header.run.config, config_text(&config)?);
-            pretrained.header.run.provenance.insert("config".into(), before_config);
-            (FinetuneRun::new(&config, &pretrained, provenance, threads)?, false)
+            let text = config_text(config)?;
+            write_text(&args.out.join(CONFIG_FILE), &text)?;
+            let mut provenance = vec![("commit", commit()), ("seed", finetune.seed.to_string())];
+            if let Some(p) = &pretrained {
+                provenance.push(("pretrained", p.path.display().to_string()));
+                provenance.push((PRETRAINED_SHA256, p.sha256.clone()));
+            }
+            let provenance = provenance.into_iter().map(|(key, value)| (key.to_string(), value));
+            let source = pretrained.as_ref().map_or(Source::Scratch, |p| Source::Pretrained(&p.checkpoint));
+            let run = FinetuneRun::new(config, text, source, provenance, threads)?;
+            // From here on a killed run can go on.
+            folder.save(0, &run.checkpoint())?;
+            (run, false)
         }
     };
-    if continued && let Some(judgement) = finished(&args.out)? {
-        return report(&args, &judgement);
+    let goal = run.goal(config);
+    if continued && let Some(judgement) = read_json(&args.out.join(JUDGEMENT_FILE))? {
+        return Ok(Some(judgement));
     }
     let stop = || interrupt.is_requested();
-    let total = config.finetune.iterations;
+    let total = finetune.iterations;
     let provenance = &run.run_info().provenance;
-    let card = Card::new("finetune", config.task.as_str(), config.finetune.seed, (COUNTER, total as u64), provenance);
+    let card = Card::new("finetune", config.task.as_str(), finetune.seed, (COUNTER, total as u64), provenance);
     let mut watcher = Watcher::open(&folder, card, run.iterations_done())?;
     let begun = Instant::now();
     let before_path = args.out.join(BEFORE_FILE);
     let before = match read_json::<Evaluations>(&before_path)? {
         Some(known) => known.before,
         None => {
-            let Some(pair) = judge(&run, &config, "before fine-tuning", &stop)? else { return Ok(Ending::Interrupted) };
+            let Some(pair) = judge(&run, config, "before fine-tuning", &stop)? else { return Ok(None) };
             write_json(&before_path, &Evaluations { before: pair.clone() })?;
             pair
         }
     };
 
-    note(&mut watcher, "before", &before)?;
+    note(&mut watcher, config, "before", &before)?;
     let mut progress = Progress::continuing(COUNTER, total, run.iterations_done() as usize);
     if continued {
         progress.note(&format!("continuing after iteration {} of {total}", run.iterations_done()));
     }
     let mut after = None;
     let mut judged_at = 0;
+    // What ends the run before its last iteration.
+    let early = finetune.stop_at_return.map(Goal::Return).or(finetune.stop_at_success.map(Goal::SuccessRate));
     while run.iterations_done() < total as u64 {
-        let Some(record) = run.iterate(&stop)? else { return Ok(Ending::Interrupted) };
+        let mut undone = |e: &TrainError| progress.note(&format!("undone and begun again: {e}"));
+        let Some(record) = run.iterate(&stop, &mut undone)? else { return Ok(None) };
         watcher.record(&record)?;
         folder.save(record.iteration, &run.checkpoint())?;
         progress.show(record.iteration as usize, &describe(&record));
-        let promising = config.finetune.stop_at_success.is_some_and(|goal| record.success_rate >= goal);
+        let Some(early) = early else { continue };
         let due = record.iteration >= judged_at + ITERATIONS_BETWEEN_JUDGEMENTS;
-        if promising && due && record.iteration < total as u64 {
+        if early.seems_reached(&record) && due && record.iteration < total as u64 {
             judged_at = record.iteration;
             progress.note(&format!("judging after iteration {}", record.iteration));
-            let Some(pair) = judge(&run, &config, "judging", &stop)? else { return Ok(Ending::Interrupted) };
-            if config.finetune.stop_at_success.is_some_and(|goal| pair.reaches(goal)) {
+            let Some(pair) = judge(&run, config, "judging", &stop)? else { return Ok(None) };
+            if early.is_reached(&pair) {
                 after = Some(pair);
                 break;
             }
@@ -143,25 +166,26 @@ pub fn run(args: FinetuneArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
     let after = match after {
         Some(pair) => pair,
         None => {
-            let Some(pair) = judge(&run, &config, "after fine-tuning", &stop)? else { return Ok(Ending::Interrupted) };
+            let Some(pair) = judge(&run, config, "after fine-tuning", &stop)? else { return Ok(None) };
             pair
         }
     };
     let judgement = Judgement {
-        reached: after.reaches(GOAL),
+        reached: goal.is_none_or(|goal| goal.is_reached(&after)),
         before,
         after,
-        goal: GOAL,
+        goal,
         iterations: run.iterations_done(),
         seconds: begun.elapsed().as_secs_f64(),
     };
-    note(&mut watcher, "after", &judgement.after)?;
-    let reached = if judgement.reached { "reached" } else { "missed" };
-    watcher.result(&format!("goal of {:.0} %", 100.0 * GOAL), reached)?;
+    note(&mut watcher, config, "after", &judgement.after)?;
+    if let Some(goal) = goal {
+        watcher.result(&format!("goal: {goal}"), if judgement.reached { "reached" } else { "missed" })?;
+    }
     // A run with a judgement is not opened again, so the watcher ends first.
     watcher.finish()?;
     write_json(&args.out.join(JUDGEMENT_FILE), &judgement)?;
-    report(&args, &judgement)
+    Ok(Some(judgement))
 }
 
 fn judge(
@@ -172,75 +196,94 @@ fn judge(
 ) -> anyhow::Result<Option<NoisePair>> {
     let episodes = config.evaluate.episodes;
     let mut progress: Option<(String, Progress)> = None;
-    let pair = run.judge(config, stop, &mut |name, done, successes| {
+    let pair = run.judge(config, stop, &mut |name, done, so_far| {
         if progress.as_ref().is_none_or(|(shown, _)| shown != name) {
             progress = Some((name.to_string(), Progress::new(format!("{when}, {name}: episode"), episodes)));
         }
         if let Some((_, progress)) = &mut progress {
-            progress.show(done, &format!("{successes} succeeded"));
+            progress.show(done, &so_far.describe(config.task));
         }
     })?;
     Ok(pair)
 }
 
 /// Shows a judgement beside the curves.
-fn note(watcher: &mut Watcher, when: &str, pair: &NoisePair) -> anyhow::Result<()> {
+fn note(watcher: &mut Watcher, config: &TaskConfig, when: &str, pair: &NoisePair) -> anyhow::Result<()> {
     for (noise, e) in [("evaluation", &pair.evaluation_noise), ("training", &pair.training_noise)] {
-        let [low, high] = e.wilson_95.map(|rate| 100.0 * rate);
-        let text = format!(
-            "{:.1} % ({} of {} episodes; 95 % interval {low:.1} to {high:.1} %), mean return {:.1}",
-            100.0 * e.success_rate,
-            e.successes,
-            e.episodes,
-            e.mean_reward
-        );
-        watcher.result(&format!("success {when}, {noise} noise"), &text)?;
+        watcher.result(&format!("{when}, {noise} noise"), &e.describe(config.task))?;
     }
     Ok(())
 }
 
 fn describe(r: &IterationRecord) -> String {
+    let seconds = |update: Option<f64>| {
+        let update = update.map_or_else(String::new, |s| format!("+{s:.1}"));
+        format!("{:.1}+{:.1}{update} s", r.seconds_sampling, r.seconds_environment)
+    };
+    let outcome = |success: Option<f64>, mean_return: Option<f64>| {
+        let success = success.map(|s| format!("success {:.0} %", 100.0 * s));
+        let mean_return = mean_return.map(|m| format!("return {m:.0}"));
+        let parts: Vec<String> = success.into_iter().chain(mean_return).collect();
+        if parts.is_empty() { "no episode ended".to_string() } else { parts.join(", ") }
+    };
+    if let Some(e) = &r.evaluation {
+        let outcome = outcome(e.evaluation_success_rate, e.evaluation_return);
+        return format!("evaluation: {outcome}, {} episodes, {}", e.evaluation_episodes, seconds(None));
+    }
+    let Some(t) = &r.training else { return seconds(None) };
     format!(
-        "success {:.0} %, reward {:.0}, KL {:.4}, clipped {:.0} %, explained {:.2}, {:.1}+{:.1}+{:.1} s",
-        100.0 * r.success_rate,
-        r.mean_reward,
-        r.approx_kl,
-        100.0 * r.clip_fraction,
-        r.explained_variance,
-        r.seconds_sampling,
-        r.seconds_environment,
-        r.seconds_update
+        "{}, KL {:.4}, clipped {:.0} %, explained {:.2}, {}",
+        outcome(t.success_rate, t.mean_return),
+        t.approx_kl,
+        100.0 * t.clip_fraction,
+        t.explained_variance,
+        seconds(Some(t.seconds_update))
     )
 }
 
-fn report(args: &FinetuneArgs, judgement: &Judgement) -> anyhow::Result<Ending> {
-    let line = |name: &str, before: &tenon_train::evaluate::Evaluation, after: &tenon_train::evaluate::Evaluation| {
-        format!(
-            "{name}: success {:.1} % before, {:.1} % after ({} and {} of {} episodes)",
-            100.0 * before.success_rate,
-            100.0 * after.success_rate,
-            before.successes,
-            after.successes,
-            after.episodes
-        )
-    };
+fn describe_run(args: &FinetuneArgs, config: &TaskConfig, judgement: &Judgement) -> String {
     let (before, after) = (&judgement.before, &judgement.after);
-    let text = format!(
-        "{}\n{}\n{} iterations, {:.0} s; goal of {:.0} % {}; written to {}",
-        line("evaluation noise", &before.evaluation_noise, &after.evaluation_noise),
-        line("training noise", &before.training_noise, &after.training_noise),
-        judgement.iterations,
-        judgement.seconds,
-        100.0 * judgement.goal,
-        if judgement.reached { "reached" } else { "MISSED: try more --iterations or another --seed" },
-        args.out.display()
-    );
-    args.common.output.print(judgement, &text)?;
-    Ok(if judgement.reached { Ending::Done } else { Ending::GoalMissed })
+    let mut text = String::new();
+    for (name, before, after) in [
+        ("evaluation noise", &before.evaluation_noise, &after.evaluation_noise),
+        ("training noise", &before.training_noise, &after.training_noise),
+    ] {
+        let (before, after) = (before.describe(config.task), after.describe(config.task));
+        text += &format!("{name}:\n  before {before}\n  after  {after}\n");
+    }
+    text += &format!("{} iterations, {:.0} s", judgement.iterations, judgement.seconds);
+    if let Some(goal) = judgement.goal {
+        let reached = if judgement.reached { "reached" } else { "MISSED: try more --iterations or another --seed" };
+        text += &format!("; goal of {goal} {reached}");
+    }
+    text + &format!("; written to {}", args.out.display())
+}
+
+/// The pre-trained policy that a run begins with.
+struct Pretrained {
+    path: PathBuf,
+    sha256: String,
+    checkpoint: Checkpoint,
+}
+
+impl Pretrained {
+    fn read(folder: &Path, config: &TaskConfig) -> anyhow::Result<Self> {
+        let path = folder.join(CHECKPOINT_FILE);
+        let checkpoint =
+            Checkpoint::read(&path).context("run `tenon-train pretrain` first, or name its folder with --from")?;
+        let task = config_of(&checkpoint)?.task;
+        ensure!(task == config.task, "{} was pre-trained for {task}, not {}", path.display(), config.task);
+        Ok(Self { sha256: sha256_of(&path)?, path, checkpoint })
+    }
 }
 
 /// The checkpoint to continue from: that of the same settings and pre-trained policy.
-fn previous(folder: &Path, fresh: bool, config: &TaskConfig, sha256: &str) -> anyhow::Result<Option<Checkpoint>> {
+fn previous(
+    folder: &Path,
+    fresh: bool,
+    config: &TaskConfig,
+    sha256: Option<&str>,
+) -> anyhow::Result<Option<Checkpoint>> {
     let Some(checkpoint) = newest(folder, fresh)? else { return Ok(None) };
     let before = config_of(&checkpoint)?;
     let what = if checkpoint.header.stage != Stage::Finetune {
@@ -249,18 +292,15 @@ fn previous(folder: &Path, fresh: bool, config: &TaskConfig, sha256: &str) -> an
         || before.policy != config.policy
         || before.finetune != config.finetune
         || before.evaluate != config.evaluate
+        || before.compat != config.compat
     {
         "a run of other settings"
-    } else if checkpoint.header.run.provenance.get("pretrained_sha256").map(String::as_str) != Some(sha256) {
+    } else if checkpoint.header.run.provenance.get(PRETRAINED_SHA256).map(String::as_str) != sha256 {
         "a run from another pre-trained policy"
     } else {
         return Ok(Some(checkpoint));
     };
     bail!("{} holds {what}: choose another --out, or --fresh to begin anew", folder.display())
-}
-
-fn finished(folder: &Path) -> anyhow::Result<Option<Judgement>> {
-    read_json(&folder.join(JUDGEMENT_FILE))
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure};
 use clap::Args;
 use serde::Serialize;
-use tenon_core::config::TaskConfig;
+use tenon_core::config::{TaskConfig, Values};
 use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
 use tenon_train::import::{Contents, Entry, Imported, Kind, Number, Progress, TorchCheckpoint, Weights};
 use tenon_train::import::{import, read_normalizer};
@@ -35,6 +35,9 @@ pub struct ImportArgs {
     /// Task configuration whose network the checkpoint has.
     #[arg(long, value_name = "FILE", required_unless_present = "list")]
     config: Option<PathBuf>,
+    /// Take the configuration's values of [paper] where it has some.
+    #[arg(long)]
+    paper: bool,
     /// Limits of the training data: .npz, .pth or .pkl.
     #[arg(long, value_name = "FILE")]
     normalization: Option<PathBuf>,
@@ -101,7 +104,7 @@ pub fn run(args: ImportArgs) -> anyhow::Result<Ending> {
     let (Some(config_path), Some(out)) = (&args.config, &args.out) else {
         bail!("give --config and --out, or --list");
     };
-    let config = read_config(config_path)?;
+    let config = read_config(config_path, if args.paper { Values::Paper } else { Values::Latest })?;
     let normalizer = normalizer(&args, &config)?;
     let target = out.join(CHECKPOINT_FILE);
     ensure!(args.replace || !target.exists(), "{} is already there: give --replace or another --out", target.display());

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
-use tenon_core::config::{TaskConfig, parse};
+use tenon_core::config::{TaskConfig, Values};
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::interrupt::{INTERRUPTED_EXIT_CODE, Interrupt};
 use tenon_train::run_dir::{KeepCheckpoints, holds_checkpoint, last_checkpoint};
@@ -27,7 +27,7 @@ use tenon_train::run_dir::{KeepCheckpoints, holds_checkpoint, last_checkpoint};
 /// Exit code of a step that ran but missed what it should show.
 const GOAL_MISSED_EXIT_CODE: u8 = 3;
 
-/// Trains diffusion policies: demonstrations, pre-training, DPPO fine-tuning, evaluation, export.
+/// Trains diffusion and Gaussian policies: demonstrations, pre-training, fine-tuning, evaluation, export.
 #[derive(Debug, Parser)]
 #[command(
     name = "tenon-train",
@@ -51,12 +51,14 @@ enum Command {
     /// Make or convert demonstrations.
     #[command(
         subcommand,
-        after_help = "Example:\n  tenon-train demos avoid --config configs/tasks/avoid_m1.toml --out runs/demos"
+        after_help = "Examples:\n  \
+            tenon-train demos avoid --config configs/tasks/avoid_m1.toml --out runs/demos\n  \
+            tenon-train demos gym --config configs/tasks/hopper_medium.toml --out runs/hopper/demos"
     )]
-    Demos(DemosCommand),
+    Demos(demos::DemosCommand),
     /// Clone the demonstrations' behaviour.
     Pretrain(pretrain::PretrainArgs),
-    /// Fine-tune a pre-trained policy with DPPO in simulation.
+    /// Fine-tune a pre-trained policy in simulation with DPPO (Gaussian policies: PPO), or train one from scratch.
     Finetune(finetune::FinetuneArgs),
     /// Go on with a run that was stopped or killed.
     Resume(resume::ResumeArgs),
@@ -78,20 +80,24 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-#[derive(Debug, Subcommand)]
-enum DemosCommand {
-    /// D3IL Avoid: scripted in simulation, or converted from recorded ones.
-    Avoid(demos::DemosArgs),
-}
-
 /// What most commands have.
 #[derive(Debug, Args)]
 struct Common {
     /// Task configuration.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Take the paper's values where the file gives them under [paper], instead of the authors' last ones.
+    #[arg(long)]
+    paper: bool,
     #[command(flatten)]
     output: Output,
+}
+
+impl Common {
+    /// Reads and checks the task's configuration.
+    fn read(&self) -> anyhow::Result<TaskConfig> {
+        read_config(&self.config, if self.paper { Values::Paper } else { Values::Latest })
+    }
 }
 
 /// How a command runs and speaks.
@@ -168,7 +174,7 @@ pub fn main() -> ExitCode {
         }
     };
     let ending = match cli.command {
-        Command::Demos(DemosCommand::Avoid(args)) => demos::run(args, &interrupt),
+        Command::Demos(command) => demos::run(command, &interrupt),
         Command::Pretrain(args) => pretrain::run(args, &interrupt),
         Command::Finetune(args) => finetune::run(args, &interrupt),
         Command::Resume(args) => resume::run(args, &interrupt),
@@ -196,11 +202,11 @@ pub fn main() -> ExitCode {
 }
 
 /// Reads and checks a task's configuration.
-fn read_config(path: &Path) -> anyhow::Result<TaskConfig> {
+fn read_config(path: &Path, values: Values) -> anyhow::Result<TaskConfig> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!("reading {}: give a task configuration, e.g. configs/tasks/avoid_m1.toml", path.display())
     })?;
-    Ok(parse::<TaskConfig>(&path.display().to_string(), &text)?)
+    Ok(TaskConfig::parse(&path.display().to_string(), &text, values)?)
 }
 
 /// The newest checkpoint of a folder that may hold none yet.

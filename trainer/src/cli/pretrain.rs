@@ -9,7 +9,6 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 use tenon_core::config::TaskConfig;
-use tenon_core::normalizer::Normalizer;
 use tenon_train::checkpoint::{Checkpoint, RunInfo, Stage};
 use tenon_train::dataset::{Dataset, read_normalization};
 use tenon_train::interrupt::Interrupt;
@@ -19,7 +18,7 @@ use tenon_train::run_dir::{CONFIG_FILE, RunDir, commit, sha256_of, write_json, w
 use tenon_train::settings::pretrain_config;
 use tenon_train::watch::{Card, History, Watcher, number};
 
-use super::{Checkpointing, Common, Ending, config_of, config_text, newest, read_config};
+use super::{Checkpointing, Common, Ending, config_of, config_text, newest};
 
 /// Time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
@@ -75,14 +74,18 @@ struct EpochRecord {
 }
 
 pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
-    let mut config = read_config(&args.common.config)?;
-    config.pretrain.epochs = args.epochs.unwrap_or(config.pretrain.epochs);
-    config.pretrain.seed = args.seed.unwrap_or(config.pretrain.seed);
+    let mut config = args.common.read()?;
+    config.pretrain()?;
+    if let Some(pretrain) = &mut config.pretrain {
+        pretrain.epochs = args.epochs.unwrap_or(pretrain.epochs);
+        pretrain.seed = args.seed.unwrap_or(pretrain.seed);
+    }
+    let (config, pretrain) = (&config, config.pretrain()?);
     ensure!(
-        config.pretrain.epochs > config.pretrain.warmup_epochs,
+        pretrain.epochs > pretrain.warmup_epochs,
         "{} epochs must be more than the {} of the warm-up (pretrain.warmup_epochs)",
-        config.pretrain.epochs,
-        config.pretrain.warmup_epochs
+        pretrain.epochs,
+        pretrain.warmup_epochs
     );
     let threads = args.common.output.threads();
     let train = args.data.join("train.npz");
@@ -90,10 +93,10 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         Dataset::open(&train).context("run `tenon-train demos avoid` first, or name its folder with --data")?;
     let (observation, action) = read_normalization(&args.data.join("normalization.npz"))?;
     let data_sha256 = sha256_of(&train)?;
-    let folder = RunDir::hold(&args.out, args.checkpointing.keep(config.pretrain.epochs))?;
+    let folder = RunDir::hold(&args.out, args.checkpointing.keep(pretrain.epochs))?;
 
-    let settings = pretrain_config(&config);
-    let mut trainer = match previous(&args.out, args.fresh, &config, &data_sha256)? {
+    let settings = pretrain_config(config)?;
+    let mut trainer = match previous(&args.out, args.fresh, config, &data_sha256)? {
         Some(checkpoint) => Pretrainer::resume(settings.clone(), &checkpoint, threads)?,
         None => {
             folder.begin_anew()?;
@@ -103,22 +106,25 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
                 ("data_sha256".to_string(), data_sha256),
             ]);
             let run = RunInfo {
-                network: config.policy.network.clone(),
-                policy: config.policy_spec(Normalizer::new(observation, action), 0),
+                network: config.policy.model.network(),
+                policy: config.policy_spec(config.task.normalizer(observation, action), 0),
                 critic: None,
-                config: config_text(&config)?,
+                config: config_text(config)?,
                 provenance,
             };
-            write_text(&args.out.join(CONFIG_FILE), &config_text(&config)?)?;
-            Pretrainer::new(settings.clone(), run, config.pretrain.seed, threads)?
+            write_text(&args.out.join(CONFIG_FILE), &config_text(config)?)?;
+            let trainer = Pretrainer::new(settings.clone(), run, pretrain.seed, threads)?;
+            // From here on a killed run can go on.
+            folder.save(0, &trainer.checkpoint())?;
+            trainer
         }
     };
 
     let provenance = &trainer.run_info().provenance;
     let steps = (COUNTER, settings.epochs);
-    let card = Card::new("pretrain", config.task.as_str(), config.pretrain.seed, steps, provenance);
+    let card = Card::new("pretrain", config.task.as_str(), pretrain.seed, steps, provenance);
     let mut watcher = Watcher::open(&folder, card, trainer.epochs_done())?;
-    let mut progress = Progress::continuing(COUNTER, config.pretrain.epochs, trainer.epochs_done() as usize);
+    let mut progress = Progress::continuing(COUNTER, pretrain.epochs, trainer.epochs_done() as usize);
     if trainer.epochs_done() > 0 {
         progress.note(&format!("continuing after epoch {} of {}", trainer.epochs_done(), settings.epochs));
     }
@@ -146,7 +152,7 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
     if trainer.epochs_done() < settings.epochs {
         return Ok(Ending::Interrupted);
     }
-    let summary = summary_of(watcher.history(), trainer.network().table().len());
+    let summary = summary_of(watcher.history(), trainer.table().len());
     write_json(&args.out.join("summary.json"), &summary)?;
     watcher.result("final loss", &number(summary.final_loss))?;
     watcher.result("parameters", &summary.parameters.to_string())?;

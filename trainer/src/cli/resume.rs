@@ -1,5 +1,6 @@
 //! `tenon-train resume`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -35,38 +36,41 @@ pub fn run(args: ResumeArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let path = last_checkpoint(&args.run).context("a run is resumed from a checkpoint; begin this one again")?;
     let checkpoint = Checkpoint::read(&path)?;
     let (stage, provenance) = (checkpoint.header.stage, &checkpoint.header.run.provenance);
-    let key = match stage {
-        Stage::Pretrain => "data",
-        Stage::Finetune => "pretrained",
+    let source = match (&args.source, stage) {
+        (Some(source), _) => Some(source.clone()),
+        (None, Stage::Pretrain) => Some(recorded(&args.run, provenance, "data")?),
+        // A run from scratch began with nothing.
+        (None, Stage::Finetune) if !provenance.contains_key("pretrained") => None,
+        (None, Stage::Finetune) => Some(recorded(&args.run, provenance, "pretrained")?),
     };
-    let source = match &args.source {
-        Some(source) => source.clone(),
-        None => {
-            let file = provenance.get(key).with_context(|| {
-                format!("{} does not say what it was trained from: give --source DIR", path.display())
-            })?;
-            let folder = Path::new(file).parent().map(Path::to_path_buf).unwrap_or_default();
-            ensure!(
-                folder.is_dir(),
-                "{} was trained from {}, which is not here: start from the same folder as then, or give --source DIR",
-                args.run.display(),
-                folder.display()
-            );
-            folder
-        }
-    };
-    let common = Common { config: args.run.join(CONFIG_FILE), output: args.output };
+    let common = Common { config: args.run.join(CONFIG_FILE), paper: false, output: args.output };
     let (out, checkpointing) = (args.run, args.checkpointing);
     match stage {
         Stage::Pretrain => {
-            let args =
-                PretrainArgs { common, data: source, out, epochs: None, seed: None, fresh: false, checkpointing };
+            let data = source.context("give --source DIR, the folder of the demonstrations")?;
+            let args = PretrainArgs { common, data, out, epochs: None, seed: None, fresh: false, checkpointing };
             pretrain::run(args, interrupt)
         }
         Stage::Finetune => {
+            let (scratch, from) = (source.is_none(), source);
             let args =
-                FinetuneArgs { common, from: source, out, iterations: None, seed: None, fresh: false, checkpointing };
+                FinetuneArgs { common, from, scratch, out, iterations: None, seed: None, fresh: false, checkpointing };
             finetune::run(args, interrupt)
         }
     }
+}
+
+/// The folder that a run was trained from, as it was recorded.
+fn recorded(run: &Path, provenance: &BTreeMap<String, String>, key: &str) -> anyhow::Result<PathBuf> {
+    let file = provenance
+        .get(key)
+        .with_context(|| format!("{} does not say what it was trained from: give --source DIR", run.display()))?;
+    let folder = Path::new(file).parent().map(Path::to_path_buf).unwrap_or_default();
+    ensure!(
+        folder.is_dir(),
+        "{} was trained from {}, which is not here: start from the same folder as then, or give --source DIR",
+        run.display(),
+        folder.display()
+    );
+    Ok(folder)
 }

@@ -1,7 +1,7 @@
 //! Demonstrations: the `.npz` layout of spec dppo.md §7.1, and the samples of §7.2.
 //!
 //! `states` and `actions` are stored already normalised, with the limits beside them in `normalization.npz`; nothing is
-//! scaled here. Files are checked once, when opened; a [`Dataset`] is whole.
+//! scaled here. A file may hold `images` too. Files are checked once, when opened; a [`Dataset`] is whole.
 
 mod npz;
 
@@ -28,6 +28,31 @@ pub struct Dataset {
     pub state_dim: usize,
     /// Da.
     pub action_dim: usize,
+    /// Of policies that see.
+    pub pictures: Option<Pictures>,
+}
+
+/// What the cameras saw in each frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pictures {
+    /// 3 for each camera.
+    pub channels: usize,
+    /// Side, pixels.
+    pub px: usize,
+    /// `[frames, channels, px, px]`.
+    pub bytes: Vec<u8>,
+}
+
+impl Pictures {
+    /// Bytes of one frame.
+    pub fn frame_len(&self) -> usize {
+        self.channels * self.px * self.px
+    }
+
+    /// The pictures of a frame.
+    pub fn frame(&self, frame: usize) -> &[u8] {
+        &self.bytes[frame * self.frame_len()..][..self.frame_len()]
+    }
 }
 
 /// A training sample: Tp actions from `frame` on, and the To states that end at `frame`.
@@ -114,6 +139,14 @@ impl Dataset {
                 return wrong(array, format!("has {rows} rows, traj_lengths add up to {sum}"));
             }
         }
+        if let Some(pictures) = &self.pictures {
+            let len = pictures.frame_len();
+            if len == 0 || Some(pictures.bytes.len()) != sum.and_then(|s| s.checked_mul(len)) {
+                let rows = pictures.bytes.len() / len.max(1);
+                let sum = sum.map_or_else(|| "more than memory holds".into(), |s| s.to_string());
+                return wrong("images", format!("has {rows} rows of {len} bytes, traj_lengths add up to {sum}"));
+            }
+        }
         if sum.is_none_or(|s| s > u32::MAX as usize) {
             return wrong("traj_lengths", "more frames than 2³² − 1".into());
         }
@@ -150,6 +183,7 @@ mod tests {
             lengths: vec![4, 1, 2],
             state_dim: 2,
             action_dim: 1,
+            pictures: None,
         }
     }
 
@@ -181,6 +215,21 @@ mod tests {
         dataset().write(&path).unwrap();
         assert_eq!(Dataset::open(&path).unwrap(), dataset());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn pictures_read_back_equal_and_must_be_as_many_as_frames() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("train.npz");
+        let bytes: Vec<u8> = (0..7 * 3 * 4).map(|i| i as u8).collect();
+        let d = Dataset { pictures: Some(Pictures { channels: 3, px: 2, bytes }), ..dataset() };
+        d.write(&path).unwrap();
+        let read = Dataset::open(&path).unwrap();
+        assert_eq!(read, d);
+        assert_eq!(read.pictures.unwrap().frame(1), (12..24).collect::<Vec<u8>>());
+        let few = Pictures { channels: 3, px: 2, bytes: vec![0; 6 * 12] };
+        let error = Dataset { pictures: Some(few), ..dataset() }.write(&path).unwrap_err().to_string();
+        assert!(error.contains("`images`") && error.contains("6 rows"), "{error}");
     }
 
     #[test]

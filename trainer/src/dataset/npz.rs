@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
-use ndarray_npz::ndarray::{ArrayView1, ArrayView2, Dimension, Ix1, Ix2, OwnedRepr};
+use ndarray_npz::ndarray::{ArrayView1, ArrayView2, ArrayView4, Dimension, Ix1, Ix2, Ix4, OwnedRepr};
 use ndarray_npz::ndarray_npy::{ReadNpyError, ReadableElement};
 use ndarray_npz::{NpzReader, NpzWriter, ReadNpzError, WriteNpzError};
 use tenon_core::normalizer::Limits;
 
-use super::Dataset;
+use super::{Dataset, Pictures};
 use crate::error::TrainError;
 
 type Reader = NpzReader<BufReader<File>>;
@@ -76,7 +76,23 @@ fn lengths(npz: &mut Reader, path: &Path) -> Result<Vec<usize>, TrainError> {
         .collect()
 }
 
-/// Reads the five arrays; shapes and values are the caller's to check.
+/// Pictures `[frames, channels, px, px]`, where the file has some.
+fn pictures(npz: &mut Reader, path: &Path) -> Result<Option<Pictures>, TrainError> {
+    let array = "images";
+    let names = npz.names().map_err(|e| wrong(path, array, e))?;
+    if !names.iter().any(|name| name.strip_suffix(".npy").unwrap_or(name) == array) {
+        return Ok(None);
+    }
+    let Some((shape, bytes)) = typed::<u8, Ix4>(npz, array).map_err(|e| wrong(path, array, e))? else {
+        return Err(wrong(path, array, "its elements must be uint8"));
+    };
+    if shape[2] != shape[3] || !shape[1].is_multiple_of(3) {
+        return Err(wrong(path, array, format!("{shape:?} is not [frames, 3 · cameras, side, side]")));
+    }
+    Ok(Some(Pictures { channels: shape[1], px: shape[2], bytes }))
+}
+
+/// Reads the arrays; shapes and values are the caller's to check.
 pub(super) fn read(path: &Path) -> Result<Dataset, TrainError> {
     let mut npz = open(path)?;
     let (state_shape, states) = floats::<Ix2>(&mut npz, path, "states")?;
@@ -89,6 +105,7 @@ pub(super) fn read(path: &Path) -> Result<Dataset, TrainError> {
         lengths: lengths(&mut npz, path)?,
         state_dim: state_shape[1],
         action_dim: action_shape[1],
+        pictures: pictures(&mut npz, path)?,
     })
 }
 
@@ -114,12 +131,19 @@ pub(super) fn write(dataset: &Dataset, path: &Path) -> Result<(), TrainError> {
         |array, values, width| ArrayView2::from_shape((frames, width), values).map_err(|e| wrong(path, array, e));
     let states = matrix("states", &dataset.states, dataset.state_dim)?;
     let actions = matrix("actions", &dataset.actions, dataset.action_dim)?;
+    let pictures = dataset.pictures.as_ref().map(|p| {
+        ArrayView4::from_shape((frames, p.channels, p.px, p.px), &p.bytes).map_err(|e| wrong(path, "images", e))
+    });
+    let pictures = pictures.transpose()?;
     let lengths: Vec<i64> = dataset.lengths.iter().map(|&l| l as i64).collect();
     write_npz(path, |npz| {
         npz.add_array("states.npy", &states)?;
         npz.add_array("actions.npy", &actions)?;
         npz.add_array("rewards.npy", &ArrayView1::from(&dataset.rewards[..]))?;
         npz.add_array("terminals.npy", &ArrayView1::from(&dataset.terminals[..]))?;
+        if let Some(pictures) = &pictures {
+            npz.add_array("images.npy", pictures)?;
+        }
         npz.add_array("traj_lengths.npy", &ArrayView1::from(&lengths[..]))
     })
 }

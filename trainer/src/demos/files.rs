@@ -58,7 +58,7 @@ pub struct Origin {
 /// Writes `all.npz`, `train.npz`, `normalization.npz` and `summary.json` into `folder`.
 pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin) -> Result<Summary, TrainError> {
     create_folder(folder)?;
-    let selected = select(episodes, selection_of(task));
+    let selected = select(episodes, selection_of(task)?);
     if selected.is_empty() {
         let detail = format!("none of {} episodes belongs to {}; nothing to train on", episodes.len(), task.as_str());
         return Err(TrainError::Config { key: "demos", detail });
@@ -80,6 +80,7 @@ pub fn write(folder: &Path, task: TaskName, episodes: &[Episode], origin: Origin
         lengths: selected.iter().map(|e| e.steps()).collect(),
         state_dim: OBSERVATION_DIM,
         action_dim: ACTION_DIM,
+        pictures: None,
     };
     let train_path = folder.join("train.npz");
     train.write(&train_path)?;

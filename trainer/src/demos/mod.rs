@@ -15,6 +15,7 @@
 //! of it, normalised.
 
 mod files;
+mod gym;
 mod human;
 mod path;
 mod scripted;
@@ -22,7 +23,10 @@ mod scripted;
 use tenon_core::avoid::{ACTION_DIM, DemonstrationSet, Mode, ModeBits, OBSERVATION_DIM, reward};
 use tenon_core::config::TaskName;
 
+use crate::error::TrainError;
+
 pub use files::{Origin, Summary, write};
+pub use gym::{GymSummary, Recording, RollOutOptions, roll_out, write_recording};
 pub use human::read_human;
 pub use path::{MAX_INCREMENT_M, ScriptedPath};
 pub use scripted::{ScriptOptions, ScriptReport, script};
@@ -98,11 +102,15 @@ pub enum Alignment {
 }
 
 /// Which demonstrations a task trains on.
-pub fn selection_of(task: TaskName) -> DemonstrationSet {
+pub fn selection_of(task: TaskName) -> Result<DemonstrationSet, TrainError> {
     match task {
-        TaskName::AvoidM1 => DemonstrationSet::M1,
-        TaskName::AvoidM2 => DemonstrationSet::M2,
-        TaskName::AvoidM3 => DemonstrationSet::M3,
+        TaskName::AvoidM1 => Ok(DemonstrationSet::M1),
+        TaskName::AvoidM2 => Ok(DemonstrationSet::M2),
+        TaskName::AvoidM3 => Ok(DemonstrationSet::M3),
+        other => {
+            let detail = format!("{other} is not Avoid: its demonstrations are made by another command");
+            Err(TrainError::Config { key: "task", detail })
+        }
     }
 }
 

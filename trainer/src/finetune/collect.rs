@@ -1,22 +1,31 @@
 //! Rollouts: chunks sampled for all environments, executed, and everything that an update needs kept.
 
 use tenon_core::noise::SeededNoise;
-use tenon_sim::batch::{ChunkOutcome, Environment};
+use tenon_sim::batch::ChunkOutcome;
 
-use crate::dppo::{ChainMode, ChainSampler, Policy, Rollout};
+use crate::checkpoint::Checkpoint;
 use crate::environments::TaskBatch;
 use crate::error::TrainError;
+use crate::rollout::Rollout;
+use crate::sampling::{ChunkMode, ChunkSampler, PolicyRef};
 use crate::stopwatch::{Timing, timed};
 use crate::workers::Workers;
 
 /// Buffers and random streams of rollouts.
 #[derive(Debug)]
 pub struct Collector {
-    sampler: ChainSampler,
+    sampler: ChunkSampler,
     rollout: Rollout,
-    /// Noise of each environment's chains.
+    /// Noise of each environment's chunks.
     streams: Vec<SeededNoise>,
     chunks: Vec<f32>,
+}
+
+/// Of the checkpoint: whether the next chunk of each environment is the first of an episode.
+const FIRST: &str = "episodes_begin";
+
+fn stream_name(environment: usize) -> String {
+    format!("policy.{environment}")
 }
 
 /// What a rollout took.
@@ -28,14 +37,13 @@ pub struct CollectTimes {
 
 impl Collector {
     /// For rollouts of `steps` chunks in as many environments as there are `streams`.
-    pub fn new(policy: &Policy, workers: &Workers, steps: usize, streams: Vec<SeededNoise>) -> Self {
-        let (count, chunk_len) = (streams.len(), policy.network.chunk_len());
-        let chain_len = (policy.finetuned_steps() + 1) * chunk_len;
-        let mut rollout = Rollout::new(steps, count, policy.network.state_len(), chain_len);
+    pub fn new(policy: PolicyRef, workers: &Workers, steps: usize, streams: Vec<SeededNoise>) -> Self {
+        let (count, chunk_len) = (streams.len(), policy.chunk_len());
+        let mut rollout = Rollout::new(steps, count, policy.state_len(), policy.chain_len());
         // The first rollout begins with episodes; whoever resets the environments later says so.
         rollout.first.fill(true);
         Self {
-            sampler: ChainSampler::new(policy, workers, count),
+            sampler: ChunkSampler::new(policy, workers, count),
             rollout,
             streams,
             chunks: vec![0.0; count * chunk_len],
@@ -47,33 +55,51 @@ impl Collector {
         &self.rollout
     }
 
-    /// The environments' random streams, in order.
-    pub fn streams(&self) -> &[SeededNoise] {
-        &self.streams
-    }
-
     /// All environments have been reset: the next rollout begins with episodes.
     pub fn episodes_begin(&mut self) {
         let n = self.rollout.samples();
         self.rollout.first[n..].fill(true);
     }
 
+    /// Adds the random streams, and where episodes begin, to a checkpoint.
+    pub fn store(&self, checkpoint: &mut Checkpoint) {
+        for (i, stream) in self.streams.iter().enumerate() {
+            checkpoint.header.streams.insert(stream_name(i), stream.state());
+        }
+        let first = &self.rollout.first[self.rollout.samples()..];
+        checkpoint.put_bytes(FIRST, first.iter().map(|&first| u8::from(first)).collect());
+    }
+
+    /// Restores what [`Collector::store`] stored.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        for (i, stream) in self.streams.iter_mut().enumerate() {
+            *stream = SeededNoise::restore(checkpoint.stream(&stream_name(i))?);
+        }
+        let (bytes, n) = (checkpoint.bytes(FIRST)?, self.rollout.samples());
+        let first = &mut self.rollout.first[n..];
+        if bytes.len() != first.len() {
+            let detail = format!("{} values for {} environments", bytes.len(), first.len());
+            return Err(TrainError::Parameter { name: FIRST.into(), detail });
+        }
+        first.iter_mut().zip(bytes).for_each(|(first, &byte)| *first = byte != 0);
+        Ok(())
+    }
+
     /// One rollout from where the environments stand (spec dppo.md §2.3). `None` where `stop` asked to end.
     ///
     /// `on_outcome(environment, outcome)` is told of every chunk, in the order of steps and environments.
-    pub fn collect<E: Environment>(
+    pub fn collect(
         &mut self,
         workers: &Workers,
-        policy: &Policy,
-        mode: ChainMode,
-        batch: &mut TaskBatch<E>,
+        policy: PolicyRef,
+        mode: ChunkMode,
+        batch: &mut TaskBatch,
         stop: &dyn Fn() -> bool,
         on_outcome: &mut dyn FnMut(usize, &ChunkOutcome),
     ) -> Result<Option<CollectTimes>, TrainError> {
         let rollout = &mut self.rollout;
         let (steps, count) = (rollout.steps, rollout.envs);
-        let (state_len, chunk_len) = (policy.network.state_len(), policy.network.chunk_len());
-        let chain_len = rollout.chains.len() / (steps * count);
+        let (state_len, chunk_len, chain_len) = (policy.state_len(), policy.chunk_len(), policy.chain_len());
         let mut times = CollectTimes::default();
         let n = rollout.samples();
         rollout.first.copy_within(n.., 0);

@@ -1,139 +1,111 @@
-//! DPPO fine-tuning on Avoid: rollouts, updates, evaluations, in the order of specification dppo.md §2.
+//! Fine-tuning, and training from scratch: rollouts, updates, evaluations, in the order of specification dppo.md §2.
 //!
-//! All environments start anew with every iteration, and every iteration trains (the reference's `force_train`), so no
-//! state of the simulation outlives an iteration: weights, optimisers, scaler and random streams are all that a
-//! checkpoint needs for a run to continue exactly.
+//! A checkpoint between two iterations holds weights, optimisers, schedules, reward scaler, random streams, the states
+//! of the environments and the episodes under way: all that a run needs to continue exactly.
 
+mod build;
 mod collect;
+mod episodes;
 mod record;
 
 use std::time::Instant;
 
-use tenon_core::avoid::chunk_succeeds;
-use tenon_core::config::TaskConfig;
-use tenon_core::diffusion::StepNoise;
-use tenon_core::noise::SeededNoise;
-use tenon_sim::batch::ChunkOutcome;
+use tenon_core::config::{OnNumericalError, TaskConfig};
+use tenon_core::task::{Success, TaskName};
 
+pub use build::Source;
 pub use collect::{CollectTimes, Collector};
-pub use record::{Evaluations, IterationRecord, Judgement, NoisePair};
+pub use episodes::{EpisodeStats, EpisodeTally};
+pub use record::{EvaluationRecord, Evaluations, Goal, IterationRecord, Judgement, NoisePair, TrainingRecord};
 
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
-use crate::dppo::{Policy, Updater};
-use crate::environments::AvoidBatch;
+use crate::environments::TaskBatch;
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
-use crate::network::{Critic, NoiseNetwork};
-use crate::seeds::Stream;
-use crate::settings::{critic_spec, finetune_config};
+use crate::learner::Learner;
+use crate::sampling::{ChunkMode, PolicyRef};
 use crate::workers::Workers;
 
-/// Counter of the checkpoint: control steps of all environments so far.
+/// Counters of the checkpoint: control steps of all environments so far, iterations that were undone.
 const ENVIRONMENT_STEPS: &str = "environment_steps";
+const UNDONE: &str = "undone";
+/// Of the checkpoint: the environments, in the simulation's own form.
+const ENVIRONMENTS: &str = "environments";
+/// So many iterations in a row that come to nothing stop a run in any case.
+const MOST_UNDONE_IN_A_ROW: u32 = 5;
+/// Success rate that a task with success should reach under both noises.
+const SUCCESS_GOAL: f64 = 0.95;
 
-/// A fine-tuning run.
+/// A run of fine-tuning or of training from scratch.
 #[derive(Debug)]
 pub struct FinetuneRun {
     run: RunInfo,
-    updater: Updater,
+    task: TaskName,
+    plan: Plan,
+    learner: Learner,
     workers: Workers,
-    environments: AvoidBatch,
+    environments: TaskBatch,
     collector: Collector,
+    episodes: EpisodeTally,
     environment_steps: u64,
+    undone: u64,
     threads: usize,
 }
 
-impl FinetuneRun {
-    /// A fresh run from a pre-trained checkpoint, whose moving average becomes both networks.
-    ///
-    /// `provenance` is added to what the pre-training recorded about itself.
-    pub fn new(
-        config: &TaskConfig,
-        pretrained: &Checkpoint,
-        provenance: impl IntoIterator<Item = (String, String)>,
-        threads: usize,
-    ) -> Result<Self, TrainError> {
-        if pretrained.header.stage != Stage::Pretrain {
-            let detail = "fine-tuning starts from a checkpoint of pre-training".into();
-            return Err(TrainError::Config { key: "from", detail });
-        }
-        let mut run = pretrained.header.run.clone();
-        if run.network != config.policy.network {
-            let detail = "the configuration's network is not the one that was pre-trained".into();
-            return Err(TrainError::Config { key: "policy.network", detail });
-        }
-        run.policy.denoising = config.policy.denoising(config.policy.finetuned_steps);
-        run.critic = Some(critic_spec(config));
-        for (key, value) in std::mem::take(&mut run.provenance) {
-            run.provenance.insert(format!("pretrain.{key}"), value);
-        }
-        run.provenance.extend(provenance);
-        let network = network_of(&run)?;
-        let parameters = pretrained.parameters("ema.", network.table())?;
-        let streams =
-            (0..config.finetune.environments).map(|i| Stream::Policy(i as u32).of(config.finetune.seed)).collect();
-        Self::assemble(config, run, network, parameters, streams, threads)
-    }
+/// Which iterations do what.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    reset_every_iteration: bool,
+    evaluate_every: u64,
+    no_reset_after_evaluation: bool,
+    on_numerical_error: OnNumericalError,
+}
 
-    /// Continues the run of a checkpoint exactly.
-    pub fn resume(config: &TaskConfig, checkpoint: &Checkpoint, threads: usize) -> Result<Self, TrainError> {
-        let run = checkpoint.header.run.clone();
-        let network = network_of(&run)?;
-        let parameters = checkpoint.parameters("actor.", network.table())?;
-        let streams = (0..config.finetune.environments)
-            .map(|i| Ok(SeededNoise::restore(checkpoint.stream(&stream_name(i))?)))
-            .collect::<Result<_, TrainError>>()?;
-        let mut this = Self::assemble(config, run, network, parameters, streams, threads)?;
-        this.updater.restore(checkpoint)?;
-        this.environment_steps = checkpoint.counter(ENVIRONMENT_STEPS)?;
-        Ok(this)
-    }
-
-    fn assemble(
-        config: &TaskConfig,
-        run: RunInfo,
-        network: NoiseNetwork,
-        parameters: Vec<f32>,
-        streams: Vec<SeededNoise>,
-        threads: usize,
-    ) -> Result<Self, TrainError> {
-        let spec = &run.policy;
-        let Some(critic) = &run.critic else {
-            return Err(TrainError::Config { key: "critic", detail: "the checkpoint describes no critic".into() });
-        };
-        let critic = Critic::new(critic, spec.state_len())?;
-        let workers = Workers::new(threads)?;
-        let count = config.finetune.environments;
-        let policy = Policy::from_pretrained(network, parameters, spec.denoising.clone());
-        let collector = Collector::new(&policy, &workers, config.finetune.chunk_steps, streams);
-        let executed_len = spec.action_horizon * spec.action_dim();
-        let settings = finetune_config(config);
-        let updater = Updater::new(settings, policy, critic, executed_len, count, config.finetune.seed, &workers)?;
+impl Plan {
+    fn of(config: &TaskConfig) -> Result<Self, TrainError> {
+        let c = config.finetune()?;
         Ok(Self {
-            environments: AvoidBatch::new(spec, count, threads)?,
-            run,
-            updater,
-            workers,
-            collector,
-            environment_steps: 0,
-            threads,
+            reset_every_iteration: c.reset_every_iteration,
+            evaluate_every: c.evaluate_every as u64,
+            no_reset_after_evaluation: config.compat.no_reset_after_evaluation,
+            on_numerical_error: c.on_numerical_error,
         })
     }
 
+    /// Whether an iteration, counted from 0, evaluates.
+    fn evaluates(&self, iteration: u64) -> bool {
+        self.evaluate_every > 0 && iteration.is_multiple_of(self.evaluate_every)
+    }
+
+    /// Whether the environments start anew before an iteration.
+    fn resets(&self, iteration: u64) -> bool {
+        let after_evaluation = iteration > 0 && self.evaluates(iteration - 1) && !self.no_reset_after_evaluation;
+        iteration == 0 || self.reset_every_iteration || self.evaluates(iteration) || after_evaluation
+    }
+}
+
+/// Whether a rollout went to its end.
+struct Collected {
+    episodes: EpisodeStats,
+    times: CollectTimes,
+}
+
+impl FinetuneRun {
     /// Everything that continues this run, between two iterations.
     pub fn checkpoint(&self) -> Checkpoint {
         let mut checkpoint = Checkpoint::new(Stage::Finetune, self.run.clone());
-        self.updater.store(&mut checkpoint);
+        self.learner.store(&mut checkpoint);
+        self.collector.store(&mut checkpoint);
+        self.episodes.store(&mut checkpoint);
+        checkpoint.put_bytes(ENVIRONMENTS, self.environments.save_state());
         checkpoint.header.counters.insert(ENVIRONMENT_STEPS.into(), self.environment_steps);
-        for (i, stream) in self.collector.streams().iter().enumerate() {
-            checkpoint.header.streams.insert(stream_name(i), stream.state());
-        }
+        checkpoint.header.counters.insert(UNDONE.into(), self.undone);
         checkpoint
     }
 
     /// Iterations done.
     pub fn iterations_done(&self) -> u64 {
-        self.updater.iteration()
+        self.learner.iteration()
     }
 
     /// What the run is about.
@@ -142,106 +114,168 @@ impl FinetuneRun {
     }
 
     /// The policy as it is now.
-    pub fn policy(&self) -> &Policy {
-        &self.updater.policy
+    pub fn policy(&self) -> PolicyRef<'_> {
+        self.learner.policy()
     }
 
-    /// One iteration: reset, collect, update, step the schedules. `None` where `stop` asked to end before the update;
-    /// the run then stands as before the iteration, but for its random streams, so it must not be saved.
-    pub fn iterate(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<IterationRecord>, TrainError> {
-        let (iteration_begun, steps_before) = (Instant::now(), self.environment_steps);
-        let Some(collected) = self.collect(stop)? else { return Ok(None) };
-        let begun = Instant::now();
-        let stats = self.updater.update(&self.workers, self.collector.rollout())?;
-        self.updater.end_iteration();
+    /// What the run should reach: its own return, or the success of a task that has one.
+    pub fn goal(&self, config: &TaskConfig) -> Option<Goal> {
+        let own = config.finetune.as_ref().and_then(|c| c.stop_at_return).map(Goal::Return);
+        own.or(match self.task.success() {
+            Success::None => None,
+            Success::ChunkReward(_) | Success::EpisodeReturn(_) => Some(Goal::SuccessRate(SUCCESS_GOAL)),
+        })
+    }
+
+    /// One iteration: collect, then update or only judge, step the schedules. `None` where `stop` asked to end before
+    /// its end; the run must then not be saved, for its environments and random streams have moved on.
+    ///
+    /// `on_undone` is told of iterations that were undone, where the configuration lets the run go on.
+    ///
+    /// # Errors
+    /// Where something is not finite, with everything that learns as it was before the iteration.
+    pub fn iterate(
+        &mut self,
+        stop: &dyn Fn() -> bool,
+        on_undone: &mut dyn FnMut(&TrainError),
+    ) -> Result<Option<IterationRecord>, TrainError> {
+        let mut undone_in_a_row = 0;
+        let mut forced_reset = false;
+        loop {
+            match self.try_iteration(forced_reset, stop) {
+                Err(error @ TrainError::Numerical { .. })
+                    if self.plan.on_numerical_error == OnNumericalError::Continue
+                        && undone_in_a_row < MOST_UNDONE_IN_A_ROW =>
+                {
+                    // The learner stands as before; the episodes it was learning from are given up.
+                    on_undone(&error);
+                    undone_in_a_row += 1;
+                    self.undone += 1;
+                    forced_reset = true;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_iteration(
+        &mut self,
+        forced_reset: bool,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<IterationRecord>, TrainError> {
+        let (begun, iteration) = (Instant::now(), self.learner.iteration());
+        let evaluates = self.plan.evaluates(iteration);
+        if forced_reset || self.plan.resets(iteration) {
+            self.environments.reset();
+            self.collector.episodes_begin();
+            self.episodes.begin_anew();
+            self.episodes.take();
+        }
+        let mode = if evaluates { self.learner.evaluation_mode() } else { self.learner.training_mode() };
+        let steps_before = self.environment_steps;
+        let Some(collected) = self.collect(mode, !evaluates, stop)? else { return Ok(None) };
+        let (mut training, mut evaluation) = (None, None);
+        if evaluates {
+            evaluation = Some(EvaluationRecord::new(collected.episodes));
+        } else {
+            let update_begun = Instant::now();
+            let update = self.learner.update(&self.workers, self.collector.rollout());
+            let stats = update.inspect_err(|_| self.environment_steps = steps_before)?;
+            training = Some(TrainingRecord::new(collected.episodes, stats, update_begun.elapsed().as_secs_f64()));
+        }
+        self.learner.end_iteration();
+        let rate =
+            (self.environment_steps - steps_before) as f64 / begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         Ok(Some(IterationRecord {
-            iteration: self.updater.iteration(),
+            iteration: self.learner.iteration(),
             environment_steps: self.environment_steps,
-            success_rate: collected.success_rate,
-            mean_reward: collected.mean_reward,
-            approx_kl: stats.approx_kl,
-            clip_fraction: stats.clip_fraction,
-            clip_fraction_per_step: stats.clip_fraction_of_step,
-            explained_variance: stats.explained_variance,
-            eta: self.updater.config.eta,
-            policy_loss: stats.policy_loss,
-            value_loss: stats.value_loss,
-            actor_learning_rate: stats.actor_lr,
-            critic_learning_rate: stats.critic_lr,
-            gradient_norm_actor: stats.actor_gradient_norm,
-            gradient_norm_critic: stats.critic_gradient_norm,
-            minibatches: stats.minibatches,
-            stopped_early: stats.stopped_early,
+            training,
+            evaluation,
             faults: self.environments.fault_counts().total(),
-            seconds_sampling: collected.seconds_sampling,
-            seconds_environment: collected.seconds_environment,
-            seconds_update: begun.elapsed().as_secs_f64(),
-            environment_steps_per_second: (self.environment_steps - steps_before) as f64
-                / iteration_begun.elapsed().as_secs_f64().max(f64::MIN_POSITIVE),
+            undone: self.undone,
+            seconds_sampling: collected.times.sampling.wall.as_secs_f64(),
+            seconds_environment: collected.times.environment.wall.as_secs_f64(),
+            environment_steps_per_second: rate,
         }))
     }
 
-    /// 2., 3., 4. of the iteration: rollouts of all environments from their start, and their statistics.
-    fn collect(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Collected>, TrainError> {
-        let count = self.environments.len();
-        let (mut success, mut reward_sum, mut steps) = (vec![false; count], 0.0, 0);
-        self.environments.reset();
-        self.collector.episodes_begin();
-        let mut on_outcome = |i: usize, outcome: &ChunkOutcome| {
-            success[i] |= chunk_succeeds(outcome.reward, outcome.steps);
-            reward_sum += outcome.reward;
-            steps += outcome.steps as u64;
-        };
-        let (mode, policy) = (self.updater.exploration(), &self.updater.policy);
-        let environments = &mut self.environments;
-        let times = self.collector.collect(&self.workers, policy, mode, environments, stop, &mut on_outcome)?;
-        self.environment_steps += steps;
-        Ok(times.map(|times| Collected {
-            success_rate: success.iter().filter(|&&s| s).count() as f64 / count as f64,
-            mean_reward: reward_sum / count as f64,
-            seconds_sampling: times.sampling.wall.as_secs_f64(),
-            seconds_environment: times.environment.wall.as_secs_f64(),
-        }))
+    /// 3., 4. of the iteration: a rollout of all environments from where they stand, and its episodes.
+    fn collect(
+        &mut self,
+        mode: ChunkMode,
+        counts: bool,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Collected>, TrainError> {
+        let (episodes, mut steps) = (&mut self.episodes, 0);
+        let policy = self.learner.policy();
+        let times = self.collector.collect(
+            &self.workers,
+            policy,
+            mode,
+            &mut self.environments,
+            stop,
+            &mut |environment, outcome| {
+                episodes.add(environment, outcome);
+                steps += outcome.steps as u64;
+            },
+        )?;
+        if counts {
+            self.environment_steps += steps;
+        }
+        Ok(times.map(|times| Collected { episodes: self.episodes.take(), times }))
     }
 
-    /// Judges the policy under both noises; `None` where `stop` asked to end. `on_episodes(name, done, successes)`.
+    /// Judges the policy under both noises; `None` where `stop` asked to end. `on_episodes(name, done, evaluation so far)`.
     pub fn judge(
         &self,
         config: &TaskConfig,
         stop: &dyn Fn() -> bool,
-        on_episodes: &mut dyn FnMut(&str, usize, usize),
+        on_episodes: &mut dyn FnMut(&str, usize, &Evaluation),
     ) -> Result<Option<NoisePair>, TrainError> {
-        let mut judge_under = |name: &str, noise| -> Result<Option<Evaluation>, TrainError> {
+        let environments = config.finetune()?.environments;
+        let mut judge_under = |name: &str, mode| -> Result<Option<Evaluation>, TrainError> {
             let options = EvaluationOptions {
+                task: self.task,
                 episodes: config.evaluate.episodes,
                 seed: config.evaluate.seed,
-                environments: config.finetune.environments,
+                environments,
                 threads: self.threads,
             };
-            let mut source = PolicyChunks::new(self.policy(), &self.workers, noise, options.environments);
-            let on_episodes = &mut |done, successes| on_episodes(name, done, successes);
+            let mut source = PolicyChunks::new(self.policy(), &self.workers, mode, options.environments);
+            let on_episodes = &mut |done, so_far: &Evaluation| on_episodes(name, done, so_far);
             evaluate(&mut source, &self.run.policy, options, stop, on_episodes)
         };
-        let Some(evaluation_noise) = judge_under("evaluation noise", StepNoise::Evaluation)? else { return Ok(None) };
-        let training = self.updater.exploration().noise;
-        let Some(training_noise) = judge_under("training noise", training)? else { return Ok(None) };
+        let evaluation = judge_under("evaluation noise", self.learner.evaluation_mode())?;
+        let Some(evaluation_noise) = evaluation else { return Ok(None) };
+        let Some(training_noise) = judge_under("training noise", self.learner.training_mode())? else {
+            return Ok(None);
+        };
         Ok(Some(NoisePair { evaluation_noise, training_noise }))
     }
 }
 
-struct Collected {
-    success_rate: f64,
-    mean_reward: f64,
-    seconds_sampling: f64,
-    seconds_environment: f64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn stream_name(environment: usize) -> String {
-    format!("policy.{environment}")
-}
+    const GYM: Plan = Plan {
+        reset_every_iteration: false,
+        evaluate_every: 10,
+        no_reset_after_evaluation: false,
+        on_numerical_error: OnNumericalError::Stop,
+    };
 
-fn network_of(run: &RunInfo) -> Result<NoiseNetwork, TrainError> {
-    let policy = &run.policy;
-    policy.check().map_err(|e| TrainError::Config { key: "policy", detail: e.to_string() })?;
-    NoiseNetwork::new(&run.network, policy.state_len(), policy.prediction_horizon, policy.action_dim())
+    #[test]
+    fn every_tenth_iteration_evaluates_and_training_does_not_go_on_with_its_episodes() {
+        let of =
+            |n: u64, test: fn(&Plan, u64) -> bool, plan: Plan| (0..n).filter(|&i| test(&plan, i)).collect::<Vec<_>>();
+        assert_eq!(of(22, Plan::evaluates, GYM), [0, 10, 20]);
+        assert_eq!(of(22, Plan::resets, GYM), [0, 1, 10, 11, 20, 21]);
+        let compat = Plan { no_reset_after_evaluation: true, ..GYM };
+        assert_eq!(of(22, Plan::resets, compat), [0, 10, 20]);
+        let none = Plan { evaluate_every: 0, ..GYM };
+        assert_eq!(of(22, Plan::evaluates, none), [0u64; 0]);
+        assert_eq!(of(22, Plan::resets, none), [0]);
+        assert_eq!(of(3, Plan::resets, Plan { reset_every_iteration: true, ..none }), [0, 1, 2]);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use tenon_core::config::TaskConfig;
-use tenon_core::network::NetworkSpec;
+use tenon_core::network::{CriticSpec, PolicyNetwork};
 use tenon_core::normalizer::Normalizer;
 use tenon_core::spec::PolicySpec;
 
@@ -13,12 +13,15 @@ use super::contents::Contents;
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::error::TrainError;
 use crate::network::{Critic, ParameterTable};
-use crate::settings::critic_spec;
 
 /// Most names of a list in a message.
 const LISTED: usize = 40;
 /// Prefix of the η module, which at its fixed value is part of the settings and not of the weights (spec §1.6).
 const ETA: &str = "eta.";
+
+/// The bounds of a Gaussian's deviation lie among its weights, but are never trained: the configuration has them
+/// (spec dppo.md §4, §10).
+const STD_BOUNDS: [&str; 2] = ["logvar_min", "logvar_max"];
 
 /// What an import took over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,16 +72,17 @@ pub fn import(
     };
     let (stage, finetuned_steps) = match kind {
         Kind::Pretrained => (Stage::Pretrain, 0),
-        Kind::Finetuned => (Stage::Finetune, config.policy.finetuned_steps),
+        Kind::Finetuned => (Stage::Finetune, config.policy.finetuned_steps()),
     };
     let policy = config.policy_spec(normalizer, finetuned_steps);
     policy.check().map_err(|e| TrainError::Config { key: "policy", detail: e.to_string() })?;
-    let network = table(&config.policy.network, &policy)?;
+    let network_spec = config.policy.model.network();
+    let network = table(&network_spec, &policy)?;
 
     let mut fit = Fit::default();
     let mut parts: Vec<(&'static str, &ParameterTable, Vec<f32>)> = Vec::new();
-    let critic_spec = critic_spec(config);
-    let critic = Critic::new(&critic_spec, policy.state_len())?;
+    let critic_spec: Option<CriticSpec> = config.finetune.as_ref().map(|c| c.critic.clone());
+    let critic = critic_spec.as_ref().map(|spec| Critic::new(spec, policy.state_len())).transpose()?;
     match kind {
         Kind::Pretrained => {
             let average = fit.collect(&network, key, chosen, only_prefix(chosen));
@@ -93,11 +97,17 @@ pub fn import(
             parts.extend([("network", &network, last), ("ema", &network, average)]);
         }
         Kind::Finetuned => {
-            // `network` is the frozen network under its second name.
-            let frozen = if has(chosen, "actor.") { "actor." } else { "network." };
+            // `network` is the frozen network under its second name; a mixture has no frozen one.
+            let frozen = ["actor.", "network."].into_iter().find(|prefix| has(chosen, prefix)).unwrap_or("actor_ft.");
             parts.push(("actor", &network, fit.collect(&network, key, chosen, frozen)));
             parts.push(("actor_ft", &network, fit.collect(&network, key, chosen, "actor_ft.")));
             if has(chosen, "critic.") {
+                let Some(critic) = &critic else {
+                    return Err(TrainError::Config {
+                        key: "finetune.critic",
+                        detail: "the file has a critic: give a configuration with [finetune]".into(),
+                    });
+                };
                 parts.push(("critic", critic.table(), fit.collect(critic.table(), key, chosen, "critic.")));
             }
             fit.refuse_others(key, chosen, &["network.", "actor.", "actor_ft.", "critic.", ETA]);
@@ -107,9 +117,9 @@ pub fn import(
 
     let has_critic = parts.iter().any(|(name, ..)| *name == "critic");
     let run = RunInfo {
-        network: config.policy.network.clone(),
+        network: network_spec,
         policy,
-        critic: has_critic.then_some(critic_spec),
+        critic: critic_spec.filter(|_| has_critic),
         config: config_text,
         provenance,
     };
@@ -134,7 +144,7 @@ pub fn import(
 }
 
 /// The parameters that a policy's network must have.
-fn table(network: &NetworkSpec, policy: &PolicySpec) -> Result<ParameterTable, TrainError> {
+fn table(network: &PolicyNetwork, policy: &PolicySpec) -> Result<ParameterTable, TrainError> {
     let (state_len, horizon, action_dim) = (policy.state_len(), policy.prediction_horizon, policy.action_dim());
     network.check(state_len, horizon, action_dim).map_err(TrainError::Network)?;
     Ok(ParameterTable::new(network.parameters(state_len, horizon, action_dim)))
@@ -188,6 +198,7 @@ impl Fit {
         for (name, tensor) in dict {
             if let Some(rest) = name.strip_prefix(prefix)
                 && !known.contains(rest)
+                && !STD_BOUNDS.contains(&rest)
             {
                 self.superfluous.push(format!("{} {:?}", path(key, name), tensor.shape()));
             }

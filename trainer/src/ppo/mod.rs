@@ -12,7 +12,7 @@ mod policy;
 mod sampler;
 mod updater;
 
-pub use cloning::{Cloner, CloningConfig, CloningLoss, CloningTerms, OnEpoch};
+pub use cloning::{CloningLoss, CloningTerms};
 pub use config::{PpoCompat, PpoConfig, PpoLossConfig};
 pub use likelihood::{Likelihood, MixtureDensity};
 pub use loss::{ActorTerms, Minibatch, PpoLoss, Samples};

@@ -1,19 +1,6 @@
 //! Generalised advantages over chunk steps (spec dppo.md §2.5c).
 
-use serde::{Deserialize, Serialize};
-
-/// How an episode that ran out of time enters the advantages (spec dppo.md §10.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeOut {
-    /// Bootstraps from the value of the episode's own last observation and cuts the trace: correct, the default.
-    #[default]
-    Bootstrap,
-    /// Treats it as a terminal state (the reference's Gym and furniture).
-    Terminal,
-    /// Bootstraps from the next episode's first observation and lets the trace run on (the reference's Robomimic).
-    Leaky,
-}
+pub use tenon_core::config::TimeOut;
 
 /// Inputs of [`generalized_advantages`]; arrays are `[steps, envs]` unless said otherwise.
 #[derive(Debug, Clone, Copy)]

@@ -164,7 +164,7 @@ mod tests {
     fn ticks_are_round_numbers_inside_the_window() {
         let frame = fit(&[0.0, 0.2, 0.9], "success_rate");
         assert_eq!(texts(frame.y_ticks(Unit::Share)), ["0 %", "20 %", "40 %", "60 %", "80 %", "100 %"]);
-        let frame = fit(&[-3.0, 8.0], "mean_reward");
+        let frame = fit(&[-3.0, 8.0], "mean_return");
         assert_eq!(texts(frame.y_ticks(Unit::Plain)), ["0", "5"]);
         let steps: Vec<f64> = (1..=400).map(f64::from).collect();
         assert_eq!(texts(fit(&steps, "x").x_ticks()), ["100", "200", "300", "400"]);

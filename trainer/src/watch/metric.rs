@@ -58,7 +58,7 @@ impl Metric {
         use Unit::*;
         match name {
             "success_rate" => known("Success", Outcome, Share, true, Some(true)),
-            "mean_reward" => known("Mean return of an episode", Outcome, Plain, true, Some(true)),
+            "mean_return" => known("Mean return of an episode", Outcome, Plain, true, Some(true)),
             "loss" => known("Loss", Outcome, Plain, true, Some(false)),
             "faults" => known("Episodes ended by a fault of the simulation", Outcome, Plain, false, Some(false)),
             "approx_kl" => known("Approx. KL", Update, Plain, true, None),

@@ -6,7 +6,7 @@ use tenon_core::network::{
     Activation, Compression, ConditionEncoder, CriticSpec, NetworkSpec, PatchEmbedding, UnetSpec, VisionSpec,
 };
 use tenon_core::noise::NoiseSource;
-use tenon_core::spec::{Denoising, Sampler};
+use tenon_core::spec::{Denoising, Prediction, Sampler};
 use tenon_train::actor_critic::{CriticLoss, ValueLoss};
 use tenon_train::dppo::{ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Policy, Samples, TeacherChains};
 use tenon_train::network::{Critic, Mode, NoiseNetwork, NoiseRow, Observations};
@@ -138,6 +138,7 @@ impl Setup {
             denoised_clip: c.config["denoised_clip_value"].as_f64().unwrap_or(1.0) as f32,
             noise_clip: c.number("randn_clip_value") as f32,
             final_action_clip: c.config["final_action_clip_value"].as_f64().map(|v| v as f32),
+            prediction: Prediction::Noise,
         };
         let policy = Policy {
             frozen: c.parameters("actor", network.table()),

@@ -5,7 +5,7 @@ use tenon_core::diffusion::StepNoise;
 use tenon_core::network::{
     Activation, Compression, ConditionEncoder, NetworkSpec, PatchEmbedding, UnetSpec, VisionSpec, sinusoid,
 };
-use tenon_core::spec::{Denoising, Sampler};
+use tenon_core::spec::{Denoising, Prediction, Sampler};
 use tenon_train::augment::shift;
 use tenon_train::dppo::{ChainMode, ChainSampler, Policy};
 use tenon_train::network::{Mode, NoiseNetwork, NoiseRow, Observations, ParameterTable};
@@ -122,6 +122,7 @@ fn check(c: &Case, name: &str, config: &Value) {
         denoised_clip: 1.0,
         noise_clip: 3.0,
         final_action_clip: None,
+        prediction: Prediction::Noise,
     };
     let policy = Policy::from_pretrained(network, parameters, denoising);
     let workers = Workers::new(1).unwrap();

@@ -43,7 +43,7 @@ fn read_theirs(folder: &Path, network: &str, critic: &str) {
 /// A checkpoint of fresh weights, and beside it what our networks say to the inputs of the other direction.
 fn write_ours(folder: &Path, network: &str, critic: &str) {
     let config = config(network, critic);
-    let policy = config.policy_spec(normalizer(), config.policy.finetuned_steps);
+    let policy = config.policy_spec(normalizer(), config.policy.finetuned_steps());
     let run = RunInfo {
         network: config.policy.network.clone(),
         critic: Some(critic_spec(&config)),

@@ -86,7 +86,7 @@ fn finetuned_checkpoint_gives_both_networks_and_the_critic() {
     assert_eq!(imported.parts.iter().map(|p| p.name).collect::<Vec<_>>(), ["actor", "actor_ft", "critic"]);
     assert_eq!(imported.unused, ["model.eta.*"]);
     assert_eq!((checkpoint.header.stage, checkpoint.counter("iteration").unwrap()), (Stage::Finetune, 51));
-    assert_eq!(checkpoint.header.run.policy.denoising.finetuned_steps, config.policy.finetuned_steps);
+    assert_eq!(checkpoint.header.run.policy.denoising.finetuned_steps, config.policy.finetuned_steps());
     Known::open(&data("finetuned.safetensors")).compare_checkpoint(&checkpoint, "actor", "actor_ft");
     // Written and read, it is the same.
     let folder = tempfile::tempdir().unwrap();

@@ -3,13 +3,14 @@
 use std::ops::ControlFlow;
 
 use rand::Rng;
+use tenon_core::network::{GaussianSpec, PolicyNetwork};
 use tenon_core::noise::SeededNoise;
 use tenon_train::TrainError;
-use tenon_train::checkpoint::{Checkpoint, Stage};
+use tenon_train::checkpoint::Checkpoint;
 use tenon_train::dataset::Dataset;
-use tenon_train::network::GaussianNetwork;
 use tenon_train::optimizer::LrSchedule;
-use tenon_train::ppo::{Cloner, CloningConfig, GaussianPolicy};
+use tenon_train::ppo::GaussianPolicy;
+use tenon_train::pretrain::{EpochReport, Prediction, PretrainConfig, Pretrainer};
 
 use crate::common::*;
 
@@ -36,6 +37,7 @@ fn dataset(two_modes: bool) -> Dataset {
         lengths: vec![length; episodes],
         state_dim: STATE,
         action_dim: 1,
+        pictures: None,
     }
 }
 
@@ -43,35 +45,45 @@ fn target(state: &[f32]) -> f32 {
     0.5 * state[0] - 0.3 * state[1] + 0.2
 }
 
-fn cloning_config(epochs: u64) -> CloningConfig {
-    CloningConfig {
+fn cloning_config(epochs: u64) -> PretrainConfig {
+    PretrainConfig {
         epochs,
         batch_size: 200,
         lr: LrSchedule { max_lr: 3e-3, min_lr: 1e-3, warmup_steps: 2, first_cycle_steps: 100 },
         weight_decay: 1e-6,
-        ent_coef: 0.0,
+        ema_decay: 0.9,
+        update_ema_freq: 2,
+        epoch_start_ema: 3,
         max_episodes: None,
+        prediction: Prediction::Noise,
+        ent_coef: 0.0,
+        augment: false,
     }
 }
 
-pub fn cloner(epochs: u64, network: GaussianNetwork, threads: usize) -> Cloner {
-    Cloner::new(cloning_config(epochs), network, STATE, 5, threads).unwrap()
+pub fn cloner(epochs: u64, spec: &GaussianSpec, threads: usize) -> Pretrainer {
+    let run = run_info(PolicyNetwork::Gaussian(spec.clone()));
+    Pretrainer::new(cloning_config(epochs), run, 5, threads).unwrap()
 }
 
-fn go_on(_: &Cloner, _: &tenon_train::pretrain::EpochReport) -> Result<ControlFlow<()>, TrainError> {
+fn cloned(cloner: &Pretrainer, spec: &GaussianSpec) -> GaussianPolicy {
+    GaussianPolicy::from_parameters(built(spec), cloner.parameters().to_vec(), 3.0)
+}
+
+fn go_on(_: &Pretrainer, _: &EpochReport) -> Result<ControlFlow<()>, TrainError> {
     Ok(ControlFlow::Continue(()))
 }
 
 #[test]
 fn a_cloned_gaussian_imitates_the_demonstrations() {
     let data = dataset(false);
-    for (name, network) in [
-        ("MLP", network(mlp(32), FIXED, 0)),
-        ("MLP, learned deviation", network(mlp(32), LEARNED, 0)),
-        ("transformer", network(transformer(), FIXED, 0)),
-        ("mixture", network(mlp(32), FIXED, 3)),
+    for (name, spec) in [
+        ("MLP", spec(mlp(32), FIXED, 0)),
+        ("MLP, learned deviation", spec(mlp(32), LEARNED, 0)),
+        ("transformer", spec(transformer(), FIXED, 0)),
+        ("mixture", spec(mlp(32), FIXED, 3)),
     ] {
-        let mut cloner = cloner(40, network, 1);
+        let mut cloner = cloner(40, &spec, 1);
         let mut losses = Vec::new();
         cloner
             .run(&data, &mut |_, report| {
@@ -80,7 +92,7 @@ fn a_cloned_gaussian_imitates_the_demonstrations() {
             })
             .unwrap();
         assert!(losses[39] < losses[0] - 0.5, "{name}: {losses:?}");
-        let policy = GaussianPolicy::from_parameters(cloner.network().clone(), cloner.parameters().to_vec(), 3.0);
+        let policy = cloned(&cloner, &spec);
         let batch = Batch::new(&policy.network, 100, 2);
         let chunks = sample(&policy, EVALUATE, &batch, 1);
         let error: f32 = chunks
@@ -97,9 +109,10 @@ fn a_cloned_gaussian_imitates_the_demonstrations() {
 fn a_cloned_mixture_keeps_both_modes_where_a_gaussian_averages() {
     let data = dataset(true);
     let spread = |modes: usize| {
-        let mut cloner = cloner(60, network(mlp(32), FIXED, modes), 1);
+        let spec = spec(mlp(32), FIXED, modes);
+        let mut cloner = cloner(60, &spec, 1);
         cloner.run(&data, &mut go_on).unwrap();
-        let policy = GaussianPolicy::from_parameters(cloner.network().clone(), cloner.parameters().to_vec(), 3.0);
+        let policy = cloned(&cloner, &spec);
         // The target at this state is 0.9: far from its opposite.
         let batch = Batch { states: [0.8f32, -1.0].repeat(200), images: None };
         let chunks = sample(&policy, EVALUATE, &batch, 1);
@@ -117,39 +130,33 @@ fn cloning_gives_the_same_bits_on_two_threads_and_after_a_resume() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
     let data = dataset(true);
-    let stored = |cloner: &Cloner| {
-        let mut checkpoint = Checkpoint::new(Stage::Pretrain, run_info(8, &[]));
-        cloner.store(&mut checkpoint);
-        checkpoint
-    };
-    for (name, network) in [
-        ("learned", network(mlp(16), LEARNED, 0)),
-        ("per state", network(mlp(16), PER_STATE, 0)),
-        ("transformer mixture", network(transformer(), LEARNED, 3)),
+    for (name, spec) in [
+        ("learned", spec(mlp(16), LEARNED, 0)),
+        ("per state", spec(mlp(16), PER_STATE, 0)),
+        ("transformer mixture", spec(transformer(), LEARNED, 3)),
     ] {
-        let mut whole = cloner(5, network.clone(), 1);
+        let mut whole = cloner(5, &spec, 1);
         whole.run(&data, &mut go_on).unwrap();
-        let mut first = cloner(5, network.clone(), 2);
+        let mut first = cloner(5, &spec, 2);
         first
             .run(&data, &mut |c, report| {
                 if report.epoch == 2 {
-                    stored(c).write(&path)?;
+                    c.checkpoint().write(&path)?;
                     return Ok(ControlFlow::Break(()));
                 }
                 Ok(ControlFlow::Continue(()))
             })
             .unwrap();
-        let mut second = cloner(5, network, 2);
-        second.restore(&Checkpoint::read(&path).unwrap()).unwrap();
+        let mut second = Pretrainer::resume(cloning_config(5), &Checkpoint::read(&path).unwrap(), 2).unwrap();
         assert_eq!(second.epochs_done(), 2);
         second.run(&data, &mut go_on).unwrap();
-        assert!(stored(&second) == stored(&whole), "{name}");
+        assert!(second.checkpoint() == whole.checkpoint(), "{name}");
     }
 }
 
 #[test]
 fn cloning_refuses_data_of_another_width_and_stops_at_what_is_not_finite() {
-    let mut cloner = cloner(1, network(mlp(16), LEARNED, 0), 1);
+    let mut cloner = cloner(1, &spec(mlp(16), LEARNED, 0), 1);
     let mut data = dataset(false);
     data.state_dim = 1;
     assert!(cloner.run_epoch(&data).unwrap_err().to_string().contains("the policy 2"));

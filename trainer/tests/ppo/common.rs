@@ -29,9 +29,16 @@ pub fn vit_mlp(vision: VisionSpec) -> TrunkSpec {
     TrunkSpec::VitMlp { vision, head }
 }
 
+pub fn spec(trunk: TrunkSpec, std: StdSpec, modes: usize) -> GaussianSpec {
+    GaussianSpec { trunk, std, modes, tanh_mean: true }
+}
+
+pub fn built(spec: &GaussianSpec) -> GaussianNetwork {
+    GaussianNetwork::new(spec, STATE, HORIZON, 1).unwrap()
+}
+
 pub fn network(trunk: TrunkSpec, std: StdSpec, modes: usize) -> GaussianNetwork {
-    let spec = GaussianSpec { trunk, std, modes, tanh_mean: true };
-    GaussianNetwork::new(&spec, STATE, HORIZON, 1).unwrap()
+    built(&spec(trunk, std, modes))
 }
 
 /// Every kind of policy that there is.

@@ -3,7 +3,6 @@
 use rand::Rng;
 use tenon_core::network::{GaussianSpec, StdSpec};
 use tenon_core::noise::SeededNoise;
-use tenon_train::checkpoint::{Checkpoint, Stage};
 use tenon_train::network::GaussianNetwork;
 use tenon_train::optimizer::gradient_norm;
 use tenon_train::ppo::{
@@ -178,14 +177,13 @@ fn deviations_are_fixed_learned_or_of_the_state() {
 
 #[test]
 fn fine_tuning_takes_raw_weights_and_begins_a_log_variance_that_pre_training_had_not() {
-    let fixed = network(mlp(16), FIXED, 0);
-    let cloner = cloner(1, fixed.clone(), 1);
-    let mut checkpoint = Checkpoint::new(Stage::Pretrain, run_info(8, &[]));
-    cloner.store(&mut checkpoint);
+    let fixed = spec(mlp(16), FIXED, 0);
+    let cloner = cloner(1, &fixed, 1);
+    let checkpoint = cloner.checkpoint();
     let learned = network(mlp(16), LEARNED, 0);
     let policy = GaussianPolicy::from_checkpoint(learned, &checkpoint, "network.", 3.0).unwrap();
     let table = policy.network.table().split(&policy.finetuned);
-    for (name, values) in fixed.table().split(cloner.parameters()) {
+    for (name, values) in built(&fixed).table().split(cloner.parameters()) {
         assert_eq!(table[name], values, "{name}");
     }
     assert_eq!(table["logvar"].1, [(2.0 * 0.1f64.ln()) as f32]);

@@ -70,7 +70,7 @@ fn success(h: &mut String, results: &Results) {
             100.0 * e.success_rate,
             100.0 * e.wilson_95[0],
             100.0 * e.wilson_95[1],
-            e.mean_reward
+            e.mean_return
         );
     };
     let mut both = |policy: &str, b: &BothNoises| {
@@ -142,7 +142,7 @@ fn training(h: &mut String, results: &Results, times: Option<&[(String, f64)]>) 
                 e.seconds,
                 last.map_or(0.0, |i| i.approx_kl),
                 last.map_or(0.0, |i| i.clip_fraction),
-                last.map_or(0.0, |i| i.mean_reward)
+                last.map_or(0.0, |i| i.mean_return)
             ),
         ),
     ] {

@@ -40,7 +40,7 @@ pub struct Iteration {
     pub iteration: usize,
     pub environment_steps: u64,
     pub success_rate: f64,
-    pub mean_reward: f64,
+    pub mean_return: f64,
     pub approx_kl: f64,
     pub clip_fraction: f64,
 }
@@ -52,7 +52,7 @@ pub struct Evaluation {
     pub successes: usize,
     pub success_rate: f64,
     pub wilson_95: [f64; 2],
-    pub mean_reward: f64,
+    pub mean_return: f64,
     pub paths_xy_m: Vec<Vec<[f64; 2]>>,
     pub path_success: Vec<bool>,
 }

@@ -84,6 +84,10 @@ fn find_key(text: &str, path: &str) -> usize {
 pub(super) struct Problems(pub Vec<(&'static str, String)>);
 
 impl Problems {
+    pub fn add(&mut self, key: &'static str, what: impl Into<String>) {
+        self.0.push((key, what.into()));
+    }
+
     pub fn positive(&mut self, key: &'static str, value: f64) {
         if !(value.is_finite() && value > 0.0) {
             self.0.push((key, format!("{value} must be positive")));

@@ -20,7 +20,7 @@ pub use gaussian::GaussianOutputs;
 pub use listing::Listing;
 pub use spec::{
     Activation, Compression, ConditionEncoder, CriticSpec, EtaSpec, GaussianSpec, MlpSpec, NetworkSpec, PatchEmbedding,
-    StdSpec, TransformerSpec, TrunkSpec, UnetSpec, VisionSpec,
+    PolicyNetwork, StdSpec, TransformerSpec, TrunkSpec, UnetSpec, VisionSpec,
 };
 
 use layers::Layers;

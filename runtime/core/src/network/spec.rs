@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Parameter;
+
 /// Element-wise non-linearity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub enum Activation {
@@ -149,6 +151,32 @@ pub struct GaussianSpec {
     pub modes: usize,
     #[serde(default = "yes")]
     pub tanh_mean: bool,
+}
+
+/// The network of a policy, of either kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "snake_case")]
+pub enum PolicyNetwork {
+    Diffusion(NetworkSpec),
+    Gaussian(GaussianSpec),
+}
+
+impl PolicyNetwork {
+    /// Names and shapes of the parameters, in the order of the layers.
+    pub fn parameters(&self, state_len: usize, prediction_horizon: usize, action_dim: usize) -> Vec<Parameter> {
+        match self {
+            Self::Diffusion(network) => network.parameters(state_len, prediction_horizon, action_dim),
+            Self::Gaussian(network) => network.parameters(state_len, prediction_horizon, action_dim),
+        }
+    }
+
+    /// Says what is wrong with the sizes, before anything is built of them.
+    pub fn check(&self, state_len: usize, prediction_horizon: usize, action_dim: usize) -> Result<(), String> {
+        match self {
+            Self::Diffusion(network) => network.check(state_len, prediction_horizon, action_dim),
+            Self::Gaussian(network) => network.check(state_len, prediction_horizon, action_dim),
+        }
+    }
 }
 
 /// What a Gaussian policy's heads stand on.

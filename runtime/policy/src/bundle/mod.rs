@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tenon_core::diffusion::{Clips, DenoisingStep, StepNoise};
-use tenon_core::spec::PolicySpec;
+use tenon_core::spec::{Denoising, PolicySpec};
 
 pub use manifest::{FORMAT_VERSION, FileEntry, MANIFEST, Manifest, NetworkFiles, Provenance, Role};
 pub use writer::{BundleContent, BundleWriter};
@@ -28,6 +28,7 @@ use crate::onnx::{self, ElementType, Interface, TensorInfo};
 pub struct Bundle {
     folder: PathBuf,
     manifest: Manifest,
+    denoising: Denoising,
     networks: Vec<Graphs>,
 }
 
@@ -46,7 +47,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// t of the steps that each network of a policy makes: base, fine-tuned.
 pub(crate) fn step_times(spec: &PolicySpec) -> [(Role, Vec<usize>); 2] {
-    let steps = spec.denoising.steps(StepNoise::Evaluation);
+    let steps = spec.denoising.as_ref().map_or(Vec::new(), |d| d.steps(StepNoise::Evaluation));
     let of = |finetuned| steps.iter().filter(|s| s.finetuned == finetuned).map(|s| s.t).collect();
     [(Role::Base, of(false)), (Role::Finetuned, of(true))]
 }
@@ -67,6 +68,10 @@ impl Bundle {
         let manifest = parse(&path, &text)?;
         let wrong = |detail| PolicyError::Manifest { path: path.clone(), detail };
         manifest.spec.check().map_err(|source| PolicyError::Spec { path: path.clone(), source })?;
+        let denoising = match manifest.spec.diffusion() {
+            Ok(denoising) => denoising.clone(),
+            Err(source) => return Err(PolicyError::Spec { path, source }),
+        };
         let dims = Dims::of(&manifest.spec);
         check_network(&manifest.network, &dims).map_err(|e| wrong(e.to_string()))?;
         let mut networks = Vec::new();
@@ -91,7 +96,7 @@ impl Bundle {
                 (Some(files), None, false) => networks.push(read_network(&folder, &path, files, &manifest)?),
             }
         }
-        Ok(Self { folder, manifest, networks })
+        Ok(Self { folder, manifest, denoising, networks })
     }
 
     /// Where it was read from.
@@ -109,19 +114,19 @@ impl Bundle {
         &self.manifest.spec
     }
 
+    /// How its chunks are denoised.
+    pub fn denoising(&self) -> &Denoising {
+        &self.denoising
+    }
+
     /// The executed steps, noisiest first.
     pub fn steps(&self, noise: StepNoise) -> Vec<DenoisingStep> {
-        self.manifest.spec.denoising.steps(noise)
+        self.denoising.steps(noise)
     }
 
     /// The clamps of the sampling loop.
     pub fn clips(&self) -> Clips {
-        let denoising = &self.manifest.spec.denoising;
-        Clips {
-            denoised: denoising.denoised_clip,
-            noise: denoising.noise_clip,
-            final_action: denoising.final_action_clip,
-        }
+        self.denoising.clips()
     }
 
     /// Loads the network(s) into an engine.

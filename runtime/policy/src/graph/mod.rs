@@ -47,7 +47,7 @@ pub struct Dims {
     pub prediction_horizon: usize,
     /// Da.
     pub action_dim: usize,
-    /// K.
+    /// K; 0 for a policy that does not denoise.
     pub denoising_steps: usize,
 }
 
@@ -59,7 +59,7 @@ impl Dims {
             observation_dim: spec.observation_dim(),
             prediction_horizon: spec.prediction_horizon,
             action_dim: spec.action_dim(),
-            denoising_steps: spec.denoising.denoising_steps,
+            denoising_steps: spec.denoising.as_ref().map_or(0, |d| d.denoising_steps),
         }
     }
 

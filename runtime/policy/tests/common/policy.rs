@@ -1,16 +1,17 @@
 //! What a bundle needs besides networks, for the tests that write some.
 
-use tenon_core::config::{TaskConfig, parse};
+use tenon_core::config::{PolicyModel, TaskConfig, Values};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::spec::{PolicySpec, Sampler};
 use tenon_policy::bundle::Provenance;
 
 /// The shipped Avoid task with another sampler.
 pub fn spec(sampler: Sampler, denoising_steps: usize, finetuned_steps: usize) -> PolicySpec {
-    let mut task: TaskConfig =
-        parse("avoid_m1.toml", include_str!("../../../../configs/tasks/avoid_m1.toml")).expect("the shipped file");
-    task.policy.sampler = sampler;
-    task.policy.denoising_steps = denoising_steps;
+    let text = include_str!("../../../../configs/tasks/avoid_m1.toml");
+    let mut task = TaskConfig::parse("avoid_m1.toml", text, Values::Latest).expect("the shipped file");
+    let PolicyModel::Diffusion(model) = &mut task.policy.model else { panic!("Avoid denoises") };
+    model.sampler = sampler;
+    model.denoising_steps = denoising_steps;
     task.policy_spec(Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(1.0, 2)), finetuned_steps)
 }
 

@@ -124,6 +124,20 @@ impl<E: Environment> BatchEnv<E> {
         });
     }
 
+    /// Starts an episode with its own seed in every environment. `seeds`: `[environments]`.
+    ///
+    /// # Panics
+    /// Where there are not as many seeds as environments.
+    pub fn reset_to(&mut self, seeds: &[u64]) {
+        assert_eq!(seeds.len(), self.slots.len(), "one seed an environment");
+        self.for_each(|index, slot, observation, _, outcome| {
+            slot.episodes += 1;
+            slot.waiting = None;
+            slot.environment.reset(seeds[index], observation);
+            *outcome = ChunkOutcome::default();
+        });
+    }
+
     /// Executes one action chunk in every environment.
     ///
     /// `actions`: `[environments, chunk_steps, action_dim]`, row-major, physical units. Afterwards

@@ -11,7 +11,7 @@ use tenon_train::demos::{Alignment, Origin, ScriptOptions, Source, read_human, s
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
 
-use super::{Common, Ending, read_config};
+use crate::cli::{Common, Ending};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -19,7 +19,7 @@ use super::{Common, Ending, read_config};
     tenon-train demos avoid --config configs/tasks/avoid_m2.toml --from demos.npz --out runs/human_m2 --json\n\n\
     Writes all.npz (every episode, physical units), train.npz (the task's selection, normalised),\n\
     normalization.npz and summary.json.")]
-pub struct DemosArgs {
+pub struct AvoidArgs {
     #[command(flatten)]
     common: Common,
     /// Folder to write.
@@ -43,8 +43,9 @@ enum AlignmentKind {
     Recorded,
 }
 
-pub fn run(args: DemosArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
-    let config = read_config(&args.common.config)?;
+pub fn run(args: AvoidArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    let config = args.common.read()?;
+    let demos = config.demos.as_ref().context("the configuration has no [demos]")?;
     let alignment = match args.alignment {
         AlignmentKind::RunTime => Alignment::RunTime,
         AlignmentKind::Recorded => Alignment::Recorded,
@@ -63,9 +64,9 @@ pub fn run(args: DemosArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
             (read_human(path).context("the recorded demonstrations cannot be used")?, origin)
         }
         None => {
-            let per_mode = args.per_mode.unwrap_or(config.demos.per_mode);
+            let per_mode = args.per_mode.unwrap_or(demos.per_mode.unwrap_or(0));
             anyhow::ensure!(per_mode >= 1, "--per-mode 0: give at least 1 episode a mode");
-            let options = ScriptOptions { seed: config.demos.seed, per_mode, threads: args.common.output.threads() };
+            let options = ScriptOptions { seed: demos.seed, per_mode, threads: args.common.output.threads() };
             let progress = Mutex::new((Progress::new("demonstrations", MODE_COUNT * per_mode), 0, 0));
             let report = script(options, &|| interrupt.is_requested(), &|steps| {
                 let mut progress = progress.lock().unwrap_or_else(|e| e.into_inner());
@@ -80,7 +81,7 @@ pub fn run(args: DemosArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
             let origin = Origin {
                 source: Source::Scripted,
                 alignment,
-                seed: Some(config.demos.seed),
+                seed: Some(demos.seed),
                 rejected_collisions: report.rejected_collisions,
                 rejected_others: report.rejected_others,
                 seconds: 0.0,

@@ -1,0 +1,177 @@
+//! Tasks in batches, as the policy sees them: normalised states out, normalised chunks in.
+
+mod avoid;
+mod task;
+
+use tenon_core::normalizer::Normalizer;
+use tenon_core::spec::PolicySpec;
+use tenon_core::task::TaskName;
+use tenon_sim::SimError;
+use tenon_sim::batch::{BatchEnv, BatchOptions, ChunkOutcome, FaultCounts, episode_seed};
+
+pub use avoid::TracedAvoid;
+pub use task::{TaskEnv, auto_resets};
+
+use crate::error::TrainError;
+
+/// How a batch runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSettings {
+    pub environments: usize,
+    pub threads: usize,
+    /// Of everything random in the environments.
+    pub seed: u64,
+    /// Whether an ended episode is followed by the next one at once; see [`auto_resets`].
+    pub auto_reset: bool,
+}
+
+/// Environments of one task that step together.
+#[derive(Debug)]
+pub struct TaskBatch {
+    batch: BatchEnv<TaskEnv>,
+    normalizer: Normalizer,
+    /// Ta · Da and Tp · Da.
+    executed_len: usize,
+    chunk_len: usize,
+    /// `[environments, state_len]`, normalised.
+    states: Vec<f32>,
+    final_states: Vec<f32>,
+    /// `[environments, Ta, Da]`, physical units.
+    actions: Vec<f64>,
+}
+
+impl TaskBatch {
+    /// Environments for a policy with `spec`. [`reset`](Self::reset) comes next.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for a policy of other sizes than the task's, or a task that is not simulated.
+    pub fn new(task: TaskName, spec: &PolicySpec, settings: BatchSettings) -> Result<Self, TrainError> {
+        let dims = [task.observation_dim(), task.action_dim()];
+        if spec.observation_dim() != dims[0] || spec.action_dim() != dims[1] || spec.observation_horizon != 1 {
+            let detail = format!(
+                "the policy sees {} steps of {} values and gives {}, {task} has one of {} and {}",
+                spec.observation_horizon,
+                spec.observation_dim(),
+                spec.action_dim(),
+                dims[0],
+                dims[1]
+            );
+            return Err(TrainError::Config { key: "policy", detail });
+        }
+        let all = task::environments(task, settings.environments)?;
+        let options = BatchOptions {
+            threads: settings.threads.clamp(1, settings.environments.max(1)),
+            chunk_steps: spec.action_horizon,
+            auto_reset: settings.auto_reset,
+            seed: settings.seed,
+        };
+        let batch = BatchEnv::new(all, options).map_err(simulation)?;
+        let (n, executed_len) = (batch.len(), spec.action_horizon * spec.action_dim());
+        Ok(Self {
+            normalizer: spec.normalizer.clone(),
+            executed_len,
+            chunk_len: spec.chunk_len(),
+            states: vec![0.0; n * dims[0]],
+            final_states: vec![0.0; n * dims[0]],
+            actions: vec![0.0; n * executed_len],
+            batch,
+        })
+    }
+
+    /// Starts the next episode in every environment.
+    pub fn reset(&mut self) {
+        self.batch.reset();
+        self.refresh();
+    }
+
+    /// Starts episodes number `first`, `first + 1`, … in the environments. What happens in one follows from the
+    /// batch's seed and the episode's number, however many environments there are.
+    pub fn begin_episodes(&mut self, first: usize) {
+        let seed = self.batch.options().seed;
+        let seeds: Vec<u64> = (0..self.len()).map(|i| episode_seed(seed, (first + i) as u64, 0)).collect();
+        self.batch.reset_to(&seeds);
+        self.refresh();
+    }
+
+    /// Executes the first Ta steps of one chunk in every environment. `chunks`: `[environments, chunk_len]`, normalised.
+    pub fn step(&mut self, chunks: &[f32]) -> Result<(), TrainError> {
+        let executed = chunks.chunks_exact(self.chunk_len).zip(self.actions.chunks_exact_mut(self.executed_len));
+        let mut physical = vec![0.0; self.executed_len];
+        for (chunk, actions) in executed {
+            physical.copy_from_slice(&chunk[..self.executed_len]);
+            self.normalizer.denormalize_action(&mut physical);
+            actions.iter_mut().zip(&physical).for_each(|(to, &from)| *to = f64::from(from));
+        }
+        self.batch.step_chunk(&self.actions).map_err(simulation)?;
+        self.refresh();
+        Ok(())
+    }
+
+    fn refresh(&mut self) {
+        let pairs =
+            [(&mut self.states, self.batch.observations()), (&mut self.final_states, self.batch.final_observations())];
+        for (to, from) in pairs {
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = from as f32);
+            self.normalizer.normalize_observation(to);
+        }
+    }
+
+    /// What the policy sees next, `[environments, state_len]`, normalised.
+    pub fn states(&self) -> &[f32] {
+        &self.states
+    }
+
+    /// What the policy sees next, `[environments, observation_dim]`, physical units.
+    pub fn observations(&self) -> &[f64] {
+        self.batch.observations()
+    }
+
+    /// What the environment's last episode ended in, normalised; new where the present outcome ended one.
+    pub fn final_state(&self, environment: usize) -> &[f32] {
+        let len = self.final_states.len() / self.batch.len();
+        &self.final_states[environment * len..][..len]
+    }
+
+    /// What the last chunk brought.
+    pub fn outcomes(&self) -> &[ChunkOutcome] {
+        self.batch.outcomes()
+    }
+
+    /// Episodes that faults have ended so far.
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.batch.fault_counts()
+    }
+
+    /// The environments, in order.
+    pub fn environments(&self) -> impl ExactSizeIterator<Item = &TaskEnv> {
+        self.batch.environments()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// All that the environments need to go on exactly as they would have.
+    pub fn save_state(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.batch.save_state(&mut bytes);
+        bytes
+    }
+
+    /// Takes over what [`TaskBatch::save_state`] gave.
+    pub fn restore_state(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
+        self.batch.restore_state(bytes).map_err(simulation)?;
+        self.refresh();
+        Ok(())
+    }
+}
+
+fn simulation(e: SimError) -> TrainError {
+    TrainError::Config { key: "simulation", detail: e.to_string() }
+}

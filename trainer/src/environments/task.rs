@@ -1,0 +1,96 @@
+//! From a task's name to its simulation.
+
+use tenon_core::task::{TaskFamily, TaskName};
+use tenon_sim::SimError;
+use tenon_sim::avoid::AvoidScene;
+use tenon_sim::batch::{ChunkOutcome, Environment, StepOutcome};
+use tenon_sim::gym::{GymEnv, GymOptions, GymScene, GymTask};
+
+use super::{TracedAvoid, simulation};
+use crate::error::TrainError;
+
+/// An environment of any task.
+#[derive(Debug)]
+pub enum TaskEnv {
+    Avoid(TracedAvoid),
+    Gym(GymEnv),
+}
+
+/// Whether an environment that ends an episode begins the next one by itself while training (spec dppo.md §8.1).
+pub fn auto_resets(task: TaskName) -> bool {
+    match task.family() {
+        // All start anew together, at the beginning of an iteration.
+        TaskFamily::Avoid => false,
+        TaskFamily::Gym | TaskFamily::Robomimic | TaskFamily::Furniture => true,
+    }
+}
+
+/// So many environments of a task.
+pub(super) fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>, TrainError> {
+    let gym = |gym_task: GymTask| -> Result<Vec<TaskEnv>, TrainError> {
+        let scene = GymScene::new(gym_task).map_err(simulation)?;
+        Ok((0..count).map(|_| TaskEnv::Gym(GymEnv::new(&scene, GymOptions::default()))).collect())
+    };
+    match task {
+        TaskName::AvoidM1 | TaskName::AvoidM2 | TaskName::AvoidM3 => {
+            let scene = AvoidScene::new().map_err(simulation)?;
+            Ok((0..count).map(|_| TaskEnv::Avoid(TracedAvoid::new(&scene))).collect())
+        }
+        TaskName::Hopper => gym(GymTask::HOPPER),
+        TaskName::Walker2d => gym(GymTask::WALKER2D),
+        TaskName::HalfCheetah => gym(GymTask::HALF_CHEETAH),
+        other => {
+            let detail = format!(
+                "this release does not simulate {other}: its policies can be pre-trained, imported and exported, but \
+                 not fine-tuned or judged"
+            );
+            Err(TrainError::Config { key: "task", detail })
+        }
+    }
+}
+
+impl TaskEnv {
+    fn inner(&self) -> &dyn Environment {
+        match self {
+            Self::Avoid(env) => env,
+            Self::Gym(env) => env,
+        }
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Environment {
+        match self {
+            Self::Avoid(env) => env,
+            Self::Gym(env) => env,
+        }
+    }
+}
+
+impl Environment for TaskEnv {
+    fn observation_dim(&self) -> usize {
+        self.inner().observation_dim()
+    }
+
+    fn action_dim(&self) -> usize {
+        self.inner().action_dim()
+    }
+
+    fn reset(&mut self, seed: u64, observation: &mut [f64]) {
+        self.inner_mut().reset(seed, observation);
+    }
+
+    fn step(&mut self, action: &[f64], observation: &mut [f64]) -> StepOutcome {
+        self.inner_mut().step(action, observation)
+    }
+
+    fn step_chunk(&mut self, actions: &[f64], observation: &mut [f64]) -> ChunkOutcome {
+        self.inner_mut().step_chunk(actions, observation)
+    }
+
+    fn save_state(&self, bytes: &mut Vec<u8>) {
+        self.inner().save_state(bytes);
+    }
+
+    fn restore_state(&mut self, bytes: &[u8]) -> Result<(), SimError> {
+        self.inner_mut().restore_state(bytes)
+    }
+}
