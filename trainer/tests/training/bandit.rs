@@ -3,11 +3,11 @@
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::dppo::{ChainSampler, FinetuneConfig, LossConfig, Policy, Rollout, TimeOut, UpdateStats, Updater};
 use tenon_train::optimizer::LrSchedule;
-use tenon_train::pretrain::Pretrainer;
+use tenon_train::seeds::Stream;
 use tenon_train::workers::Workers;
 
 use crate::fixtures::*;
-use crate::pretraining::pretrain_config;
+use crate::pretraining::noise_network;
 
 pub fn finetune_config() -> FinetuneConfig {
     FinetuneConfig {
@@ -53,8 +53,9 @@ pub struct Bandit {
 
 impl Bandit {
     pub fn new(config: FinetuneConfig, threads: usize) -> Self {
-        let p = Pretrainer::new(pretrain_config(1), run_info(32, &[]), 5, 1).unwrap();
-        Self::with(Policy::from_pretrained(p.network().clone(), p.parameters().to_vec(), denoising()), config, threads)
+        let network = noise_network(32);
+        let parameters = network.table().initialise(&mut Stream::ActorWeights.of(5));
+        Self::with(Policy::from_pretrained(network, parameters, denoising()), config, threads)
     }
 
     pub fn with(policy: Policy, config: FinetuneConfig, threads: usize) -> Self {
