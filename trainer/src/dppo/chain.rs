@@ -42,8 +42,8 @@ struct Shard<'a, N> {
 impl ChainSampler {
     /// For up to `rows` environments at a time.
     pub fn new(policy: &Policy, workers: &Workers, rows: usize) -> Self {
-        let shard_rows = rows.div_ceil(inference_shards(workers, rows));
         let network = &policy.network;
+        let shard_rows = rows.div_ceil(inference_shards(workers, rows, network.has_positions()));
         let buffers = || ThreadBuffers {
             frozen: network.workspace(shard_rows, Mode::Inference),
             finetuned: network.workspace(shard_rows, Mode::Inference),
@@ -84,7 +84,7 @@ impl ChainSampler {
         let frozen = network.prepare(&policy.frozen, &times);
         let finetuned = network.prepare(&policy.finetuned, &times);
 
-        let shards = inference_shards(workers, rows);
+        let shards = inference_shards(workers, rows, network.has_positions());
         let (mut observations, mut noise, mut chains) = (observations, noise, chains);
         let mut parts = Vec::with_capacity(shards);
         for shard in 0..shards {
@@ -151,5 +151,60 @@ fn walk<N: NoiseSource>(
             x.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
         }
         keep(x, remaining, shard.chains);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::NoiseNetwork;
+    use tenon_core::network::{Activation, ConditionEncoder, NetworkSpec, UnetSpec};
+    use tenon_core::noise::SeededNoise;
+    use tenon_core::spec::{Denoising, Prediction, Sampler};
+
+    /// Environments are cut by threads, and nobody can tell from the chains.
+    #[test]
+    fn chains_are_the_same_bits_on_any_number_of_threads() {
+        let unet = NetworkSpec::Unet(UnetSpec {
+            time_dim: 16,
+            dim: 8,
+            dim_mults: vec![1, 2],
+            kernel_size: 5,
+            groups: 4,
+            group_norm_eps: 1e-5,
+            activation: Activation::Mish,
+            condition_encoder: ConditionEncoder::Large,
+            condition_scales: true,
+            cond_mlp_dims: vec![],
+        });
+        let mlp = NetworkSpec::diffusion_mlp(16, &[64; 3], &[12, 5], Activation::Mish);
+        for (name, spec) in [("MLP", mlp), ("U-Net", unet)] {
+            let network = NoiseNetwork::new(&spec, 4, 4, 2).unwrap();
+            let parameters = network.table().initialise(&mut SeededNoise::new(1, 0));
+            let denoising = Denoising {
+                denoising_steps: 6,
+                finetuned_steps: 3,
+                sampler: Sampler::Ddpm,
+                denoised_clip: 1.0,
+                noise_clip: 3.0,
+                final_action_clip: None,
+                prediction: Prediction::Noise,
+            };
+            let policy = Policy::from_pretrained(network, parameters, denoising);
+            let mut states = vec![0.0; 103 * 4];
+            SeededNoise::new(2, 0).fill_standard_normal(&mut states);
+            let chains = |threads: usize| {
+                let workers = Workers::new(threads).unwrap();
+                let mut sampler = ChainSampler::new(&policy, &workers, 103);
+                let mut noise: Vec<SeededNoise> = (0..103).map(|row| SeededNoise::new(3, row)).collect();
+                let mut chains = vec![0.0; 103 * 4 * 8];
+                let noise_kind = StepNoise::Exploration { min_std: 0.1, eta: 1.0 };
+                let mode = ChainMode { noise: noise_kind, base_policy: false };
+                sampler.sample(&workers, &policy, mode, &states, &mut noise, &mut chains);
+                chains
+            };
+            let one = chains(1);
+            assert!((2..5).all(|threads| chains(threads) == one), "{name}");
+        }
     }
 }
