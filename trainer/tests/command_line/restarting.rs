@@ -99,7 +99,11 @@ fn scratch<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 /// Same checkpoint and same records, but for times.
 fn assert_same_run(folder: &Path, killed: &str, whole: &str) {
     let records = |run: &str| without_seconds(&folder.join(run).join("metrics.jsonl"));
-    assert_eq!(records(killed), records(whole));
+    let (killed_records, whole_records) = (records(killed), records(whole));
+    assert_eq!(killed_records.len(), whole_records.len());
+    for (killed, whole) in killed_records.iter().zip(&whole_records) {
+        assert_eq!(killed, whole);
+    }
     assert!(checkpoint_of(folder, killed) == checkpoint_of(folder, whole), "the end of {killed} is another");
 }
 

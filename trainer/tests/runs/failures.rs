@@ -64,8 +64,14 @@ fn a_run_that_goes_on_repeats_the_iteration_and_counts_what_was_undone() {
             assert_eq!((record.iteration, record.undone), (DONE + 1, 1));
             // Of the iteration that came to nothing no step counts; the policy that saw NaN did something that no
             // environment executes.
-            assert!((1..=72).contains(&(record.environment_steps - steps)), "{record:?}");
+            let made = record.environment_steps - steps;
+            assert!((1..=72).contains(&made), "{record:?}");
             assert_eq!(record.faults, 1);
+            // All episodes began anew: what they are long is what was stepped.
+            let training = record.training.as_ref().unwrap();
+            let finished = training.episodes as f64 * training.mean_episode_steps.unwrap_or(0.0);
+            let running: f64 = run.checkpoint().f64("running_episodes").unwrap().chunks(3).map(|e| e[2]).sum();
+            assert!((finished + running - made as f64).abs() < 1e-6, "{finished} + {running}, not {made}");
             (DONE + 1..ITERATIONS).for_each(|_| drop(iterate(&mut run)));
             run.checkpoint()
         };
