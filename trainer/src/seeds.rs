@@ -11,6 +11,8 @@ pub enum Stream {
     ActorWeights,
     /// Fresh weights of the critic.
     CriticWeights,
+    /// Fresh weights of η's module.
+    EtaWeights,
     /// Order of samples in an epoch of pre-training.
     Shuffle,
     /// Time steps and noise of pre-training.
@@ -43,6 +45,7 @@ impl Stream {
             Self::Environment(i) => (8, i),
             Self::Evaluation(i) => (9, i),
             Self::Pictures => (11, 0),
+            Self::EtaWeights => (12, 0),
         };
         (purpose << 32) | u64::from(index)
     }

@@ -3,7 +3,7 @@
 use tenon_core::config::{FinetuneConfig as Config, TaskConfig};
 use tenon_core::spec::Prediction;
 
-use crate::dppo::{FinetuneConfig, LossConfig};
+use crate::dppo::{EtaSettings, FinetuneConfig, LossConfig};
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::ppo::{PpoCompat, PpoConfig, PpoLossConfig};
@@ -50,11 +50,12 @@ pub fn dppo_config(config: &TaskConfig) -> Result<FinetuneConfig, TrainError> {
             clip_advantage_upper_quantile: 1.0,
             clip_vloss_coef: None,
             vf_coef: c.vf_coef,
+            ent_coef: c.ent_coef,
             bc_loss_coeff: c.bc_loss_coeff,
             min_logprob_denoising_std: d.min_logprob_std,
         },
         min_sampling_denoising_std: d.min_sampling_std,
-        eta: 1.0,
+        eta: EtaSettings::default(),
         gamma: c.advantage.gamma,
         gae_lambda: c.advantage.gae_lambda,
         time_out: c.advantage.time_out,

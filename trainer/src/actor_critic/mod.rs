@@ -6,6 +6,7 @@ mod moving;
 mod settings;
 mod value_loss;
 
+pub(crate) use moving::traced;
 use moving::{Before, Moving};
 pub use settings::ActorCriticSettings;
 pub(crate) use settings::{at_least_one, fractions, not_negative, positive};
@@ -16,7 +17,7 @@ use tenon_core::noise::SeededNoise;
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::network::{Critic, Observations, ParameterTable};
-use crate::optimizer::{AdamW, finite_norm};
+use crate::optimizer::{AdamW, LrSchedule, finite_norm};
 use crate::pretrain::permutation;
 use crate::rollout::{Estimates, RewardScaler, Rollout, RolloutValues, estimate};
 use crate::seeds::Stream;
@@ -129,7 +130,12 @@ impl ActorCritic {
 
     /// The actor's learning rate now.
     pub fn actor_lr(&self, settings: &ActorCriticSettings) -> f64 {
-        settings.actor_lr.rate(self.actor_schedule_steps)
+        self.rate_beside_actor(&settings.actor_lr)
+    }
+
+    /// The rate of a schedule that steps with the actor's.
+    pub fn rate_beside_actor(&self, schedule: &LrSchedule) -> f64 {
+        schedule.rate(self.actor_schedule_steps)
     }
 
     /// The critic's learning rate now.

@@ -77,18 +77,12 @@ impl ActorCritic {
         table: &ParameterTable,
         finetuned: &mut [f32],
     ) -> Result<T, TrainError> {
-        let spoiled = self.check_finite(table, finetuned);
-        let error = match (result, spoiled) {
-            (Ok(value), Ok(())) => return Ok(value),
-            // Weights that are not finite spoil all that is computed with them: they are the cause.
-            (Ok(_) | Err(TrainError::Numerical { .. }), Err(cause)) => cause,
-            (Err(error), _) => error,
-        };
-        if let Some(before) = &self.before {
+        let result = traced(result, self.check_finite(table, finetuned));
+        if let (Err(_), Some(before)) = (&result, &self.before) {
             finetuned.copy_from_slice(&before.finetuned);
             self.moving.copy_from(&before.moving);
         }
-        Err(error)
+        result
     }
 
     /// Says which weight, or which moment of an optimiser, is not finite.
@@ -120,5 +114,14 @@ impl ActorCritic {
     /// Its weights.
     pub fn critic_parameters(&self) -> &[f32] {
         &self.moving.critic_parameters
+    }
+}
+
+/// A result traced back to its cause: weights that are not finite spoil all that is computed with them, so `weights`, what
+/// a check of them said, comes before other numerical errors.
+pub(crate) fn traced<T>(result: Result<T, TrainError>, weights: Result<(), TrainError>) -> Result<T, TrainError> {
+    match (result, weights) {
+        (Ok(_) | Err(TrainError::Numerical { .. }), Err(cause)) => Err(cause),
+        (result, _) => result,
     }
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::actor_critic::{ActorCriticSettings, ValueLoss, fractions, positive};
+use super::EtaSettings;
+use crate::actor_critic::{ActorCriticSettings, ValueLoss, fractions, not_negative, positive};
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::rollout::{AdvantageSettings, TimeOut};
@@ -28,6 +29,9 @@ pub struct LossConfig {
     pub clip_vloss_coef: Option<f64>,
     /// Weight of the value loss.
     pub vf_coef: f64,
+    /// Weight of minus the mean η, where it is learned; 0 in all settings of the paper.
+    #[serde(default)]
+    pub ent_coef: f64,
     /// Weight of the behaviour-cloning loss on the frozen policy's samples; absent = not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bc_loss_coeff: Option<f64>,
@@ -43,7 +47,8 @@ pub struct FinetuneConfig {
     /// σ^exp_min: floor of the standard deviation in rollouts.
     pub min_sampling_denoising_std: f64,
     /// η of DDIM in rollouts and log-probabilities; DDPM takes no notice.
-    pub eta: f64,
+    #[serde(default)]
+    pub eta: EtaSettings,
     /// γ per chunk.
     pub gamma: f64,
     pub gae_lambda: f64,
@@ -65,6 +70,51 @@ pub struct FinetuneConfig {
     pub actor_weight_decay: f64,
     pub critic_lr: LrSchedule,
     pub critic_weight_decay: f64,
+}
+
+impl Default for LossConfig {
+    /// Gym with the MLP (spec dppo.md §6.3).
+    fn default() -> Self {
+        Self {
+            gamma_denoising: 0.99,
+            clip_ploss_coef: 0.01,
+            clip_ploss_coef_base: 0.01,
+            clip_ploss_coef_rate: 3.0,
+            norm_adv: true,
+            clip_advantage_lower_quantile: 0.0,
+            clip_advantage_upper_quantile: 1.0,
+            clip_vloss_coef: None,
+            vf_coef: 0.5,
+            ent_coef: 0.0,
+            bc_loss_coeff: None,
+            min_logprob_denoising_std: 0.1,
+        }
+    }
+}
+
+impl Default for FinetuneConfig {
+    /// Gym with the MLP (spec dppo.md §6.3, the last version).
+    fn default() -> Self {
+        Self {
+            loss: LossConfig::default(),
+            min_sampling_denoising_std: 0.1,
+            eta: EtaSettings::default(),
+            gamma: 0.99,
+            gae_lambda: 0.95,
+            time_out: TimeOut::Bootstrap,
+            reward_scale_running: true,
+            reward_scale_const: 1.0,
+            update_epochs: 5,
+            batch_size: 50_000,
+            target_kl: 1.0,
+            n_critic_warmup_itr: 0,
+            max_grad_norm: None,
+            actor_lr: LrSchedule::constant(1e-4),
+            actor_weight_decay: 0.0,
+            critic_lr: LrSchedule::constant(1e-3),
+            critic_weight_decay: 0.0,
+        }
+    }
 }
 
 impl FinetuneConfig {
@@ -111,8 +161,9 @@ impl FinetuneConfig {
             ("loss.gamma_denoising", l.gamma_denoising),
             ("loss.clip_advantage_lower_quantile", l.clip_advantage_lower_quantile),
             ("loss.clip_advantage_upper_quantile", l.clip_advantage_upper_quantile),
-            ("eta", self.eta),
         ])?;
+        not_negative(&[("loss.ent_coef", l.ent_coef)])?;
+        self.eta.check()?;
         self.actor_critic().check()
     }
 }

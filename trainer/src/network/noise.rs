@@ -11,6 +11,7 @@ use crate::error::TrainError;
 pub struct NoiseNetwork {
     plan: Plan,
     chunk_len: usize,
+    action_dim: usize,
     state_len: usize,
     image_len: usize,
 }
@@ -109,6 +110,7 @@ impl NoiseNetwork {
         Ok(Self {
             plan: builder.finish(&[noise]),
             chunk_len: prediction_horizon * action_dim,
+            action_dim,
             state_len,
             image_len: images.map_or(0, |[positions, channels]| positions * channels),
         })
@@ -127,6 +129,11 @@ impl NoiseNetwork {
     /// Tp · Da.
     pub fn chunk_len(&self) -> usize {
         self.chunk_len
+    }
+
+    /// Da.
+    pub fn action_dim(&self) -> usize {
+        self.action_dim
     }
 
     /// To · Do.

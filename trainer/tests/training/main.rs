@@ -1,6 +1,7 @@
 //! Whole runs of diffusion policies on small problems.
 
 mod bandit;
+mod eta;
 mod finetuning;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
