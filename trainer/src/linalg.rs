@@ -110,6 +110,29 @@ pub fn multiply_to(dst: MatrixMut, into: Into, lhs: Matrix, rhs: Matrix, factor:
 mod tests {
     use super::*;
 
+    /// What lets inference cut a batch as it likes: the same bits for a row whatever rows stand around it.
+    #[test]
+    fn a_row_of_a_product_does_not_depend_on_its_neighbours() {
+        let values = |n: usize, seed: usize| -> Vec<f32> {
+            (0..n).map(|i| ((i * 2_654_435_761 + seed * 97) % 10_007) as f32 / 5003.5 - 1.0).collect()
+        };
+        for (k, n) in [(28, 512), (512, 512), (512, 28), (63, 1024), (1024, 1024), (1024, 10), (320, 64)] {
+            let (a, b) = (values(120 * k, 1), values(n * k, 2));
+            // Weights are stored [out, in], so the right side is a transpose.
+            let product = |rows: std::ops::Range<usize>| {
+                let mut dst = vec![0.0; rows.len() * n];
+                let lhs = Matrix::new(&a[rows.start * k..rows.end * k], rows.len(), k);
+                multiply(&mut dst, Into::Overwrite, lhs, Matrix::new(&b, n, k).t());
+                dst
+            };
+            let whole = product(0..120);
+            for cut in [24, 25, 29, 33, 40, 48, 60, 61, 77, 96] {
+                let parts = [product(0..cut), product(cut..120)].concat();
+                assert!(parts == whole, "{k} × {n}, cut at {cut}");
+            }
+        }
+    }
+
     #[test]
     fn product_of_views_equals_the_sum_by_hand() {
         let a: Vec<f32> = (0..12).map(|i| i as f32).collect(); // 3×4

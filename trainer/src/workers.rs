@@ -82,6 +82,19 @@ pub fn shard_count(rows: usize, smallest: usize, most: usize) -> usize {
     (rows / smallest.max(1)).clamp(1, most)
 }
 
+/// Rows below which a batch of environments is not cut: each cut reads all weights once more.
+const SMALLEST_INFERENCE_SHARD: usize = 24;
+/// Rows above which it is, so that buffers stay small.
+const LARGEST_INFERENCE_SHARD: usize = 2048;
+
+/// How many shards the rows of an inference are cut into: one for each thread, more where
+/// they are many. Rows know nothing of one another and a
+/// row's product does not depend on its neighbours (a test of [`crate::linalg`]), so unlike in training the number of
+/// threads may decide; and every shard less reads the weights once less.
+pub fn inference_shards(workers: &Workers, rows: usize) -> usize {
+    shard_count(rows, SMALLEST_INFERENCE_SHARD, workers.threads()).max(rows.div_ceil(LARGEST_INFERENCE_SHARD))
+}
+
 /// Rows of shard `shard` of `shards`.
 pub fn shard_range(rows: usize, shards: usize, shard: usize) -> Range<usize> {
     rows * shard / shards..rows * (shard + 1) / shards

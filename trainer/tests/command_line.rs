@@ -10,7 +10,7 @@ fn small_config(folder: &Path) -> PathBuf {
     let mut text = std::fs::read_to_string(config).unwrap();
     for (key, value) in [
         ("network", r#"{ kind = "diffusion_mlp", time_dim = 8, mlp_dims = [32, 32, 32], activation = "relu" }"#),
-        ("critic_mlp_dims", "[16, 16, 16]"),
+        ("critic", r#"{ head = { dims = [16, 16, 16], activation = "mish" } }"#),
         ("per_mode", "1"),
         ("epochs", "6"),
         ("warmup_epochs", "1"),

@@ -13,8 +13,8 @@ pub use policy::{DiffusionModel, PolicyConfig, PolicyLimits, PolicyModel};
 pub use robot::{BridgeConfig, ControlConfig, DampingConfig, LinkConfig, RobotConfig, SafetyConfig, ToolConfig};
 pub use task::{DemosConfig, DeployConfig, MissingStage, TaskConfig, Values};
 pub use training::{
-    AdvantageConfig, AnnealingConfig, CompatConfig, DiffusionFinetuneConfig, EtaConfig, EvaluateConfig, FinetuneConfig,
-    OnNumericalError, PretrainConfig, TimeOut,
+    AdvantageConfig, AnnealingConfig, BatchUnit, CompatConfig, DiffusionFinetuneConfig, EtaConfig, EvaluateConfig,
+    FinetuneConfig, OnNumericalError, PretrainConfig, TimeOut,
 };
 
 pub use crate::task::TaskName;

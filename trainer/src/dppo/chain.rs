@@ -6,11 +6,7 @@ use tenon_core::noise::NoiseSource;
 use super::Policy;
 use super::eta::EtaSteps;
 use crate::network::{Mode, Observations, Prepared, Workspace};
-use crate::workers::{Workers, shard_count, shard_range};
-
-/// Rows below which a batch of environments is not cut: each cut reads all weights once more.
-const SMALLEST_SHARD_ROWS: usize = 24;
-const MOST_SHARDS: usize = 8;
+use crate::workers::{Workers, inference_shards, shard_range};
 
 /// How a chain is walked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,7 +56,7 @@ struct Walk<'a> {
 impl ChainSampler {
     /// For up to `rows` environments at a time.
     pub fn new(policy: &Policy, workers: &Workers, rows: usize) -> Self {
-        let shard_rows = rows.div_ceil(shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS));
+        let shard_rows = rows.div_ceil(inference_shards(workers, rows));
         let network = &policy.network;
         let buffers = || ThreadBuffers {
             frozen: network.workspace(shard_rows, Mode::Inference),
@@ -111,7 +107,7 @@ impl ChainSampler {
         };
         let walk = Walk { policy, steps: &steps, eta_steps, frozen: &frozen, finetuned: &finetuned };
 
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shards = inference_shards(workers, rows);
         let (mut observations, mut etas, mut noise, mut chains) = (observations, etas.as_slice(), noise, chains);
         let eta_len = etas.len() / rows.max(1);
         let mut parts = Vec::with_capacity(shards);

@@ -150,14 +150,7 @@ fn pretrained<'a>(
     if checkpoint.header.stage != Stage::Pretrain {
         return Err(wrong("from", "fine-tuning starts from a checkpoint of pre-training"));
     }
-    let same = match (&before.network, network) {
-        // Deviations may be learned though pre-training held them fixed.
-        (PolicyNetwork::Gaussian(before), PolicyNetwork::Gaussian(now)) => {
-            before.trunk == now.trunk && before.modes == now.modes && before.tanh_mean == now.tanh_mean
-        }
-        (before, now) => before == now,
-    };
-    if !same {
+    if !network.continues(&before.network) {
         return Err(wrong("policy.model", "the configuration's network is not the one that was pre-trained"));
     }
     if before.policy.prediction_horizon != config.policy.prediction_horizon {

@@ -5,11 +5,7 @@ use tenon_core::noise::NoiseSource;
 use super::GaussianPolicy;
 use super::likelihood::softmax;
 use crate::network::{CriticRow, GaussianPrepared, GaussianRow, GaussianWorkspace, Mode, Observations};
-use crate::workers::{Workers, shard_count, shard_range};
-
-/// Rows below which a batch of environments is not cut: each cut reads all weights once more.
-const SMALLEST_SHARD_ROWS: usize = 24;
-const MOST_SHARDS: usize = 8;
+use crate::workers::{Workers, inference_shards, shard_range};
 
 /// σ of an evaluation.
 const EVALUATION_STD: f32 = 1e-4;
@@ -48,7 +44,7 @@ struct Shard<'a, N> {
 impl GaussianSampler {
     /// For up to `rows` environments at a time.
     pub fn new(policy: &GaussianPolicy, workers: &Workers, rows: usize) -> Self {
-        let shard_rows = rows.div_ceil(shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS)).max(1);
+        let shard_rows = rows.div_ceil(inference_shards(workers, rows)).max(1);
         let block_rows = shard_rows.min(policy.network.block_rows());
         let workspace = || policy.network.workspace(block_rows, Mode::Inference);
         Self { workspaces: (0..workers.threads()).map(|_| workspace()).collect(), rows }
@@ -78,7 +74,7 @@ impl GaussianSampler {
         let parameters = if mode.base_policy { &policy.frozen } else { &policy.finetuned };
         let prepared = network.prepare(parameters);
 
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shards = inference_shards(workers, rows);
         let (mut observations, mut noise, mut chunks) = (observations, noise, chunks);
         let mut parts = Vec::with_capacity(shards);
         for shard in 0..shards {

@@ -23,13 +23,13 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 pub struct KeepCheckpoints {
     /// So many of the newest; at least 1 is kept.
     pub last: usize,
-    /// And those whose number is a multiple of this; 0: none.
+    /// And those whose number is a multiple of this, the 0th only as long as it is among the newest; 0: none.
     pub every: u64,
 }
 
 impl KeepCheckpoints {
     fn is_kept(&self, number: u64) -> bool {
-        self.every > 0 && number.is_multiple_of(self.every)
+        self.every > 0 && number > 0 && number.is_multiple_of(self.every)
     }
 }
 
@@ -206,14 +206,15 @@ mod tests {
     use super::*;
     use crate::checkpoint::{RunInfo, Stage};
     use std::collections::BTreeMap;
-    use tenon_core::config::{TaskConfig, parse};
+    use tenon_core::config::{TaskConfig, Values};
     use tenon_core::normalizer::{Limits, Normalizer};
 
     fn checkpoint(iteration: u64) -> Checkpoint {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/tasks/avoid_m1.toml");
-        let config: TaskConfig = parse("avoid_m1.toml", &std::fs::read_to_string(config).unwrap()).unwrap();
+        let text = std::fs::read_to_string(config).unwrap();
+        let config = TaskConfig::parse("avoid_m1.toml", &text, Values::Latest).unwrap();
         let run = RunInfo {
-            network: config.policy.network.clone(),
+            network: config.policy.model.network(),
             policy: config.policy_spec(Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(1.0, 2)), 0),
             critic: None,
             config: String::new(),
@@ -239,7 +240,7 @@ mod tests {
         // What an earlier release left under this name was a file.
         std::fs::write(folder.join(CHECKPOINT_FILE), "old").unwrap();
         let run_dir = RunDir::hold(folder, KEEP).unwrap();
-        for iteration in 1..=11 {
+        for iteration in 0..=11 {
             run_dir.save(iteration, &checkpoint(iteration)).unwrap();
             for path in [last_checkpoint(folder).unwrap(), folder.join(CHECKPOINT_FILE)] {
                 assert_eq!(Checkpoint::read(&path).unwrap().counter("iteration").unwrap(), iteration);

@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, TensorView};
 use tenon_core::noise::SeededNoise;
 use tenon_train::checkpoint::{Checkpoint, RunInfo, Stage};
-use tenon_train::export::policy_of;
 use tenon_train::network::{Critic, ParameterTable};
-use tenon_train::settings::critic_spec;
 
 use crate::known::Known;
-use crate::{Weights, config, imported, normalizer};
+use crate::{Weights, config, imported, normalizer, policy_of};
 
 #[test]
 fn interop_full_size_checkpoints_in_both_directions() {
@@ -44,16 +42,16 @@ fn read_theirs(folder: &Path, network: &str, critic: &str) {
 fn write_ours(folder: &Path, network: &str, critic: &str) {
     let config = config(network, critic);
     let policy = config.policy_spec(normalizer(), config.policy.finetuned_steps());
+    let spec = config.finetune().unwrap().critic.clone();
     let run = RunInfo {
-        network: config.policy.network.clone(),
-        critic: Some(critic_spec(&config)),
+        network: config.policy.model.network(),
+        critic: Some(spec.clone()),
         config: String::new(),
         provenance: BTreeMap::new(),
         policy: policy.clone(),
     };
     let (state_len, horizon, action_dim) = (policy.state_len(), policy.prediction_horizon, policy.action_dim());
     let actor = ParameterTable::new(run.network.parameters(state_len, horizon, action_dim));
-    let spec = critic_spec(&config);
     let critic = Critic::new(&spec, state_len).unwrap();
     let mut checkpoint = Checkpoint::new(Stage::Finetune, run);
     for (stream, (prefix, table)) in
@@ -64,7 +62,7 @@ fn write_ours(folder: &Path, network: &str, critic: &str) {
     checkpoint.write(&folder.join("ours.safetensors")).unwrap();
 
     let known = Known::open(&folder.join("finetuned.safetensors"));
-    let policy = policy_of(&checkpoint).unwrap();
+    let policy = policy_of(&checkpoint);
     let parameters = checkpoint.parameters("critic.", critic.table()).unwrap();
     let outputs = [
         ("actor", known.noise(&policy.network, &policy.frozen)),

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors};
 use tenon_train::checkpoint::Checkpoint;
-use tenon_train::export::policy_of;
 use tenon_train::network::{Critic, CriticRow, Mode, NoiseNetwork, NoiseRow};
+
+use crate::policy_of;
 
 /// Inputs and outputs of PyTorch's networks.
 pub struct Known(Vec<u8>);
@@ -59,7 +60,7 @@ impl Known {
 
     /// Both networks of a fine-tuned policy, or the one of a pre-trained one, and the critic.
     pub fn compare_checkpoint(&self, checkpoint: &Checkpoint, frozen: &str, finetuned: &str) {
-        let policy = policy_of(checkpoint).unwrap();
+        let policy = policy_of(checkpoint);
         self.compare(frozen, &self.noise(&policy.network, &policy.frozen));
         self.compare(finetuned, &self.noise(&policy.network, &policy.finetuned));
         if let Some(spec) = &checkpoint.header.run.critic {

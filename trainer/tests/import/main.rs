@@ -7,12 +7,13 @@ mod known;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tenon_core::config::{TaskConfig, parse};
+use tenon_core::config::{TaskConfig, Values};
 use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
 use tenon_train::checkpoint::{Checkpoint, Stage};
 use tenon_train::dataset::write_normalization;
-use tenon_train::export::policy_of;
+use tenon_train::dppo::Policy;
 use tenon_train::import::{Contents, Imported, Kind, Progress, TorchCheckpoint, Weights, import, read_normalizer};
+use tenon_train::sampling::{PretrainedWeights, TrainedPolicy};
 
 use known::Known;
 
@@ -23,12 +24,13 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The Avoid task with another network, fast enough to train.
+/// The Avoid task with another network, fast enough to train. `critic`: widths of its residual MLP.
 fn config_text(network: &str, critic: &str) -> String {
+    let critic = format!(r#"{{ head = {{ dims = {critic}, activation = "mish" }} }}"#);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/tasks/avoid_m1.toml");
     let values = [
         ("network", network),
-        ("critic_mlp_dims", critic),
+        ("critic", critic.as_str()),
         ("environments", "4"),
         ("iterations", "2"),
         ("update_epochs", "1"),
@@ -44,7 +46,15 @@ fn config_text(network: &str, critic: &str) -> String {
 }
 
 fn config(network: &str, critic: &str) -> TaskConfig {
-    parse("task.toml", &config_text(network, critic)).unwrap()
+    TaskConfig::parse("task.toml", &config_text(network, critic), Values::Latest).unwrap()
+}
+
+/// The diffusion policy of a checkpoint, as fine-tuning begins with it.
+fn policy_of(checkpoint: &Checkpoint) -> Policy {
+    match TrainedPolicy::of(checkpoint, PretrainedWeights::Finetuning, 1.0).unwrap() {
+        TrainedPolicy::Diffusion(policy) => policy,
+        TrainedPolicy::Gaussian(_) => panic!("a Gaussian policy"),
+    }
 }
 
 fn normalizer() -> Normalizer {
@@ -68,7 +78,7 @@ fn pretrained_weights_give_the_outputs_of_pytorch() {
         assert!(checkpoint.header.run.critic.is_none());
         known.compare_checkpoint(&checkpoint, key, key);
         // The last weights are there either way.
-        let network = policy_of(&checkpoint).unwrap().network;
+        let network = policy_of(&checkpoint).network;
         known.compare("model", &known.noise(&network, &checkpoint.parameters("network.", network.table()).unwrap()));
     }
     // The average by itself, in doubles and another protocol.
@@ -86,7 +96,8 @@ fn finetuned_checkpoint_gives_both_networks_and_the_critic() {
     assert_eq!(imported.parts.iter().map(|p| p.name).collect::<Vec<_>>(), ["actor", "actor_ft", "critic"]);
     assert_eq!(imported.unused, ["model.eta.*"]);
     assert_eq!((checkpoint.header.stage, checkpoint.counter("iteration").unwrap()), (Stage::Finetune, 51));
-    assert_eq!(checkpoint.header.run.policy.denoising.finetuned_steps, config.policy.finetuned_steps());
+    let denoising = checkpoint.header.run.policy.diffusion().unwrap();
+    assert_eq!(denoising.finetuned_steps, config.policy.finetuned_steps());
     Known::open(&data("finetuned.safetensors")).compare_checkpoint(&checkpoint, "actor", "actor_ft");
     // Written and read, it is the same.
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parse::{Check, ConfigError, Problems, parse};
 use super::policy::{PolicyConfig, PolicyModel};
-use super::training::{CompatConfig, EvaluateConfig, FinetuneConfig, PretrainConfig};
+use super::training::{BatchUnit, CompatConfig, EvaluateConfig, FinetuneConfig, PretrainConfig};
 use crate::normalizer::Normalizer;
 use crate::spec::{PolicySpec, SPEC_VERSION};
 use crate::task::{TaskFamily, TaskName};
@@ -143,6 +143,9 @@ impl Check for TaskConfig {
         }
         if let Some(finetune) = &self.finetune {
             finetune.problems(&mut p);
+            if finetune.batch_unit == BatchUnit::Chain && self.policy.diffusion().is_none() {
+                p.add("finetune.batch_unit", "means nothing to a Gaussian policy: leave it out");
+            }
             match (&self.policy.model, &finetune.diffusion) {
                 (PolicyModel::Diffusion(model), Some(_)) if model.finetuned_steps == 0 => {
                     p.add("policy.model.finetuned_steps", "must be at least 1 for fine-tuning");

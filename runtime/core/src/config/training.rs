@@ -15,6 +15,9 @@ pub struct PretrainConfig {
     pub learning_rate: f64,
     pub min_learning_rate: f64,
     pub warmup_epochs: usize,
+    /// Epochs of a cycle of the learning rate; absent = all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle_epochs: Option<usize>,
     pub weight_decay: f64,
     pub ema_decay: f64,
     pub ema_start_epoch: usize,
@@ -42,8 +45,11 @@ pub struct FinetuneConfig {
     /// Of so many iterations the first evaluates instead of training (`val_freq`); 0: all train.
     pub evaluate_every: usize,
     pub update_epochs: usize,
-    /// Samples of a minibatch; with a diffusion policy rows (sample × denoising step).
+    /// Size of a minibatch, in units of `batch_unit`; of a Gaussian policy in samples.
     pub batch_size: usize,
+    /// What `batch_size` counts with a diffusion policy.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub batch_unit: BatchUnit,
     /// Minibatches whose gradients are summed for one step of the optimisers.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub grad_accumulate: usize,
@@ -84,6 +90,18 @@ pub struct FinetuneConfig {
     pub stop_at_return: Option<f64>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_numerical_error: OnNumericalError,
+}
+
+/// What the batch size of a diffusion policy counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchUnit {
+    /// Rows, sample × denoising step (the authors' files since v0.6).
+    #[default]
+    Row,
+    /// Samples with all their fine-tuned steps, K' rows each: how the paper gives its batch sizes. Rows are drawn one by
+    /// one all the same.
+    Chain,
 }
 
 /// What DPPO needs beyond PPO.
@@ -214,10 +232,22 @@ impl PretrainConfig {
         if self.warmup_epochs >= self.epochs {
             p.add("pretrain.warmup_epochs", "must be below pretrain.epochs");
         }
+        if self.cycle_epochs.is_some_and(|cycle| cycle <= self.warmup_epochs) {
+            p.add("pretrain.cycle_epochs", "must be above pretrain.warmup_epochs");
+        }
     }
 }
 
 impl FinetuneConfig {
+    /// Size of a minibatch in what an update draws: rows of a diffusion policy, samples of a Gaussian one.
+    /// `finetuned_steps`: K', 0 of a policy that does not denoise.
+    pub fn batch_rows(&self, finetuned_steps: usize) -> usize {
+        match self.batch_unit {
+            BatchUnit::Row => self.batch_size,
+            BatchUnit::Chain => self.batch_size * finetuned_steps.max(1),
+        }
+    }
+
     pub(super) fn problems(&self, p: &mut Problems) {
         for (key, value) in [
             ("finetune.iterations", self.iterations),

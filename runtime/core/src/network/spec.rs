@@ -177,6 +177,24 @@ impl PolicyNetwork {
             Self::Gaussian(network) => network.check(state_len, prediction_horizon, action_dim),
         }
     }
+
+    /// Whether training may go on with the weights of `before`. Deviations may be learned though they were fixed, and
+    /// the ε of GroupNorm may be another, as in two of the paper's furniture tasks (spec dppo.md §3.8).
+    pub fn continues(&self, before: &Self) -> bool {
+        match (before, self) {
+            (Self::Gaussian(before), Self::Gaussian(now)) => {
+                before.trunk == now.trunk && before.modes == now.modes && before.tanh_mean == now.tanh_mean
+            }
+            (Self::Diffusion(before), Self::Diffusion(now)) => {
+                let mut before = before.clone();
+                if let (Some(old), Some(new)) = (before.unet_mut(), now.unet()) {
+                    old.group_norm_eps = new.group_norm_eps;
+                }
+                before == *now
+            }
+            (Self::Gaussian(_), Self::Diffusion(_)) | (Self::Diffusion(_), Self::Gaussian(_)) => false,
+        }
+    }
 }
 
 /// What a Gaussian policy's heads stand on.
@@ -264,6 +282,13 @@ impl NetworkSpec {
 
     /// The U-Net, where there is one.
     pub fn unet(&self) -> Option<&UnetSpec> {
+        match self {
+            Self::Unet(unet) | Self::VitUnet { unet, .. } => Some(unet),
+            Self::DiffusionMlp { .. } | Self::VitMlp { .. } => None,
+        }
+    }
+
+    fn unet_mut(&mut self) -> Option<&mut UnetSpec> {
         match self {
             Self::Unet(unet) | Self::VitUnet { unet, .. } => Some(unet),
             Self::DiffusionMlp { .. } | Self::VitMlp { .. } => None,
