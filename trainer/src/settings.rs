@@ -3,7 +3,7 @@
 use tenon_core::config::{FinetuneConfig as Config, TaskConfig};
 use tenon_core::spec::Prediction;
 
-use crate::dppo::{EtaSettings, FinetuneConfig, LossConfig};
+use crate::dppo::{FinetuneConfig, LossConfig};
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::ppo::{PpoCompat, PpoConfig, PpoLossConfig};
@@ -55,7 +55,6 @@ pub fn dppo_config(config: &TaskConfig) -> Result<FinetuneConfig, TrainError> {
             min_logprob_denoising_std: d.min_logprob_std,
         },
         min_sampling_denoising_std: d.min_sampling_std,
-        eta: EtaSettings::default(),
         gamma: c.advantage.gamma,
         gae_lambda: c.advantage.gae_lambda,
         time_out: c.advantage.time_out,
@@ -70,6 +69,7 @@ pub fn dppo_config(config: &TaskConfig) -> Result<FinetuneConfig, TrainError> {
         actor_weight_decay: 0.0,
         critic_lr: LrSchedule::constant(c.critic_learning_rate),
         critic_weight_decay: 0.0,
+        ..Default::default()
     })
 }
 

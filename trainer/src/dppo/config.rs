@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::EtaSettings;
+use super::{EtaSettings, StdSchedule};
 use crate::actor_critic::{ActorCriticSettings, ValueLoss, fractions, not_negative, positive};
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
@@ -44,8 +44,17 @@ pub struct LossConfig {
 #[serde(deny_unknown_fields)]
 pub struct FinetuneConfig {
     pub loss: LossConfig,
-    /// σ^exp_min: floor of the standard deviation in rollouts.
+    /// σ^exp_min: floor of the standard deviation in rollouts; where it has a schedule, at the beginning.
     pub min_sampling_denoising_std: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_sampling_std_schedule: Option<StdSchedule>,
+    /// K' falls by this many steps, down to 1, …
+    #[serde(default)]
+    pub ft_denoising_steps_d: usize,
+    /// … every so many iterations, evaluations included; either 0: it stays. The frozen network then becomes what the
+    /// fine-tuned one is at that time.
+    #[serde(default)]
+    pub ft_denoising_steps_t: u64,
     /// η of DDIM in rollouts and log-probabilities; DDPM takes no notice.
     #[serde(default)]
     pub eta: EtaSettings,
@@ -98,6 +107,9 @@ impl Default for FinetuneConfig {
         Self {
             loss: LossConfig::default(),
             min_sampling_denoising_std: 0.1,
+            min_sampling_std_schedule: None,
+            ft_denoising_steps_d: 0,
+            ft_denoising_steps_t: 0,
             eta: EtaSettings::default(),
             gamma: 0.99,
             gae_lambda: 0.95,
@@ -164,6 +176,7 @@ impl FinetuneConfig {
         ])?;
         not_negative(&[("loss.ent_coef", l.ent_coef)])?;
         self.eta.check()?;
+        self.min_sampling_std_schedule.map_or(Ok(()), |schedule| schedule.check())?;
         self.actor_critic().check()
     }
 }

@@ -5,6 +5,7 @@
 //! stored once, in f32, as the K'+1 states x_{K'} … x_0 of a sample.
 
 mod advantage;
+mod annealing;
 mod chain;
 mod config;
 mod eta;
@@ -15,6 +16,7 @@ mod stats;
 mod updater;
 
 pub use advantage::{quantile, shape_advantages};
+pub use annealing::{StdSchedule, StdScheduleShape};
 pub use chain::{ChainMode, ChainSampler};
 pub use config::{FinetuneConfig, LossConfig};
 pub use eta::{EtaLearning, EtaModule, EtaSettings, EtaStep, EtaSteps, SampleEtas};

@@ -2,6 +2,7 @@
 
 use tenon_core::diffusion::StepNoise;
 
+use super::annealing::finetuned_steps;
 use super::eta_learner::EtaLearner;
 use super::stats::Sums;
 use super::{
@@ -95,7 +96,9 @@ impl Updater {
 
     /// The mode in which rollouts of training are sampled.
     pub fn exploration(&self) -> ChainMode {
-        let (min_std, eta) = (self.config.min_sampling_denoising_std, self.config.eta.module.base);
+        let (start, eta) = (self.config.min_sampling_denoising_std, self.config.eta.module.base);
+        let schedule = &self.config.min_sampling_std_schedule;
+        let min_std = schedule.map_or(start, |schedule| schedule.value(start, self.iteration()));
         ChainMode { noise: StepNoise::Exploration { min_std, eta }, base_policy: false }
     }
 
@@ -104,9 +107,28 @@ impl Updater {
         self.actor_critic.iteration()
     }
 
-    /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
+    /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up. K' may fall:
+    /// the next rollout's chains are shorter then, and the optimiser goes on with the copy.
     pub fn end_iteration(&mut self) {
         self.actor_critic.end_iteration(&self.config.actor_critic());
+        let FinetuneConfig { ft_denoising_steps_d: decrement, ft_denoising_steps_t: every, .. } = self.config;
+        let now = self.policy.finetuned_steps();
+        let steps = finetuned_steps(now, decrement, every, self.iteration());
+        if steps < now {
+            self.policy.frozen.clone_from(&self.policy.finetuned);
+            self.set_finetuned_steps(steps);
+        }
+    }
+
+    fn set_finetuned_steps(&mut self, steps: usize) {
+        let (policy, min_std) = (&mut self.policy, self.config.loss.min_logprob_denoising_std);
+        policy.denoising.finetuned_steps = steps;
+        self.likelihood = Likelihood::new(&policy.denoising, min_std, self.config.eta.module.base);
+        if let (Some(eta), Some(module)) = (&mut self.eta, &policy.eta)
+            && let Some(likelihood) = EtaLikelihood::new(&policy.denoising, min_std, module)
+        {
+            eta.likelihood = likelihood;
+        }
     }
 
     /// 5. One update from a rollout of training.
@@ -134,6 +156,7 @@ impl Updater {
         rollout.check_finite()?;
         // Without its pictures a network would go on with those of the block before.
         rollout.check_images(self.policy.network.image_len())?;
+        rollout.check_chains((self.policy.finetuned_steps() + 1) * self.policy.network.chunk_len())?;
         let settings = self.config.actor_critic();
         let (network, steps) = (&self.policy.network, self.policy.finetuned_steps());
         let rows = rollout.samples() * steps;
@@ -299,8 +322,11 @@ impl Updater {
         self.actor_critic.values(workers, observations)
     }
 
-    /// Adds everything that continues this run to a checkpoint.
+    /// Adds everything that continues this run to a checkpoint, whose policy gets the present K'.
     pub fn store(&self, checkpoint: &mut Checkpoint) {
+        if let Some(denoising) = &mut checkpoint.header.run.policy.denoising {
+            denoising.finetuned_steps = self.policy.finetuned_steps();
+        }
         let Policy { network, frozen, finetuned, .. } = &self.policy;
         self.actor_critic.store(checkpoint, ActorWeights { table: network.table(), frozen, finetuned });
         if let (Some(eta), Some(module)) = (&self.eta, &self.policy.eta) {
@@ -315,6 +341,12 @@ impl Updater {
         if let (Some(eta), Some(module)) = (&mut self.eta, module) {
             eta.restore(module, checkpoint)?;
         }
+        let steps = checkpoint.header.run.policy.denoising.as_ref().map_or(0, |denoising| denoising.finetuned_steps);
+        if !(1..=self.policy.denoising.executed_steps()).contains(&steps) {
+            let detail = format!("{steps} fine-tuned steps of {}", self.policy.denoising.executed_steps());
+            return Err(TrainError::Parameter { name: "finetuned_steps".into(), detail });
+        }
+        self.set_finetuned_steps(steps);
         Ok(())
     }
 }

@@ -115,6 +115,7 @@ impl PpoUpdater {
     fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
         rollout.check_finite()?;
         rollout.check_images(self.policy.network.image_len())?;
+        rollout.check_chains(self.policy.network.chunk_len())?;
         let settings = self.config.actor_critic();
         let (network, parameters) = (&self.policy.network, &self.policy.finetuned);
         let n = rollout.samples();

@@ -1,5 +1,6 @@
 //! DPPO on a bandit: settings, and who learns.
 
+use tenon_core::spec::Denoising;
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::dppo::{ChainSampler, FinetuneConfig, LossConfig, Policy, Rollout, UpdateStats, Updater};
 use tenon_train::optimizer::LrSchedule;
@@ -20,6 +21,13 @@ pub fn finetune_config() -> FinetuneConfig {
     }
 }
 
+/// A policy that has seen nothing.
+pub fn fresh_policy(denoising: Denoising) -> Policy {
+    let network = noise_network(32);
+    let parameters = network.table().initialise(&mut Stream::ActorWeights.of(5));
+    Policy::from_pretrained(network, parameters, denoising)
+}
+
 /// The bandit and who learns on it.
 pub struct Bandit {
     pub updater: Updater,
@@ -30,9 +38,7 @@ pub struct Bandit {
 
 impl Bandit {
     pub fn new(config: FinetuneConfig, threads: usize) -> Self {
-        let network = noise_network(32);
-        let parameters = network.table().initialise(&mut Stream::ActorWeights.of(5));
-        Self::with(Policy::from_pretrained(network, parameters, denoising()), config, threads)
+        Self::with(fresh_policy(denoising()), config, threads)
     }
 
     pub fn with(policy: Policy, config: FinetuneConfig, threads: usize) -> Self {

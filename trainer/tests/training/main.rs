@@ -1,5 +1,6 @@
 //! Whole runs of diffusion policies on small problems.
 
+mod annealing;
 mod bandit;
 mod eta;
 mod finetuning;
