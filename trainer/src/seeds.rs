@@ -21,6 +21,8 @@ pub enum Stream {
     Pictures,
     /// Order of rows in an epoch of fine-tuning.
     Minibatches,
+    /// Shifts of pictures in fine-tuning.
+    Augmentation,
     /// Teacher chains of the behaviour-cloning loss.
     Teacher(u32),
     /// Chains of one environment's rollouts.
@@ -46,6 +48,7 @@ impl Stream {
             Self::Evaluation(i) => (9, i),
             Self::Pictures => (11, 0),
             Self::EtaWeights => (12, 0),
+            Self::Augmentation => (13, 0),
         };
         (purpose << 32) | u64::from(index)
     }

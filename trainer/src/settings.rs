@@ -101,6 +101,7 @@ pub fn ppo_config(config: &TaskConfig) -> Result<PpoConfig, TrainError> {
         actor_weight_decay: 0.0,
         critic_lr: LrSchedule::constant(c.critic_learning_rate),
         critic_weight_decay: 0.0,
+        ..Default::default()
     })
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Moving {
     pub critic_optimizer: AdamW,
     pub reward_scaler: RewardScaler,
     pub minibatch_order: SeededNoise,
+    /// Shifts of pictures.
+    pub augmentation: SeededNoise,
     pub teachers_drawn: u64,
 }
 
@@ -35,6 +37,7 @@ impl Moving {
             critic_optimizer,
             reward_scaler,
             minibatch_order,
+            augmentation,
             teachers_drawn,
         } = other;
         self.critic_parameters.clone_from(critic_parameters);
@@ -42,6 +45,7 @@ impl Moving {
         self.critic_optimizer.copy_from(critic_optimizer);
         self.reward_scaler.copy_from(reward_scaler);
         self.minibatch_order = minibatch_order.clone();
+        self.augmentation = augmentation.clone();
         self.teachers_drawn = *teachers_drawn;
     }
 
@@ -52,6 +56,7 @@ impl Moving {
             critic_optimizer: self.critic_optimizer.clone(),
             reward_scaler: self.reward_scaler.clone(),
             minibatch_order: self.minibatch_order.clone(),
+            augmentation: self.augmentation.clone(),
             teachers_drawn: self.teachers_drawn,
         }
     }

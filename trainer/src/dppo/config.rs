@@ -68,6 +68,12 @@ pub struct FinetuneConfig {
     pub update_epochs: usize,
     /// Rows (sample × denoising step) of a minibatch.
     pub batch_size: usize,
+    /// Minibatches whose gradients are summed for one step of the optimisers (networks that see pictures).
+    #[serde(default = "one")]
+    pub grad_accumulate: usize,
+    /// Shifts stored pictures at random, once an update (spec dppo.md §3.4).
+    #[serde(default)]
+    pub augment: bool,
     /// Leaves all epochs once a minibatch's approximate KL exceeds this.
     pub target_kl: f64,
     /// Iterations, evaluations included, before the actor moves.
@@ -79,6 +85,10 @@ pub struct FinetuneConfig {
     pub actor_weight_decay: f64,
     pub critic_lr: LrSchedule,
     pub critic_weight_decay: f64,
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Default for LossConfig {
@@ -118,6 +128,8 @@ impl Default for FinetuneConfig {
             reward_scale_const: 1.0,
             update_epochs: 5,
             batch_size: 50_000,
+            grad_accumulate: 1,
+            augment: false,
             target_kl: 1.0,
             n_critic_warmup_itr: 0,
             max_grad_norm: None,
@@ -149,6 +161,8 @@ impl FinetuneConfig {
             bc_loss_coeff: self.loss.bc_loss_coeff,
             update_epochs: self.update_epochs,
             batch_size: self.batch_size,
+            grad_accumulate: self.grad_accumulate,
+            augment: self.augment,
             target_kl: self.target_kl,
             n_critic_warmup_itr: self.n_critic_warmup_itr,
             max_grad_norm: self.max_grad_norm,
@@ -176,7 +190,20 @@ impl FinetuneConfig {
         ])?;
         not_negative(&[("loss.ent_coef", l.ent_coef)])?;
         self.eta.check()?;
+        if let Some(learning) = self.eta.learning
+            && common_divisor(learning.update_interval, self.grad_accumulate) > 1
+        {
+            let detail = format!(
+                "{} and grad_accumulate = {} have a common divisor: no optimiser step would fall on a minibatch for η",
+                learning.update_interval, self.grad_accumulate
+            );
+            return Err(TrainError::Config { key: "eta.learning.update_interval", detail });
+        }
         self.min_sampling_std_schedule.map_or(Ok(()), |schedule| schedule.check())?;
         self.actor_critic().check()
     }
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }

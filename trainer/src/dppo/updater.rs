@@ -61,6 +61,7 @@ impl Updater {
             parameters: network.table().len(),
             state_len: network.state_len(),
             image_len: network.image_len(),
+            image_px: network.image_px(),
         };
         let actor_critic =
             ActorCritic::new(&config.actor_critic(), sizes, critic, envs, seed, "teacher_chains", workers)?;
@@ -157,11 +158,28 @@ impl Updater {
         // Without its pictures a network would go on with those of the block before.
         rollout.check_images(self.policy.network.image_len())?;
         rollout.check_chains((self.policy.finetuned_steps() + 1) * self.policy.network.chunk_len())?;
+        let pictures = self.actor_critic.shifted_pictures(rollout);
+        let observations = match &pictures {
+            Some(pictures) => Observations { images: Some(pictures), ..rollout.observations() },
+            None => rollout.observations(),
+        };
+        let result = self.learn_from(workers, rollout, observations);
+        self.actor_critic.return_pictures(pictures);
+        result
+    }
+
+    /// The same with what the update sees of the observations before each chunk.
+    fn learn_from(
+        &mut self,
+        workers: &Workers,
+        rollout: &Rollout,
+        observations: Observations,
+    ) -> Result<UpdateStats, TrainError> {
         let settings = self.config.actor_critic();
         let (network, steps) = (&self.policy.network, self.policy.finetuned_steps());
         let rows = rollout.samples() * steps;
         let mut samples = Samples {
-            observations: rollout.observations(),
+            observations,
             chains: &rollout.chains,
             advantages: &[],
             returns: &[],
@@ -186,9 +204,9 @@ impl Updater {
         let (mut sums, mut stopped_early) = (Sums::new(steps), false);
         'epochs: for _ in 0..self.config.update_epochs {
             let epoch = self.actor_critic.epoch(&settings, rows);
-            for (i, minibatch) in epoch.minibatches().iter().enumerate() {
-                self.step(workers, &samples, &[minibatch], i, &mut sums)?;
-                // g. Early stop on the latest minibatch.
+            for (last, group) in epoch.groups(self.config.grad_accumulate) {
+                self.step(workers, &samples, &group, last, &mut sums)?;
+                // g. Early stop on the latest minibatch in which the actor moved.
                 if sums.approx_kl() > self.config.target_kl {
                     stopped_early = true;
                     break 'epochs;

@@ -14,6 +14,7 @@ pub struct NoiseNetwork {
     action_dim: usize,
     state_len: usize,
     image_len: usize,
+    image_px: usize,
 }
 
 /// What some rows see of the world.
@@ -113,6 +114,7 @@ impl NoiseNetwork {
             action_dim,
             state_len,
             image_len: images.map_or(0, |[positions, channels]| positions * channels),
+            image_px: spec.vision().map_or(0, |v| v.image_px),
         })
     }
 
@@ -144,6 +146,11 @@ impl NoiseNetwork {
     /// Values of a state's pictures; 0 for networks that see none.
     pub fn image_len(&self) -> usize {
         self.image_len
+    }
+
+    /// Width and height of a picture; 0 for networks that see none.
+    pub fn image_px(&self) -> usize {
+        self.image_px
     }
 
     /// Computes what every row shares. `times`: the distinct steps; a row names its step by the index in this list.

@@ -6,5 +6,6 @@ mod eta;
 mod finetuning;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
+mod pictures;
 mod pretraining;
 mod rolling_back;
