@@ -5,18 +5,27 @@
 //! stored once, in f32, as the K'+1 states x_{K'} … x_0 of a sample.
 
 mod advantage;
+mod annealing;
 mod chain;
 mod config;
+mod eta;
+mod eta_learner;
 mod likelihood;
 mod loss;
+mod stats;
 mod updater;
 
 pub use advantage::{quantile, shape_advantages};
+pub use annealing::StdSchedule;
 pub use chain::{ChainMode, ChainSampler};
 pub use config::{FinetuneConfig, LossConfig};
-pub use likelihood::Likelihood;
-pub use loss::{ActorTerms, LossBuffers, Samples, TeacherChains};
-pub use updater::{UpdateStats, Updater};
+pub use eta::{EtaLearning, EtaModule, EtaSettings, EtaStep, EtaSteps, SampleEtas};
+pub use likelihood::{EtaLikelihood, Likelihood, TransitionLikelihood};
+pub use loss::{ActorGradient, ActorTerms, LossBuffers, Minibatch, Samples};
+pub(crate) use stats::Sums;
+pub use stats::UpdateStats;
+pub use tenon_core::config::ScheduleShape as StdScheduleShape;
+pub use updater::Updater;
 
 pub use crate::rollout::{Gae, RewardScaler, Rollout, TimeOut, explained_variance, generalized_advantages};
 
@@ -33,12 +42,14 @@ pub struct Policy {
     /// Parameters for the last K' steps.
     pub finetuned: Vec<f32>,
     pub denoising: Denoising,
+    /// η of exploration, where it is no constant.
+    pub eta: Option<EtaModule>,
 }
 
 impl Policy {
     /// A pre-trained policy before its first update: the fine-tuned network is a copy.
     pub fn from_pretrained(network: NoiseNetwork, parameters: Vec<f32>, denoising: Denoising) -> Self {
-        Self { network, finetuned: parameters.clone(), frozen: parameters, denoising }
+        Self { network, finetuned: parameters.clone(), frozen: parameters, denoising, eta: None }
     }
 
     /// K'.
