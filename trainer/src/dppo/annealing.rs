@@ -34,7 +34,10 @@ impl StdSchedule {
 
     /// The value after `iteration` iterations, beginning at `start`.
     pub fn value(&self, start: f64, iteration: u64) -> f64 {
-        let way = if iteration >= self.iterations { 1.0 } else { iteration as f64 / self.iterations as f64 };
+        if iteration >= self.iterations {
+            return self.end;
+        }
+        let way = iteration as f64 / self.iterations as f64;
         let way = match self.shape {
             StdScheduleShape::Linear => way,
             StdScheduleShape::Cosine => 0.5 * (1.0 - (std::f64::consts::PI * way).cos()),
