@@ -3,6 +3,8 @@
 //! Everything is f32 and row-major unless transposed. Threads are ours ([`crate::workers`]), so `gemm` runs on the
 //! calling thread.
 
+use std::cell::RefCell;
+
 use gemm::Parallelism;
 
 /// A matrix in a slice.
@@ -74,6 +76,41 @@ pub fn multiply(dst: &mut [f32], into: Into, lhs: Matrix, rhs: Matrix) {
     multiply_to(MatrixMut::strided(dst, lhs.rows, cols, cols), into, lhs, rhs, 1.0);
 }
 
+/// Values of a product up to which `gemm` sums in another order than beyond, and rows below which it does.
+const SMALL_PRODUCT: usize = 256;
+const FEW_ROWS: usize = 3;
+
+thread_local! {
+    /// A small product's left side and result, with rows of zeros.
+    static PADDED: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// `dst (+)= lhs · rhs` where each row stands for itself: a row's bits do not depend on how many others there are.
+///
+/// `gemm` has other kernels for few values and few rows, which sum in another order; such products are made larger here
+/// with rows of zeros. Inference may so be cut anywhere, and one environment sees what three see.
+pub fn multiply_rows(dst: &mut [f32], into: Into, lhs: Matrix, rhs: Matrix) {
+    let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
+    // With one or two columns there is one kernel for any number of rows.
+    let wanted = if n <= 2 { m } else { FEW_ROWS.max(SMALL_PRODUCT / n + 1) };
+    if m >= wanted || m == 0 {
+        return multiply(dst, into, lhs, rhs);
+    }
+    assert_eq!(lhs.col_stride, 1, "rows that stand for themselves lie in one piece");
+    PADDED.with_borrow_mut(|(left, product)| {
+        left.clear();
+        (0..m).for_each(|row| left.extend_from_slice(&lhs.data[row * lhs.row_stride..][..k]));
+        left.resize(wanted * k, 0.0);
+        product.clear();
+        product.resize(wanted * n, 0.0);
+        if into == Into::Add {
+            product[..m * n].copy_from_slice(&dst[..m * n]);
+        }
+        multiply(product, into, Matrix::new(left, wanted, k), rhs);
+        dst[..m * n].copy_from_slice(&product[..m * n]);
+    });
+}
+
 /// `dst (+)= factor · lhs · rhs`.
 pub fn multiply_to(dst: MatrixMut, into: Into, lhs: Matrix, rhs: Matrix, factor: f32) {
     let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
@@ -116,19 +153,21 @@ mod tests {
         let values = |n: usize, seed: usize| -> Vec<f32> {
             (0..n).map(|i| ((i * 2_654_435_761 + seed * 97) % 10_007) as f32 / 5003.5 - 1.0).collect()
         };
-        for (k, n) in [(28, 512), (512, 512), (512, 28), (63, 1024), (1024, 1024), (1024, 10), (320, 64)] {
-            let (a, b) = (values(120 * k, 1), values(n * k, 2));
-            // Weights are stored [out, in], so the right side is a transpose.
-            let product = |rows: std::ops::Range<usize>| {
-                let mut dst = vec![0.0; rows.len() * n];
-                let lhs = Matrix::new(&a[rows.start * k..rows.end * k], rows.len(), k);
-                multiply(&mut dst, Into::Overwrite, lhs, Matrix::new(&b, n, k).t());
-                dst
-            };
-            let whole = product(0..120);
-            for cut in [24, 25, 29, 33, 40, 48, 60, 61, 77, 96] {
-                let parts = [product(0..cut), product(cut..120)].concat();
-                assert!(parts == whole, "{k} × {n}, cut at {cut}");
+        for k in [1, 2, 3, 4, 11, 16, 28, 63, 512, 1024] {
+            for n in [1, 2, 3, 5, 8, 10, 12, 28, 64, 512] {
+                let (a, b) = (values(120 * k, 1), values(n * k, 2));
+                // Weights are stored [out, in], so the right side is a transpose.
+                let product = |rows: std::ops::Range<usize>| {
+                    let mut dst = values(120 * n, 3)[rows.start * n..rows.end * n].to_vec();
+                    let lhs = Matrix::new(&a[rows.start * k..rows.end * k], rows.len(), k);
+                    multiply_rows(&mut dst, Into::Add, lhs, Matrix::new(&b, n, k).t());
+                    dst
+                };
+                let whole = product(0..120);
+                for cut in [1, 2, 3, 7, 24, 25, 29, 48, 60, 61, 96, 119] {
+                    let parts = [product(0..cut), product(cut..120)].concat();
+                    assert!(parts == whole, "{k} × {n}, cut at {cut}");
+                }
             }
         }
     }

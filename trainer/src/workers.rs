@@ -86,12 +86,19 @@ pub fn shard_count(rows: usize, smallest: usize, most: usize) -> usize {
 const SMALLEST_INFERENCE_SHARD: usize = 24;
 /// Rows above which it is, so that buffers stay small.
 const LARGEST_INFERENCE_SHARD: usize = 2048;
+const MOST_SHARDS_WITH_POSITIONS: usize = 8;
 
 /// How many shards the rows of an inference are cut into: one for each thread, more where
 /// they are many. Rows know nothing of one another and a
 /// row's product does not depend on its neighbours (a test of [`crate::linalg`]), so unlike in training the number of
 /// threads may decide; and every shard less reads the weights once less.
-pub fn inference_shards(workers: &Workers, rows: usize) -> usize {
+///
+/// Networks with positions (U-Nets, transformers) are the exception: the last bits of their values do depend on how many
+/// rows there are, so they are cut by the number of rows alone.
+pub fn inference_shards(workers: &Workers, rows: usize, positions: bool) -> usize {
+    if positions {
+        return shard_count(rows, SMALLEST_INFERENCE_SHARD, MOST_SHARDS_WITH_POSITIONS);
+    }
     shard_count(rows, SMALLEST_INFERENCE_SHARD, workers.threads()).max(rows.div_ceil(LARGEST_INFERENCE_SHARD))
 }
 

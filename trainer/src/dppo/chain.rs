@@ -56,8 +56,8 @@ struct Walk<'a> {
 impl ChainSampler {
     /// For up to `rows` environments at a time.
     pub fn new(policy: &Policy, workers: &Workers, rows: usize) -> Self {
-        let shard_rows = rows.div_ceil(inference_shards(workers, rows));
         let network = &policy.network;
+        let shard_rows = rows.div_ceil(inference_shards(workers, rows, network.has_positions()));
         let buffers = || ThreadBuffers {
             frozen: network.workspace(shard_rows, Mode::Inference),
             finetuned: network.workspace(shard_rows, Mode::Inference),
@@ -107,7 +107,7 @@ impl ChainSampler {
         };
         let walk = Walk { policy, steps: &steps, eta_steps, frozen: &frozen, finetuned: &finetuned };
 
-        let shards = inference_shards(workers, rows);
+        let shards = inference_shards(workers, rows, network.has_positions());
         let (mut observations, mut etas, mut noise, mut chains) = (observations, etas.as_slice(), noise, chains);
         let eta_len = etas.len() / rows.max(1);
         let mut parts = Vec::with_capacity(shards);
@@ -208,12 +208,67 @@ impl Walk<'_> {
             for (k, &eta) in etas.iter().enumerate() {
                 let s = eta_steps.at(i, eta);
                 // An action's values stand Da apart, [Tp, Da].
-                for i in (k..len).step_by(eta_len) {
-                    let x0 = (step.x0_from_x * x[i] - step.x0_from_noise * predicted[i]).clamp(-clip, clip);
-                    let mean = s.mean_from_x0 * x0 + s.mean_from_x * x[i];
-                    x[i] = mean + s.std * draw[i].clamp(-noise_clip, noise_clip);
+                for e in (k..len).step_by(eta_len) {
+                    let x0 = (step.x0_from_x * x[e] - step.x0_from_noise * predicted[e]).clamp(-clip, clip);
+                    let mean = s.mean_from_x0 * x0 + s.mean_from_x * x[e];
+                    x[e] = mean + s.std * draw[e].clamp(-noise_clip, noise_clip);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::NoiseNetwork;
+    use tenon_core::network::{Activation, ConditionEncoder, NetworkSpec, UnetSpec};
+    use tenon_core::noise::SeededNoise;
+    use tenon_core::spec::{Denoising, Prediction, Sampler};
+
+    /// Environments are cut by threads, and nobody can tell from the chains.
+    #[test]
+    fn chains_are_the_same_bits_on_any_number_of_threads() {
+        let unet = NetworkSpec::Unet(UnetSpec {
+            time_dim: 16,
+            dim: 8,
+            dim_mults: vec![1, 2],
+            kernel_size: 5,
+            groups: 4,
+            group_norm_eps: 1e-5,
+            activation: Activation::Mish,
+            condition_encoder: ConditionEncoder::Large,
+            condition_scales: true,
+            cond_mlp_dims: vec![],
+        });
+        let mlp = NetworkSpec::diffusion_mlp(16, &[64; 3], &[12, 5], Activation::Mish);
+        for (name, spec) in [("MLP", mlp), ("U-Net", unet)] {
+            let network = NoiseNetwork::new(&spec, 4, 4, 2).unwrap();
+            let parameters = network.table().initialise(&mut SeededNoise::new(1, 0));
+            let denoising = Denoising {
+                denoising_steps: 6,
+                finetuned_steps: 3,
+                sampler: Sampler::Ddpm,
+                denoised_clip: 1.0,
+                noise_clip: 3.0,
+                final_action_clip: None,
+                prediction: Prediction::Noise,
+            };
+            let policy = Policy::from_pretrained(network, parameters, denoising);
+            let mut states = vec![0.0; 103 * 4];
+            SeededNoise::new(2, 0).fill_standard_normal(&mut states);
+            let chains = |threads: usize| {
+                let workers = Workers::new(threads).unwrap();
+                let mut sampler = ChainSampler::new(&policy, &workers, 103);
+                let mut noise: Vec<SeededNoise> = (0..103).map(|row| SeededNoise::new(3, row)).collect();
+                let mut chains = vec![0.0; 103 * 4 * 8];
+                let noise_kind = StepNoise::Exploration { min_std: 0.1, eta: 1.0 };
+                let mode = ChainMode { noise: noise_kind, base_policy: false };
+                sampler.sample(&workers, &policy, mode, &states, &mut noise, &mut chains);
+                chains
+            };
+            let one = chains(1);
+            assert!((2..5).all(|threads| chains(threads) == one), "{name}");
         }
     }
 }

@@ -128,6 +128,11 @@ impl NoiseNetwork {
         self.plan.table()
     }
 
+    /// Whether values have several positions (U-Nets, transformers), and are not plain vectors.
+    pub fn has_positions(&self) -> bool {
+        self.plan.has_positions()
+    }
+
     /// Tp · Da.
     pub fn chunk_len(&self) -> usize {
         self.chunk_len

@@ -5,7 +5,11 @@ use tenon_core::noise::NoiseSource;
 use super::GaussianPolicy;
 use super::likelihood::softmax;
 use crate::network::{CriticRow, GaussianPrepared, GaussianRow, GaussianWorkspace, Mode, Observations};
-use crate::workers::{Workers, inference_shards, shard_range};
+use crate::workers::{Workers, shard_count, shard_range};
+
+/// Rows below which a batch of environments is not cut: each cut reads all weights once more.
+const SMALLEST_SHARD_ROWS: usize = 24;
+const MOST_SHARDS: usize = 8;
 
 /// σ of an evaluation.
 const EVALUATION_STD: f32 = 1e-4;
@@ -44,7 +48,8 @@ struct Shard<'a, N> {
 impl GaussianSampler {
     /// For up to `rows` environments at a time.
     pub fn new(policy: &GaussianPolicy, workers: &Workers, rows: usize) -> Self {
-        let shard_rows = rows.div_ceil(inference_shards(workers, rows)).max(1);
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shard_rows = rows.div_ceil(shards).max(1);
         let block_rows = shard_rows.min(policy.network.block_rows());
         let workspace = || policy.network.workspace(block_rows, Mode::Inference);
         Self { workspaces: (0..workers.threads()).map(|_| workspace()).collect(), rows }
@@ -74,7 +79,7 @@ impl GaussianSampler {
         let parameters = if mode.base_policy { &policy.frozen } else { &policy.finetuned };
         let prepared = network.prepare(parameters);
 
-        let shards = inference_shards(workers, rows);
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
         let (mut observations, mut noise, mut chunks) = (observations, noise, chunks);
         let mut parts = Vec::with_capacity(shards);
         for shard in 0..shards {

@@ -3,7 +3,7 @@
 use tenon_core::network::layers::Window;
 
 use crate::elementwise::column_sum;
-use crate::linalg::{Into, Matrix, multiply};
+use crate::linalg::{Into, Matrix, multiply, multiply_rows};
 
 /// Sizes of a one-dimensional convolution of `[positions, n, channels]`.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,8 @@ pub(super) fn conv1d(shape: ConvShape, transposed: bool, y: &mut [f32], x: &[f32
     let row = shape.n * shape.outputs;
     for run in shape.connections(transposed) {
         let y = &mut y[run.output * row..(run.output + run.count) * row];
-        multiply(y, Into::Add, shape.rows(x, run.input, run.count, shape.inputs), shape.tap(weight, run.tap).t());
+        let rows = shape.rows(x, run.input, run.count, shape.inputs);
+        multiply_rows(y, Into::Add, rows, shape.tap(weight, run.tap).t());
     }
 }
 
@@ -180,7 +181,7 @@ pub(super) fn conv2d(
     y.chunks_exact_mut(shape.outputs).for_each(|row| row.copy_from_slice(bias));
     let rows = y.len() / shape.outputs;
     let weight = Matrix::new(weight, shape.outputs, shape.patch());
-    multiply(y, Into::Add, Matrix::new(scratch, rows, shape.patch()), weight.t());
+    multiply_rows(y, Into::Add, Matrix::new(scratch, rows, shape.patch()), weight.t());
 }
 
 /// Backward of [`conv2d`].

@@ -9,7 +9,7 @@ use super::rearrange::{Index, Source, copy_channels, gather, modulate, reshape, 
 use super::workspace::{Block, Buffers, Prepared, Workspace};
 use super::{Node, NodeId, Op, Plan, Space};
 use crate::elementwise::{activate, add, bias_activate, bias_activate_in_place};
-use crate::linalg::{Into, Matrix, multiply};
+use crate::linalg::{Into, Matrix, multiply_rows};
 
 /// What a pass over some spaces works with.
 struct Pass<'a> {
@@ -151,7 +151,7 @@ impl Pass<'_> {
                     let inputs = plan.node(*x).channels;
                     let weight = Matrix::strided(&parameters[part.start..], channels, inputs, part.stride);
                     let x = Matrix::new(self.value(*x), n * positions, inputs);
-                    multiply(out, if begun { Into::Add } else { Into::Overwrite }, x, weight.t());
+                    multiply_rows(out, if begun { Into::Add } else { Into::Overwrite }, x, weight.t());
                     begun = true;
                 }
             }

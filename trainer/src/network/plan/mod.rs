@@ -294,6 +294,11 @@ impl Plan {
         &self.table
     }
 
+    /// Whether values have several positions (U-Nets, transformers), and are not plain vectors.
+    pub fn has_positions(&self) -> bool {
+        self.nodes.iter().any(|node| node.positions > 1)
+    }
+
     /// Rows that are walked at a time.
     pub fn block_rows(&self) -> usize {
         self.block_rows
