@@ -208,10 +208,10 @@ impl Walk<'_> {
             for (k, &eta) in etas.iter().enumerate() {
                 let s = eta_steps.at(i, eta);
                 // An action's values stand Da apart, [Tp, Da].
-                for i in (k..len).step_by(eta_len) {
-                    let x0 = (step.x0_from_x * x[i] - step.x0_from_noise * predicted[i]).clamp(-clip, clip);
-                    let mean = s.mean_from_x0 * x0 + s.mean_from_x * x[i];
-                    x[i] = mean + s.std * draw[i].clamp(-noise_clip, noise_clip);
+                for e in (k..len).step_by(eta_len) {
+                    let x0 = (step.x0_from_x * x[e] - step.x0_from_noise * predicted[e]).clamp(-clip, clip);
+                    let mean = s.mean_from_x0 * x0 + s.mean_from_x * x[e];
+                    x[e] = mean + s.std * draw[e].clamp(-noise_clip, noise_clip);
                 }
             }
         }

@@ -3,6 +3,21 @@
 //! Terms: a *sample* is one chunk executed in one environment (N·E of them in an iteration, environment fastest); a
 //! *row* is one fine-tuned denoising step of one sample, numbered `sample · K' + j`, j = 0 the noisiest. Chains are
 //! stored once, in f32, as the K'+1 states x_{K'} … x_0 of a sample.
+//!
+//! What looks unintended in the reference (spec dppo.md §10) is mended here. Of an update's part of it, the reference's
+//! behaviour is to be had by
+//!
+//! | quirk | key |
+//! |---|---|
+//! | a time-out leaks into the next episode, or ends the value | `time_out = "leaky"`, `"terminal"` |
+//! | a mixture's joint density is clamped | `joint_mixture_density` of [`crate::ppo::PpoCompat`] |
+//! | learning rates between min and a smaller max | values of [`crate::optimizer::LrSchedule`], in any order |
+//! | deviation bounds overwritten by the pre-trained file | the bounds of the network's description |
+//! | weight of the value loss 0 where left out | `loss.vf_coef = 0` |
+//!
+//! There is no key for ε of K' = 1: 0/0 makes the first loss a NaN, which is nothing to compare with; ε is
+//! `clip_ploss_coef` then. Nor for what falls out of annealing K', where the reference's optimiser goes on with the copy that
+//! has just been frozen. Schedules begin at their least rate and step with evaluations, as there.
 
 mod advantage;
 mod annealing;

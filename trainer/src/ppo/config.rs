@@ -8,10 +8,9 @@ use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::rollout::{AdvantageSettings, TimeOut};
 
-/// Behaviour of the reference that looks unintended (spec dppo.md §10); all off by default.
-///
-/// Two more are settings: [`TimeOut::Leaky`], and deviation bounds overwritten by the pre-trained file, which here are
-/// those of the network's specification: write `max = 1.0` there to have the reference's.
+/// Behaviour of the reference that looks unintended (spec dppo.md §10); all off by default. What has no switch of its own is
+/// listed in [`crate::dppo`]: bounds of the deviation, which a pre-trained file overwrites in the reference, are those of
+/// the network's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoCompat {
