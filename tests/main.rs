@@ -3,5 +3,6 @@
 mod help;
 mod install;
 mod programs;
+mod report;
 mod sim_loop;
 mod systemd;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tenon_core::config::{TaskConfig, Values, parse};
+use tenon_core::config::{TaskConfig, Values};
 use tenon_core::network::{Activation, NetworkSpec};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_policy::bundle::Provenance;

@@ -16,9 +16,6 @@ use tenon_train::watch::{Card, Watcher};
 
 use super::{Checkpointing, Common, Ending, config_of, config_text, newest};
 
-/// Judging costs as much as several iterations: at least so many lie between two.
-const ITERATIONS_BETWEEN_JUDGEMENTS: u64 = 3;
-
 /// What counts the steps of this stage.
 const COUNTER: &str = "iteration";
 const JUDGEMENT_FILE: &str = "evaluation.json";
@@ -141,26 +138,25 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
         progress.note(&format!("continuing after iteration {} of {total}", run.iterations_done()));
     }
     let mut after = None;
-    let mut judged_at = 0;
     // What ends the run before its last iteration.
     let early = finetune.stop_at_return.map(Goal::Return).or(finetune.stop_at_success.map(Goal::SuccessRate));
     while run.iterations_done() < total as u64 {
-        let mut undone = |e: &TrainError| progress.note(&format!("undone and begun again: {e}"));
-        let Some(record) = run.iterate(&stop, &mut undone)? else { return Ok(None) };
-        watcher.record(&record)?;
-        folder.save(record.iteration, &run.checkpoint())?;
-        progress.show(record.iteration as usize, &describe(&record));
-        let Some(early) = early else { continue };
-        let due = record.iteration >= judged_at + ITERATIONS_BETWEEN_JUDGEMENTS;
-        if early.seems_reached(&record) && due && record.iteration < total as u64 {
-            judged_at = record.iteration;
-            progress.note(&format!("judging after iteration {}", record.iteration));
+        if let Some(early) = early.filter(|_| run.judges_now()) {
+            progress.note(&format!("judging after iteration {}", run.iterations_done()));
             let Some(pair) = judge(&run, config, "judging", &stop)? else { return Ok(None) };
             if early.is_reached(&pair) {
                 after = Some(pair);
                 break;
             }
         }
+        let mut undone = |e: &TrainError| progress.note(&format!("undone and begun again: {e}"));
+        let Some(record) = run.iterate(&stop, &mut undone)? else { return Ok(None) };
+        if let Some(early) = early {
+            run.plan_judgement(early, &record);
+        }
+        watcher.record(&record)?;
+        folder.save(record.iteration, &run.checkpoint())?;
+        progress.show(record.iteration as usize, &describe(&record));
     }
     drop(progress);
     let after = match after {

@@ -209,14 +209,16 @@ fn read_config(path: &Path, values: Values) -> anyhow::Result<TaskConfig> {
     Ok(TaskConfig::parse(&path.display().to_string(), &text, values)?)
 }
 
+/// What to do about a newest checkpoint that cannot be read.
+const EARLIER_CHECKPOINT: &str = "point the link `last` to an earlier file in checkpoints/ to go on from there";
+
 /// The newest checkpoint of a folder that may hold none yet.
 fn newest(folder: &Path, fresh: bool) -> anyhow::Result<Option<Checkpoint>> {
     if fresh || !holds_checkpoint(folder) {
         return Ok(None);
     }
-    let advice = "point the link `last` to an earlier file in checkpoints/ to go on from there, use --fresh to begin \
-                  anew, or choose another --out";
-    let path = last_checkpoint(folder).context(advice)?;
+    let advice = format!("{EARLIER_CHECKPOINT}, use --fresh to begin anew, or choose another --out");
+    let path = last_checkpoint(folder).context(advice.clone())?;
     Ok(Some(Checkpoint::read(&path).context(advice)?))
 }
 

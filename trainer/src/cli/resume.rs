@@ -11,7 +11,7 @@ use tenon_train::run_dir::{CONFIG_FILE, last_checkpoint};
 
 use super::finetune::{self, FinetuneArgs};
 use super::pretrain::{self, PretrainArgs};
-use super::{Checkpointing, Common, Ending, Output};
+use super::{Checkpointing, Common, EARLIER_CHECKPOINT, Ending, Output};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
@@ -34,7 +34,7 @@ pub struct ResumeArgs {
 
 pub fn run(args: ResumeArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let path = last_checkpoint(&args.run).context("a run is resumed from a checkpoint; begin this one again")?;
-    let checkpoint = Checkpoint::read(&path)?;
+    let checkpoint = Checkpoint::read(&path).context(EARLIER_CHECKPOINT)?;
     let (stage, provenance) = (checkpoint.header.stage, &checkpoint.header.run.provenance);
     let source = match (&args.source, stage) {
         (Some(source), _) => Some(source.clone()),

@@ -7,7 +7,7 @@ use tenon_core::network::{GaussianSpec, PolicyNetwork, StdSpec};
 use tenon_core::noise::SeededNoise;
 use tenon_core::spec::PolicySpec;
 
-use super::{Collector, ENVIRONMENT_STEPS, ENVIRONMENTS, EpisodeTally, FinetuneRun, Plan, UNDONE};
+use super::{Collector, ENVIRONMENT_STEPS, ENVIRONMENTS, EpisodeTally, FinetuneRun, JUDGED_AT, Plan, UNDONE};
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::dppo::{self, Policy};
 use crate::environments::{BatchSettings, TaskBatch, auto_resets};
@@ -94,6 +94,7 @@ impl FinetuneRun {
         this.environments.restore_state(checkpoint.bytes(ENVIRONMENTS)?)?;
         this.environment_steps = checkpoint.counter(ENVIRONMENT_STEPS)?;
         this.undone = checkpoint.counter(UNDONE)?;
+        this.judged_at = checkpoint.header.counters.get(JUDGED_AT).copied().unwrap_or(0);
         Ok(this)
     }
 
@@ -124,6 +125,7 @@ impl FinetuneRun {
             workers,
             environment_steps: 0,
             undone: 0,
+            judged_at: 0,
             threads,
         })
     }

@@ -26,9 +26,13 @@ use crate::learner::Learner;
 use crate::sampling::{ChunkMode, PolicyRef};
 use crate::workers::Workers;
 
-/// Counters of the checkpoint: control steps of all environments so far, iterations that were undone.
+/// Counters of the checkpoint: control steps of all environments so far, iterations that were undone, and the iteration
+/// after which the policy was last judged (none where it never was).
 const ENVIRONMENT_STEPS: &str = "environment_steps";
 const UNDONE: &str = "undone";
+const JUDGED_AT: &str = "judged_at";
+/// Judging costs as much as several iterations: at least so many lie between two.
+const ITERATIONS_BETWEEN_JUDGEMENTS: u64 = 3;
 /// Of the checkpoint: the environments, in the simulation's own form.
 const ENVIRONMENTS: &str = "environments";
 /// So many iterations in a row that come to nothing stop a run in any case.
@@ -49,6 +53,7 @@ pub struct FinetuneRun {
     episodes: EpisodeTally,
     environment_steps: u64,
     undone: u64,
+    judged_at: u64,
     threads: usize,
 }
 
@@ -100,6 +105,9 @@ impl FinetuneRun {
         checkpoint.put_bytes(ENVIRONMENTS, self.environments.save_state());
         checkpoint.header.counters.insert(ENVIRONMENT_STEPS.into(), self.environment_steps);
         checkpoint.header.counters.insert(UNDONE.into(), self.undone);
+        if self.judged_at > 0 {
+            checkpoint.header.counters.insert(JUDGED_AT.into(), self.judged_at);
+        }
         checkpoint
     }
 
@@ -125,6 +133,21 @@ impl FinetuneRun {
             Success::None => None,
             Success::ChunkReward(_) | Success::EpisodeReturn(_) => Some(Goal::SuccessRate(SUCCESS_GOAL)),
         })
+    }
+
+    /// Notes, of an iteration that has just ended, that the policy is to be judged, where it seems to have reached `goal`
+    /// and was not judged a short while ago. A checkpoint that is written from here on knows it.
+    pub fn plan_judgement(&mut self, goal: Goal, record: &IterationRecord) {
+        let due = record.iteration >= self.judged_at + ITERATIONS_BETWEEN_JUDGEMENTS;
+        if due && goal.seems_reached(record) {
+            self.judged_at = record.iteration;
+        }
+    }
+
+    /// Whether the policy is to be judged before the next iteration. A run that was killed while it judged, or before, is
+    /// told so again once it is resumed, so that it ends after the same iteration as one that nobody disturbed.
+    pub fn judges_now(&self) -> bool {
+        self.judged_at > 0 && self.judged_at == self.iterations_done()
     }
 
     /// One iteration: collect, then update or only judge, step the schedules. `None` where `stop` asked to end before

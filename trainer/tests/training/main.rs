@@ -2,6 +2,7 @@
 
 mod annealing;
 mod bandit;
+mod clean_chunks;
 mod eta;
 mod finetuning;
 #[path = "../fixtures/mod.rs"]

@@ -19,7 +19,7 @@ use tenon_train::workers::Workers;
 use crate::fixtures::*;
 
 /// States in [−1, 1]², actions 0.5 · s₀ − 0.3 · s₁.
-fn dataset() -> Dataset {
+pub fn dataset() -> Dataset {
     let mut noise = SeededNoise::new(11, 0);
     let (episodes, length) = (40, 20);
     let frames = episodes * length;

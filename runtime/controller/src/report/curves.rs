@@ -2,7 +2,7 @@
 
 use tenon_core::avoid;
 
-use super::results::Iteration;
+use super::results::{Goal, Iteration};
 use super::svg::Plot;
 
 /// Paths of the tool point in the plane, over the obstacles; successful ones in another colour.
@@ -21,14 +21,16 @@ pub fn paths<'a>(title: &str, paths: impl Iterator<Item = (&'a [[f64; 2]], bool)
     plot.finish(title)
 }
 
-/// Success rate of the training rollouts over iterations, with the goal.
-pub fn learning(iterations: &[Iteration], goal: f64) -> String {
+/// Success rate of the training rollouts over iterations, with the goal where it is one of success.
+pub fn learning(iterations: &[Iteration], goal: Option<Goal>) -> String {
     let last = iterations.last().map_or(1, |i| i.iteration).max(1) as f64;
     let mut plot = Plot::new([0.0, last], [0.0, 1.0], 560.0, 300.0);
     let step = (last / 8.0).ceil().max(1.0);
     let ticks: Vec<f64> = (0..).map(|i| f64::from(i) * step).take_while(|t| *t <= last).collect();
     plot.axes(&ticks, &[0.0, 0.25, 0.5, 0.75, 1.0], |v| format!("{v}"));
-    plot.line([[0.0, goal], [last, goal]].into_iter(), "finish");
+    if let Some(goal) = goal.and_then(|goal| goal.success_rate) {
+        plot.line([[0.0, goal], [last, goal]].into_iter(), "finish");
+    }
     plot.line(iterations.iter().map(|i| [i.iteration as f64, i.success_rate]), "curve");
     plot.finish("Success of the training rollouts (training noise) by iteration")
 }

@@ -181,25 +181,34 @@ fn deployment(h: &mut String, results: &Results) {
 /// Settings that differ from the paper's (spec dppo.md §6, row Avoid).
 fn differences(h: &mut String, results: &Results) {
     let c = &results.config;
-    let mut rows: Vec<(&str, String, &str)> = vec![
-        ("pretrain.epochs", c.pretrain.epochs.to_string(), "15000 (5000 later)"),
-        ("pretrain.batch_size", c.pretrain.batch_size.to_string(), "16"),
-        ("pretrain.learning_rate", c.pretrain.learning_rate.to_string(), "0.0001"),
-        ("pretrain.min_learning_rate", c.pretrain.min_learning_rate.to_string(), "0.00001"),
-        ("pretrain.warmup_epochs", c.pretrain.warmup_epochs.to_string(), "100"),
-        ("finetune.iterations (run)", results.evaluations.iterations.to_string(), "51"),
-        ("finetune.environments", c.finetune.environments.to_string(), "50"),
-        ("finetune.chunk_steps", c.finetune.chunk_steps.to_string(), "25"),
-        ("finetune.update_epochs", c.finetune.update_epochs.to_string(), "10"),
-        ("finetune.batch_size", c.finetune.batch_size.to_string(), "6250"),
-        ("finetune.actor_learning_rate", c.finetune.actor_learning_rate.to_string(), "0.00001"),
-        ("finetune.critic_learning_rate", c.finetune.critic_learning_rate.to_string(), "0.001"),
-        ("finetune.critic_warmup_iterations", c.finetune.critic_warmup_iterations.to_string(), "1"),
-        ("finetune.min_sampling_std", c.finetune.min_sampling_std.to_string(), "0.1"),
-        ("finetune.clip.epsilon", c.finetune.clip.epsilon.to_string(), "0.1"),
-        ("finetune.advantage.gamma_denoising", c.finetune.advantage.gamma_denoising.to_string(), "0.95"),
-        ("policy.finetuned_steps", c.policy.finetuned_steps.to_string(), "10"),
-    ];
+    let mut rows: Vec<(&str, String, &str)> = Vec::new();
+    if let Some(p) = &c.pretrain {
+        rows.extend([
+            ("pretrain.epochs", p.epochs.to_string(), "15000 (5000 later)"),
+            ("pretrain.batch_size", p.batch_size.to_string(), "16"),
+            ("pretrain.learning_rate", p.learning_rate.to_string(), "0.0001"),
+            ("pretrain.min_learning_rate", p.min_learning_rate.to_string(), "0.00001"),
+            ("pretrain.warmup_epochs", p.warmup_epochs.to_string(), "100"),
+        ]);
+    }
+    rows.push(("finetune.iterations (run)", results.evaluations.iterations.to_string(), "51"));
+    if let Some(f) = &c.finetune {
+        rows.extend([
+            ("finetune.environments", f.environments.to_string(), "50"),
+            ("finetune.chunk_steps", f.chunk_steps.to_string(), "25"),
+            ("finetune.update_epochs", f.update_epochs.to_string(), "10"),
+            ("finetune.batch_size", f.batch_size.to_string(), "6250"),
+            ("finetune.actor_learning_rate", f.actor_learning_rate.to_string(), "0.00001"),
+            ("finetune.critic_learning_rate", f.critic_learning_rate.to_string(), "0.001"),
+            ("finetune.critic_warmup_iterations", f.critic_warmup_iterations.to_string(), "1"),
+            ("finetune.clip_epsilon", f.clip_epsilon.to_string(), "0.1"),
+        ]);
+        if let Some(d) = &f.diffusion {
+            rows.push(("finetune.diffusion.min_sampling_std", d.min_sampling_std.to_string(), "0.1"));
+            rows.push(("finetune.diffusion.gamma_denoising", d.gamma_denoising.to_string(), "0.95"));
+        }
+    }
+    rows.push(("policy.model.finetuned_steps", c.policy.finetuned_steps().to_string(), "10"));
     rows.retain(|(_, ours, paper)| ours != paper);
     h.push_str(
         "<h2>Settings that differ from the paper's</h2><table><tr><th>setting</th><th>here</th><th>paper</th></tr>",

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tenon_core::config::TaskConfig;
+use tenon_core::config::{TaskConfig, Values};
 
 use super::Options;
 use crate::run::RunReport;
@@ -63,12 +63,18 @@ pub struct BothNoises {
     pub training_noise: Evaluation,
 }
 
+/// What a fine-tuning should reach; none of this where it is something else than success.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Goal {
+    pub success_rate: Option<f64>,
+}
+
 /// `evaluation.json` of the fine-tuning.
 #[derive(Debug, Deserialize)]
 pub struct Evaluations {
     pub before: BothNoises,
     pub after: BothNoises,
-    pub goal: f64,
+    pub goal: Option<Goal>,
     pub iterations: usize,
     pub seconds: f64,
 }
@@ -113,7 +119,7 @@ impl Results {
     pub fn read(options: &Options) -> Result<Self> {
         let text = std::fs::read_to_string(&options.config)
             .with_context(|| format!("reading {}", options.config.display()))?;
-        let config = tenon_core::config::parse(&options.config.display().to_string(), &text)?;
+        let config = TaskConfig::parse(&options.config.display().to_string(), &text, Values::Latest)?;
         let metrics = options.finetune.join("metrics.jsonl");
         let lines = std::fs::read_to_string(&metrics).with_context(|| format!("reading {}", metrics.display()))?;
         let iterations = lines

@@ -1,5 +1,9 @@
 //! The command line, as a user meets it: whole small runs, resuming, bad input, Ctrl-C.
 
+mod restarting;
+#[path = "../small_hopper/mod.rs"]
+mod small_hopper;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -130,67 +134,6 @@ fn a_small_run_goes_through_all_steps() {
     assert_eq!(run(folder, &FINETUNE).status.code(), Some(3));
     succeed(folder, &PRETRAIN);
     assert_eq!(std::fs::metadata(folder.join(checkpoint)).unwrap().modified().unwrap(), before);
-}
-
-/// Starts a command and kills it without warning once its metrics have `lines` lines and a little time has passed. Says
-/// whether it was still running then.
-fn kill_after(folder: &Path, arguments: &[&str], metrics: &Path, lines: usize, pause: Duration) -> bool {
-    let mut child = command(folder, arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let begun = Instant::now();
-    while std::fs::read_to_string(metrics).unwrap_or_default().lines().count() < lines {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no progress");
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    std::thread::sleep(pause);
-    let running = child.try_wait().unwrap().is_none();
-    let _ = child.kill();
-    child.wait().unwrap();
-    running
-}
-
-fn checkpoint_of(folder: &Path, run: &str) -> tenon_train::checkpoint::Checkpoint {
-    tenon_train::checkpoint::Checkpoint::read(&folder.join(run).join("checkpoint.safetensors")).unwrap()
-}
-
-/// Kills without warning at several points, resumes, and compares with runs that nobody disturbed.
-#[test]
-fn killed_runs_continue_exactly() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    small_config(folder);
-    succeed(folder, &DEMOS);
-    // Long enough that the points lie within it: epochs take milliseconds.
-    let pretrain = |out: &'static str| with(&PRETRAIN[..6], &[out, "--epochs", "400", "--keep-every", "5"]);
-    succeed(folder, &pretrain("pretrain"));
-    let metrics = folder.join("killed_pretrain/metrics.jsonl");
-    assert!(kill_after(folder, &pretrain("killed_pretrain"), &metrics, 7, Duration::ZERO), "too late to kill");
-    for (lines, pause_us) in [(40, 137), (130, 900)] {
-        // On a busy machine a later point may come too late; what is compared below holds either way.
-        kill_after(folder, &["resume", "killed_pretrain"], &metrics, lines, Duration::from_micros(pause_us));
-    }
-    succeed(folder, &["resume", "killed_pretrain"]);
-    assert_eq!(without_seconds(&metrics), without_seconds(&folder.join("pretrain/metrics.jsonl")));
-    assert!(checkpoint_of(folder, "pretrain") == checkpoint_of(folder, "killed_pretrain"), "the weights differ");
-
-    run(folder, &FINETUNE);
-    let out = |name: &'static str| with(&FINETUNE[..6], &[name, "--threads", "1"]);
-    let metrics = folder.join("killed/metrics.jsonl");
-    // With the second line the first checkpoint is there.
-    assert!(kill_after(folder, &out("killed"), &metrics, 2, Duration::ZERO), "too late to kill");
-    kill_after(folder, &["resume", "killed", "--threads", "2"], &metrics, 3, Duration::ZERO);
-    assert_eq!(run(folder, &["resume", "killed"]).status.code(), Some(3));
-    assert_eq!(without_seconds(&metrics), without_seconds(&folder.join("finetune/metrics.jsonl")));
-    assert!(checkpoint_of(folder, "finetune") == checkpoint_of(folder, "killed"), "the weights differ");
-
-    let error = refuse(folder, &["resume", "no_such_run"]);
-    assert!(error.contains("no_such_run"), "{error}");
-    std::fs::rename(folder.join("pretrain"), folder.join("moved")).unwrap();
-    let error = refuse(folder, &["resume", "killed"]);
-    assert!(error.contains("pretrain") && error.contains("--source"), "{error}");
-    assert_eq!(run(folder, &["resume", "killed", "--source", "moved"]).status.code(), Some(3));
 }
 
 #[test]
