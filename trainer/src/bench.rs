@@ -8,14 +8,11 @@ use tenon_core::spec::{Denoising, PolicySpec, Prediction, SPEC_VERSION, Sampler}
 use tenon_core::task::TaskName;
 use tenon_sim::gym::CHUNK_STEPS;
 
-use crate::dppo::{
-    ChainMode, ChainSampler, FinetuneConfig, LossConfig, Policy, Samples, TimeOut, UpdateStats, Updater,
-};
+use crate::dppo::{ChainMode, ChainSampler, FinetuneConfig, Policy, Samples, Sums, Updater};
 use crate::environments::{BatchSettings, TaskBatch};
 use crate::error::TrainError;
 use crate::finetune::{CollectTimes, Collector};
 use crate::network::{Critic, NoiseNetwork, ParameterTable};
-use crate::optimizer::LrSchedule;
 use crate::pretrain::permutation;
 use crate::sampling::{ChunkMode, PolicyRef};
 pub use crate::stopwatch::Timing;
@@ -143,40 +140,9 @@ fn normal(n: usize, stream: u64) -> Vec<f32> {
     values
 }
 
-/// The paper's settings of Gym (spec dppo.md §6.3).
+/// The paper's settings of Gym.
 fn hopper_settings(batch_size: usize, update_epochs: usize) -> FinetuneConfig {
-    let constant = LrSchedule::constant;
-    FinetuneConfig {
-        loss: LossConfig {
-            gamma_denoising: 0.99,
-            clip_ploss_coef: 0.01,
-            clip_ploss_coef_base: 0.01,
-            clip_ploss_coef_rate: 3.0,
-            norm_adv: true,
-            clip_advantage_lower_quantile: 0.0,
-            clip_advantage_upper_quantile: 1.0,
-            clip_vloss_coef: None,
-            vf_coef: 0.5,
-            bc_loss_coeff: None,
-            min_logprob_denoising_std: 0.1,
-        },
-        min_sampling_denoising_std: 0.1,
-        eta: 1.0,
-        gamma: 0.99,
-        gae_lambda: 0.95,
-        time_out: TimeOut::Bootstrap,
-        reward_scale_running: true,
-        reward_scale_const: 1.0,
-        update_epochs,
-        batch_size,
-        target_kl: 1.0,
-        n_critic_warmup_itr: 0,
-        max_grad_norm: None,
-        actor_lr: constant(1e-4),
-        actor_weight_decay: 0.0,
-        critic_lr: constant(1e-3),
-        critic_weight_decay: 0.0,
-    }
+    FinetuneConfig { update_epochs, batch_size, ..Default::default() }
 }
 
 /// DPPO update with the sizes of Hopper: state 11, chunk 4 × 3, actor 512 × 3 ReLU, critic 256 × 3 Mish, K' = 10.
@@ -199,7 +165,7 @@ fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
     let old_log_probs = vec![-0.5; n * steps];
     let mut minibatch = permutation(n * steps, &mut SeededNoise::new(3, 0))[..rows].to_vec();
     minibatch.sort_unstable();
-    let mut stats = UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() };
+    let mut sums = Sums::new(steps);
     let work = move || {
         let samples = Samples {
             observations: (&states).into(),
@@ -213,7 +179,7 @@ fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
             image_len: 0,
             chunk_len,
         };
-        whole("update", || updater.step(&workers, &samples, &minibatch, &mut stats))
+        whole("update", || updater.step(&workers, &samples, &[&minibatch], 0, &mut sums))
     };
     Ok(Case { flops, work: Box::new(work) })
 }

@@ -90,7 +90,7 @@ impl Learner {
                     clip_fraction: s.clip_fraction,
                     clip_fraction_of_step: s.clip_fraction_of_step,
                     explained_variance: s.explained_variance,
-                    eta: Some(updater.config.eta),
+                    eta: Some(s.eta),
                     std: None,
                     actor_lr: s.actor_lr,
                     critic_lr: s.critic_lr,

@@ -78,7 +78,7 @@ impl TrainedPolicy {
                     (false, PretrainedWeights::Finetuning) => (parameters("ema.")?, parameters("ema.")?),
                     (false, PretrainedWeights::Raw) => (parameters("network.")?, parameters("network.")?),
                 };
-                Ok(Self::Diffusion(dppo::Policy { network, frozen, finetuned, denoising }))
+                Ok(Self::Diffusion(dppo::Policy { network, frozen, finetuned, denoising, eta: None }))
             }
             PolicyNetwork::Gaussian(spec) => {
                 let network = GaussianNetwork::new(spec, state_len, horizon, action_dim)?;

@@ -11,6 +11,8 @@ pub enum Stream {
     ActorWeights,
     /// Fresh weights of the critic.
     CriticWeights,
+    /// Fresh weights of η's module.
+    EtaWeights,
     /// Order of samples in an epoch of pre-training.
     Shuffle,
     /// Time steps and noise of pre-training.
@@ -19,6 +21,8 @@ pub enum Stream {
     Pictures,
     /// Order of rows in an epoch of fine-tuning.
     Minibatches,
+    /// Shifts of pictures in fine-tuning.
+    Augmentation,
     /// Teacher chains of the behaviour-cloning loss.
     Teacher(u32),
     /// Chains of one environment's rollouts.
@@ -43,6 +47,8 @@ impl Stream {
             Self::Environment(i) => (8, i),
             Self::Evaluation(i) => (9, i),
             Self::Pictures => (11, 0),
+            Self::EtaWeights => (12, 0),
+            Self::Augmentation => (13, 0),
         };
         (purpose << 32) | u64::from(index)
     }

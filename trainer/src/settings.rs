@@ -3,7 +3,7 @@
 use tenon_core::config::{FinetuneConfig as Config, TaskConfig};
 use tenon_core::spec::Prediction;
 
-use crate::dppo::{FinetuneConfig, LossConfig};
+use crate::dppo::{EtaLearning, EtaSettings, FinetuneConfig, LossConfig, StdSchedule};
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::ppo::{PpoCompat, PpoConfig, PpoLossConfig};
@@ -50,11 +50,26 @@ pub fn dppo_config(config: &TaskConfig) -> Result<FinetuneConfig, TrainError> {
             clip_advantage_upper_quantile: 1.0,
             clip_vloss_coef: None,
             vf_coef: c.vf_coef,
+            ent_coef: c.ent_coef,
             bc_loss_coeff: c.bc_loss_coeff,
             min_logprob_denoising_std: d.min_logprob_std,
         },
         min_sampling_denoising_std: d.min_sampling_std,
-        eta: 1.0,
+        min_sampling_std_schedule: d.min_sampling_std_schedule.map(|s| StdSchedule {
+            end: s.end,
+            iterations: s.iterations as u64,
+            shape: s.shape,
+        }),
+        ft_denoising_steps_d: d.annealing.map_or(0, |a| a.decrement),
+        ft_denoising_steps_t: d.annealing.map_or(0, |a| a.every_iterations as u64),
+        eta: d.eta.as_ref().map_or_else(EtaSettings::default, |eta| EtaSettings {
+            module: eta.module.clone(),
+            learning: Some(EtaLearning {
+                lr: LrSchedule::constant(eta.learning_rate),
+                weight_decay: eta.weight_decay,
+                update_interval: eta.update_interval,
+            }),
+        }),
         gamma: c.advantage.gamma,
         gae_lambda: c.advantage.gae_lambda,
         time_out: c.advantage.time_out,
@@ -62,6 +77,8 @@ pub fn dppo_config(config: &TaskConfig) -> Result<FinetuneConfig, TrainError> {
         reward_scale_const: 1.0,
         update_epochs: c.update_epochs,
         batch_size: c.batch_rows(config.policy.finetuned_steps()),
+        grad_accumulate: c.grad_accumulate,
+        augment: c.augment,
         target_kl: c.target_kl,
         n_critic_warmup_itr: c.critic_warmup_iterations as u64,
         max_grad_norm: c.max_grad_norm,
@@ -93,6 +110,7 @@ pub fn ppo_config(config: &TaskConfig) -> Result<PpoConfig, TrainError> {
         update_epochs: c.update_epochs,
         batch_size: c.batch_rows(config.policy.finetuned_steps()),
         grad_accumulate: c.grad_accumulate,
+        augment: c.augment,
         target_kl: c.target_kl,
         n_critic_warmup_itr: c.critic_warmup_iterations as u64,
         max_grad_norm: c.max_grad_norm,

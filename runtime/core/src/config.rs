@@ -14,7 +14,7 @@ pub use robot::{BridgeConfig, ControlConfig, DampingConfig, LinkConfig, RobotCon
 pub use task::{DemosConfig, DeployConfig, MissingStage, TaskConfig, Values};
 pub use training::{
     AdvantageConfig, AnnealingConfig, BatchUnit, CompatConfig, DiffusionFinetuneConfig, EtaConfig, EvaluateConfig,
-    FinetuneConfig, OnNumericalError, PretrainConfig, TimeOut,
+    FinetuneConfig, OnNumericalError, PretrainConfig, ScheduleShape, StdScheduleConfig, TimeOut,
 };
 
 pub use crate::task::TaskName;

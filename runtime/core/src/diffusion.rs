@@ -162,23 +162,13 @@ impl NoiseSchedule {
         };
         (0..steps)
             .map(|i| {
-                let (a, a_prev) = (ddim.alphas[i], ddim.alphas_prev[i]);
-                let sigma = ddim.sigma(i, eta);
-                let direction = ddim.direction(i, eta);
-                let std = match noise {
-                    StepNoise::Evaluation => 0.0,
-                    StepNoise::Exploration { min_std, .. } => sigma.max(min_std),
-                    StepNoise::Bare { .. } => sigma,
-                };
-                DenoisingStep {
-                    t: ddim.t[i],
-                    finetuned: false,
-                    x0_from_x: (1.0 / a).sqrt() as f32,
-                    x0_from_noise: ((1.0 - a) / a).sqrt() as f32,
-                    mean_from_x0: (a_prev.sqrt() - direction * (a / (1.0 - a)).sqrt()) as f32,
-                    mean_from_x: (direction / (1.0 - a).sqrt()) as f32,
-                    std: std as f32,
+                let mut step = ddim.step(i, eta);
+                match noise {
+                    StepNoise::Evaluation => step.std = 0.0,
+                    StepNoise::Exploration { min_std, .. } => step.std = ddim.sigma(i, eta).max(min_std) as f32,
+                    StepNoise::Bare { .. } => {}
                 }
+                step
             })
             .collect()
     }
@@ -194,6 +184,21 @@ impl DdimSchedule {
     /// √max(0, 1 − a_prev − σ²): the weight of the noise direction.
     pub fn direction(&self, i: usize, eta: f64) -> f64 {
         (1.0 - self.alphas_prev[i] - self.sigma(i, eta).powi(2)).max(0.0).sqrt()
+    }
+
+    /// Step i with η = `eta`, its standard deviation σ without a floor.
+    pub fn step(&self, i: usize, eta: f64) -> DenoisingStep {
+        let (a, a_prev) = (self.alphas[i], self.alphas_prev[i]);
+        let direction = self.direction(i, eta);
+        DenoisingStep {
+            t: self.t[i],
+            finetuned: false,
+            x0_from_x: (1.0 / a).sqrt() as f32,
+            x0_from_noise: ((1.0 - a) / a).sqrt() as f32,
+            mean_from_x0: (a_prev.sqrt() - direction * (a / (1.0 - a)).sqrt()) as f32,
+            mean_from_x: (direction / (1.0 - a).sqrt()) as f32,
+            std: self.sigma(i, eta) as f32,
+        }
     }
 }
 

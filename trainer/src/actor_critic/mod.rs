@@ -6,6 +6,7 @@ mod moving;
 mod settings;
 mod value_loss;
 
+pub(crate) use moving::traced;
 use moving::{Before, Moving};
 pub use settings::ActorCriticSettings;
 pub(crate) use settings::{at_least_one, fractions, not_negative, positive};
@@ -13,14 +14,19 @@ pub use value_loss::{CriticLoss, ValueLoss, ValueTargets, WeightedSamples};
 
 use tenon_core::noise::SeededNoise;
 
+use crate::augment::random_shift;
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::network::{Critic, Observations, ParameterTable};
-use crate::optimizer::{AdamW, finite_norm};
+use crate::optimizer::{AdamW, LrSchedule, finite_norm};
 use crate::pretrain::permutation;
 use crate::rollout::{Estimates, RewardScaler, Rollout, RolloutValues, estimate};
 use crate::seeds::Stream;
 use crate::workers::Workers;
+
+/// Random streams, as checkpoints call them.
+const MINIBATCHES: &str = "minibatches";
+const AUGMENTATION: &str = "augmentation";
 
 /// Sizes of the policy that learns.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +35,8 @@ pub struct ActorSizes {
     pub state_len: usize,
     /// 0 for networks that see no pictures.
     pub image_len: usize,
+    /// Width and height of a picture.
+    pub image_px: usize,
 }
 
 /// A policy's weights as checkpoints hold them.
@@ -51,6 +59,10 @@ pub struct ActorCritic {
     iteration: u64,
     actor_schedule_steps: u64,
     seed: u64,
+    /// Channels and width of pictures that are shifted at random; none where they stay as they are.
+    shifted: Option<[usize; 2]>,
+    /// The last rollout's pictures, shifted.
+    pictures: Vec<u8>,
     /// What checkpoints call the number of teacher samples drawn.
     teacher_counter: &'static str,
 }
@@ -67,6 +79,13 @@ impl Epoch {
     /// The minibatches, each sorted: rows of one sample lie together.
     pub fn minibatches(&self) -> Vec<&[u32]> {
         self.order.chunks_exact(self.size).take(self.minibatches).collect()
+    }
+
+    /// The minibatches of each optimiser step, with the index of the last. What is left at the end makes a step too.
+    pub fn groups(&self, grad_accumulate: usize) -> Vec<(usize, Vec<&[u32]>)> {
+        let minibatches = self.minibatches();
+        let numbered = minibatches.chunks(grad_accumulate).enumerate();
+        numbered.map(|(g, group)| (g * grad_accumulate + group.len() - 1, group.to_vec())).collect()
     }
 }
 
@@ -91,12 +110,18 @@ impl ActorCritic {
             let detail = "the critic sees pictures that the policy does not".into();
             return Err(TrainError::Config { key: "critic", detail });
         }
+        if settings.augment && actor.image_len == 0 {
+            let detail = "the policy sees no pictures that could be shifted".into();
+            return Err(TrainError::Config { key: "augment", detail });
+        }
+        let channels = actor.image_len / (actor.image_px * actor.image_px).max(1);
         let moving = Moving {
             critic_parameters: critic.table().initialise(&mut Stream::CriticWeights.of(seed)),
             actor_optimizer: AdamW::new(actor.parameters, settings.actor_weight_decay),
             critic_optimizer: AdamW::new(critic.table().len(), settings.critic_weight_decay),
             reward_scaler: RewardScaler::new(envs),
             minibatch_order: Stream::Minibatches.of(seed),
+            augmentation: Stream::Augmentation.of(seed),
             teachers_drawn: 0,
         };
         Ok(Self {
@@ -107,6 +132,8 @@ impl ActorCritic {
             iteration: 0,
             actor_schedule_steps: 0,
             seed,
+            shifted: settings.augment.then_some([channels, actor.image_px]),
+            pictures: Vec::new(),
             teacher_counter,
         })
     }
@@ -129,7 +156,12 @@ impl ActorCritic {
 
     /// The actor's learning rate now.
     pub fn actor_lr(&self, settings: &ActorCriticSettings) -> f64 {
-        settings.actor_lr.rate(self.actor_schedule_steps)
+        self.rate_beside_actor(&settings.actor_lr)
+    }
+
+    /// The rate of a schedule that steps with the actor's.
+    pub fn rate_beside_actor(&self, schedule: &LrSchedule) -> f64 {
+        schedule.rate(self.actor_schedule_steps)
     }
 
     /// The critic's learning rate now.
@@ -145,6 +177,23 @@ impl ActorCritic {
             self.critic_loss.values(workers, &self.critic, &self.moving.critic_parameters, observations, &mut values);
         }
         values.into_iter().map(f64::from).collect()
+    }
+
+    /// The rollout's pictures before the chunks, each shifted by an amount of its own: once for the whole update, so that
+    /// values, log-probabilities and all epochs see the same. None where they stay as they are.
+    ///
+    /// The buffer is the caller's until [`ActorCritic::return_pictures`].
+    pub fn shifted_pictures(&mut self, rollout: &Rollout) -> Option<Vec<u8>> {
+        let ([channels, px], images) = (self.shifted?, rollout.images.as_ref()?);
+        let mut pictures = std::mem::take(&mut self.pictures);
+        pictures.clone_from(&images.before);
+        random_shift(&mut pictures, channels, px, self.moving.augmentation.rng());
+        Some(pictures)
+    }
+
+    /// Takes the buffer of [`ActorCritic::shifted_pictures`] back, for the next update.
+    pub fn return_pictures(&mut self, pictures: Option<Vec<u8>>) {
+        self.pictures = pictures.unwrap_or_default();
     }
 
     /// 5a.–c., h. Values under the weights that sampled, running reward scaling, generalised advantages over chunk
@@ -238,7 +287,10 @@ impl ActorCritic {
         ] {
             checkpoint.header.counters.insert(name.into(), value);
         }
-        checkpoint.header.streams.insert("minibatches".into(), self.moving.minibatch_order.state());
+        checkpoint.header.streams.insert(MINIBATCHES.into(), self.moving.minibatch_order.state());
+        if self.shifted.is_some() {
+            checkpoint.header.streams.insert(AUGMENTATION.into(), self.moving.augmentation.state());
+        }
     }
 
     /// Restores what [`ActorCritic::store`] stored into a learner of the same configuration.
@@ -254,7 +306,10 @@ impl ActorCritic {
         self.actor_schedule_steps = checkpoint.counter("actor_schedule")?;
         self.moving.teachers_drawn = checkpoint.counter(self.teacher_counter)?;
         self.seed = checkpoint.counter("seed")?;
-        self.moving.minibatch_order = SeededNoise::restore(checkpoint.stream("minibatches")?);
+        self.moving.minibatch_order = SeededNoise::restore(checkpoint.stream(MINIBATCHES)?);
+        if self.shifted.is_some() {
+            self.moving.augmentation = SeededNoise::restore(checkpoint.stream(AUGMENTATION)?);
+        }
         Ok(())
     }
 }

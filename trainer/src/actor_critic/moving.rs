@@ -16,6 +16,8 @@ pub(super) struct Moving {
     pub critic_optimizer: AdamW,
     pub reward_scaler: RewardScaler,
     pub minibatch_order: SeededNoise,
+    /// Shifts of pictures.
+    pub augmentation: SeededNoise,
     pub teachers_drawn: u64,
 }
 
@@ -35,6 +37,7 @@ impl Moving {
             critic_optimizer,
             reward_scaler,
             minibatch_order,
+            augmentation,
             teachers_drawn,
         } = other;
         self.critic_parameters.clone_from(critic_parameters);
@@ -42,6 +45,7 @@ impl Moving {
         self.critic_optimizer.copy_from(critic_optimizer);
         self.reward_scaler.copy_from(reward_scaler);
         self.minibatch_order = minibatch_order.clone();
+        self.augmentation = augmentation.clone();
         self.teachers_drawn = *teachers_drawn;
     }
 
@@ -52,6 +56,7 @@ impl Moving {
             critic_optimizer: self.critic_optimizer.clone(),
             reward_scaler: self.reward_scaler.clone(),
             minibatch_order: self.minibatch_order.clone(),
+            augmentation: self.augmentation.clone(),
             teachers_drawn: self.teachers_drawn,
         }
     }
@@ -77,18 +82,12 @@ impl ActorCritic {
         table: &ParameterTable,
         finetuned: &mut [f32],
     ) -> Result<T, TrainError> {
-        let spoiled = self.check_finite(table, finetuned);
-        let error = match (result, spoiled) {
-            (Ok(value), Ok(())) => return Ok(value),
-            // Weights that are not finite spoil all that is computed with them: they are the cause.
-            (Ok(_) | Err(TrainError::Numerical { .. }), Err(cause)) => cause,
-            (Err(error), _) => error,
-        };
-        if let Some(before) = &self.before {
+        let result = traced(result, self.check_finite(table, finetuned));
+        if let (Err(_), Some(before)) = (&result, &self.before) {
             finetuned.copy_from_slice(&before.finetuned);
             self.moving.copy_from(&before.moving);
         }
-        Err(error)
+        result
     }
 
     /// Says which weight, or which moment of an optimiser, is not finite.
@@ -120,5 +119,14 @@ impl ActorCritic {
     /// Its weights.
     pub fn critic_parameters(&self) -> &[f32] {
         &self.moving.critic_parameters
+    }
+}
+
+/// A result traced back to its cause: weights that are not finite spoil all that is computed with them, so `weights`, what
+/// a check of them said, comes before other numerical errors.
+pub(crate) fn traced<T>(result: Result<T, TrainError>, weights: Result<(), TrainError>) -> Result<T, TrainError> {
+    match (result, weights) {
+        (Ok(_) | Err(TrainError::Numerical { .. }), Err(cause)) => Err(cause),
+        (result, _) => result,
     }
 }

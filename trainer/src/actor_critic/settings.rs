@@ -13,6 +13,8 @@ pub struct ActorCriticSettings {
     pub bc_loss_coeff: Option<f64>,
     pub update_epochs: usize,
     pub batch_size: usize,
+    pub grad_accumulate: usize,
+    pub augment: bool,
     pub target_kl: f64,
     pub n_critic_warmup_itr: u64,
     pub max_grad_norm: Option<f64>,
@@ -32,7 +34,11 @@ impl ActorCriticSettings {
             ("max_grad_norm", self.max_grad_norm.unwrap_or(1.0)),
         ])?;
         fractions(&[("gamma", self.advantages.gamma), ("gae_lambda", self.advantages.gae_lambda)])?;
-        at_least_one(&[("update_epochs", self.update_epochs), ("batch_size", self.batch_size)])?;
+        at_least_one(&[
+            ("update_epochs", self.update_epochs),
+            ("batch_size", self.batch_size),
+            ("grad_accumulate", self.grad_accumulate),
+        ])?;
         not_negative(&[
             ("actor_weight_decay", self.actor_weight_decay),
             ("critic_weight_decay", self.critic_weight_decay),

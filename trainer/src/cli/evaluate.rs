@@ -150,5 +150,5 @@ fn judge(
 /// The noise of fine-tuning's rollouts.
 fn training_noise(config: &TaskConfig) -> anyhow::Result<StepNoise> {
     let finetune = dppo_config(config)?;
-    Ok(StepNoise::Exploration { min_std: finetune.min_sampling_denoising_std, eta: finetune.eta })
+    Ok(StepNoise::Exploration { min_std: finetune.min_sampling_denoising_std, eta: finetune.eta.module.base })
 }

@@ -4,13 +4,15 @@ use tenon_core::diffusion::{DenoisingStep, StepNoise};
 use tenon_core::noise::NoiseSource;
 
 use super::Policy;
+use super::eta::EtaSteps;
 use crate::network::{Mode, Observations, Prepared, Workspace};
 use crate::workers::{Workers, inference_shards, shard_range};
 
 /// How a chain is walked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChainMode {
-    /// Standard deviations: exploration in training, evaluation otherwise.
+    /// Standard deviations: exploration in training, evaluation otherwise. Exploring, a policy whose η is no constant takes
+    /// it from its module.
     pub noise: StepNoise,
     /// Uses the frozen network for all steps (teacher samples of the behaviour-cloning loss, and the policy as it was
     /// before fine-tuning).
@@ -35,8 +37,20 @@ struct ThreadBuffers {
 /// Rows of one shard.
 struct Shard<'a, N> {
     observations: Observations<'a>,
+    /// η of each row, `[rows, 1 or Da]`; empty where all have the same.
+    etas: &'a [f32],
     noise: &'a mut [N],
     chains: &'a mut [f32],
+}
+
+/// The chains' common part.
+struct Walk<'a> {
+    policy: &'a Policy,
+    steps: &'a [DenoisingStep],
+    /// Of rows with an η of their own.
+    eta_steps: Option<EtaSteps>,
+    frozen: &'a Prepared,
+    finetuned: &'a Prepared,
 }
 
 impl ChainSampler {
@@ -84,73 +98,123 @@ impl ChainSampler {
         let frozen = network.prepare(&policy.frozen, &times);
         let finetuned = network.prepare(&policy.finetuned, &times);
 
+        let (eta_steps, etas) = match (&policy.eta, mode.noise) {
+            (Some(module), StepNoise::Exploration { min_std, .. }) => {
+                let etas = module.values(rows, |i| observations.state(i, state_len));
+                (EtaSteps::new(&policy.denoising, min_std), etas)
+            }
+            _ => (None, Vec::new()),
+        };
+        let walk = Walk { policy, steps: &steps, eta_steps, frozen: &frozen, finetuned: &finetuned };
+
         let shards = inference_shards(workers, rows, network.has_positions());
-        let (mut observations, mut noise, mut chains) = (observations, noise, chains);
+        let (mut observations, mut etas, mut noise, mut chains) = (observations, etas.as_slice(), noise, chains);
+        let eta_len = etas.len() / rows.max(1);
         let mut parts = Vec::with_capacity(shards);
         for shard in 0..shards {
             let n = shard_range(rows, shards, shard).len();
             let (o, o_rest) = observations.split_at(n, state_len, network.image_len());
+            let (e, e_rest) = etas.split_at(n * eta_len);
             let (z, z_rest) = noise.split_at_mut(n);
             let (c, c_rest) = chains.split_at_mut(n * chain_len);
-            parts.push(Shard { observations: o, noise: z, chains: c });
-            (observations, noise, chains) = (o_rest, z_rest, c_rest);
+            parts.push(Shard { observations: o, etas: e, noise: z, chains: c });
+            (observations, etas, noise, chains) = (o_rest, e_rest, z_rest, c_rest);
         }
-        workers.run(&mut self.workspaces, &mut parts, |_, buffers, shard| {
-            walk(policy, &steps, &frozen, &finetuned, buffers, shard);
-        });
+        workers.run(&mut self.workspaces, &mut parts, |_, buffers, shard| walk.shard(buffers, shard));
     }
 }
 
-/// Walks the chains of one shard from x_K to x_0.
-fn walk<N: NoiseSource>(
-    policy: &Policy,
-    steps: &[DenoisingStep],
-    frozen: &Prepared,
-    finetuned: &Prepared,
-    buffers: &mut ThreadBuffers,
-    shard: &mut Shard<N>,
-) {
-    let (network, denoising) = (&policy.network, &policy.denoising);
-    let (len, kept) = (network.chunk_len(), policy.finetuned_steps());
-    let x = &mut buffers.x[..shard.noise.len() * len];
-    if steps.iter().any(|s| !s.finetuned) {
-        network.condition(&policy.frozen, frozen, &mut buffers.frozen, shard.observations);
-    }
-    if steps.iter().any(|s| s.finetuned) {
-        network.condition(&policy.finetuned, finetuned, &mut buffers.finetuned, shard.observations);
-    }
-    for (x, noise) in x.chunks_exact_mut(len).zip(shard.noise.iter_mut()) {
-        noise.fill_standard_normal(x);
-    }
-    let keep = |x: &[f32], remaining: usize, chains: &mut [f32]| {
-        if remaining <= kept {
-            let chains = chains.chunks_exact_mut((kept + 1) * len);
-            for (chain, x) in chains.zip(x.chunks_exact(len)) {
-                chain[(kept - remaining) * len..][..len].copy_from_slice(x);
-            }
+impl Walk<'_> {
+    /// Walks the chains of one shard from x_K to x_0.
+    fn shard<N: NoiseSource>(&self, buffers: &mut ThreadBuffers, shard: &mut Shard<N>) {
+        let (network, denoising) = (&self.policy.network, &self.policy.denoising);
+        let (len, kept) = (network.chunk_len(), self.policy.finetuned_steps());
+        let ThreadBuffers { frozen, finetuned, x, draw } = buffers;
+        let x = &mut x[..shard.noise.len() * len];
+        if self.steps.iter().any(|s| !s.finetuned) {
+            network.condition(&self.policy.frozen, self.frozen, frozen, shard.observations);
         }
-    };
-    keep(x, steps.len(), shard.chains);
-    for (i, step) in steps.iter().enumerate() {
-        let predicted = if step.finetuned {
-            network.forward_conditioned(&policy.finetuned, finetuned, &mut buffers.finetuned, i, x)
-        } else {
-            network.forward_conditioned(&policy.frozen, frozen, &mut buffers.frozen, i, x)
+        if self.steps.iter().any(|s| s.finetuned) {
+            network.condition(&self.policy.finetuned, self.finetuned, finetuned, shard.observations);
+        }
+        for (x, noise) in x.chunks_exact_mut(len).zip(shard.noise.iter_mut()) {
+            noise.fill_standard_normal(x);
+        }
+        let keep = |x: &[f32], remaining: usize, chains: &mut [f32]| {
+            if remaining <= kept {
+                let chains = chains.chunks_exact_mut((kept + 1) * len);
+                for (chain, x) in chains.zip(x.chunks_exact(len)) {
+                    chain[(kept - remaining) * len..][..len].copy_from_slice(x);
+                }
+            }
         };
+        keep(x, self.steps.len(), shard.chains);
+        for (i, step) in self.steps.iter().enumerate() {
+            let predicted = if step.finetuned {
+                network.forward_conditioned(&self.policy.finetuned, self.finetuned, finetuned, i, x)
+            } else {
+                network.forward_conditioned(&self.policy.frozen, self.frozen, frozen, i, x)
+            };
+            match &self.eta_steps {
+                None => self.step(step, x, predicted, shard.noise, draw),
+                Some(eta_steps) => self.eta_step(eta_steps, i, x, predicted, shard, draw),
+            }
+            let remaining = self.steps.len() - 1 - i;
+            if let (0, Some(clip)) = (remaining, denoising.final_action_clip) {
+                x.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
+            }
+            keep(x, remaining, shard.chains);
+        }
+    }
+
+    /// One step of all rows, alike.
+    fn step<N: NoiseSource>(
+        &self,
+        step: &DenoisingStep,
+        x: &mut [f32],
+        predicted: &[f32],
+        noise: &mut [N],
+        draw: &mut [f32],
+    ) {
+        let denoising = &self.policy.denoising;
         step.mean(x, predicted, denoising.denoised_clip);
         if step.std > 0.0 {
-            for (x, noise) in x.chunks_exact_mut(len).zip(shard.noise.iter_mut()) {
-                noise.fill_standard_normal(&mut buffers.draw);
-                for (x, z) in x.iter_mut().zip(&buffers.draw) {
+            for (x, noise) in x.chunks_exact_mut(draw.len()).zip(noise) {
+                noise.fill_standard_normal(draw);
+                for (x, z) in x.iter_mut().zip(&*draw) {
                     *x += step.std * z.clamp(-denoising.noise_clip, denoising.noise_clip);
                 }
             }
         }
-        let remaining = steps.len() - 1 - i;
-        if let (0, Some(clip)) = (remaining, denoising.final_action_clip) {
-            x.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
+    }
+
+    /// Step `i` of all rows, each with its η.
+    fn eta_step<N: NoiseSource>(
+        &self,
+        eta_steps: &EtaSteps,
+        i: usize,
+        x: &mut [f32],
+        predicted: &[f32],
+        shard: &mut Shard<N>,
+        draw: &mut [f32],
+    ) {
+        let (denoising, step) = (&self.policy.denoising, &self.steps[i]);
+        let (clip, noise_clip, len) = (denoising.denoised_clip, denoising.noise_clip, draw.len());
+        let eta_len = shard.etas.len() / shard.noise.len();
+        let rows = x.chunks_exact_mut(len).zip(predicted.chunks_exact(len));
+        let rows = rows.zip(shard.etas.chunks_exact(eta_len)).zip(shard.noise.iter_mut());
+        for (((x, predicted), etas), noise) in rows {
+            noise.fill_standard_normal(draw);
+            for (k, &eta) in etas.iter().enumerate() {
+                let s = eta_steps.at(i, eta);
+                // An action's values stand Da apart, [Tp, Da].
+                for e in (k..len).step_by(eta_len) {
+                    let x0 = (step.x0_from_x * x[e] - step.x0_from_noise * predicted[e]).clamp(-clip, clip);
+                    let mean = s.mean_from_x0 * x0 + s.mean_from_x * x[e];
+                    x[e] = mean + s.std * draw[e].clamp(-noise_clip, noise_clip);
+                }
+            }
         }
-        keep(x, remaining, shard.chains);
     }
 }
 

@@ -1,8 +1,9 @@
-//! The actor's loss on one minibatch and its gradient, in the order of spec dppo.md §2.5e.
+//! The actor's loss on minibatches and its gradient, in the order of spec dppo.md §2.5e.
 
-use super::{Likelihood, LossConfig, Policy, shape_advantages};
+use super::eta::SampleEtas;
+use super::{Likelihood, LossConfig, Policy, TransitionLikelihood, shape_advantages};
 use crate::actor_critic::{ValueTargets, WeightedSamples};
-use crate::network::{NoiseBatch, NoiseNetwork, NoiseRow, Observations};
+use crate::network::{NoiseBatch, NoiseNetwork, NoiseRow, Observations, Prepared};
 use crate::surrogate::PolicyTerm;
 use crate::workers::Workers;
 
@@ -95,13 +96,24 @@ impl ActorTerms {
     }
 }
 
-/// Chains of the frozen policy from a minibatch's states, for the behaviour-cloning loss.
+/// Some rows whose losses are averaged.
 #[derive(Debug, Clone, Copy)]
-pub struct TeacherChains<'a> {
-    /// Row → state, as in the minibatch.
+pub struct Minibatch<'a> {
+    /// Sorted.
     pub rows: &'a [u32],
-    /// `[rows, K'+1, chunk_len]`.
-    pub chains: &'a [f32],
+    /// Chains of the frozen policy from the rows' observations, `[rows, K'+1, chunk_len]`: for the behaviour-cloning loss.
+    pub teacher: Option<&'a [f32]>,
+}
+
+/// Losses of some minibatches and the gradient of their sum.
+#[derive(Debug)]
+pub struct ActorGradient<'a> {
+    /// Of each minibatch.
+    pub terms: Vec<ActorTerms>,
+    /// In the layout of the network's parameters.
+    pub parameters: &'a [f32],
+    /// With respect to η, laid out like the likelihood's `SampleEtas`; empty where samples have none of their own.
+    pub etas: Vec<f32>,
 }
 
 /// Buffers for losses and gradients, allocated once.
@@ -117,6 +129,21 @@ struct RowSums {
     ratio: f64,
     clipped_of_step: Vec<u32>,
     rows_of_step: Vec<u32>,
+    /// Gradients by η, row after row.
+    etas: Vec<f32>,
+}
+
+#[derive(Default)]
+struct CloningSums {
+    log_prob: f64,
+    etas: Vec<f32>,
+}
+
+/// Makes room for one more row and returns it.
+fn next_row(rows: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    let start = rows.len();
+    rows.resize(start + len, 0.0);
+    &mut rows[start..]
 }
 
 impl LossBuffers {
@@ -149,7 +176,7 @@ impl LossBuffers {
         workers: &Workers,
         network: &NoiseNetwork,
         parameters: &[f32],
-        likelihood: &Likelihood,
+        likelihood: &impl TransitionLikelihood,
         samples: &Samples,
         horizon_len: usize,
         out: &mut [f32],
@@ -158,8 +185,8 @@ impl LossBuffers {
         let load = |i: usize| samples.noise_row(i as u32);
         self.actor.evaluate(workers, network, parameters, &prepared, load, out, 1, |i, noise, out| {
             let (x, next) = samples.transition(i as u32);
-            let (j, h) = (samples.of_row(i as u32).1, horizon_len);
-            out[0] = likelihood.mean_of_elements(j, &x[..h], &next[..h], &noise[..h]);
+            let ((sample, j), h) = (samples.of_row(i as u32), horizon_len);
+            out[0] = likelihood.mean_of_elements(sample, j, &x[..h], &next[..h], &noise[..h]);
         });
     }
 
@@ -168,7 +195,7 @@ impl LossBuffers {
         &mut self,
         workers: &Workers,
         policy: &Policy,
-        likelihood: &Likelihood,
+        likelihood: &impl TransitionLikelihood,
         config: &LossConfig,
         samples: &Samples,
         rows: &[u32],
@@ -180,7 +207,8 @@ impl LossBuffers {
         let load = |i: usize| samples.noise_row(rows[i]);
         self.actor.evaluate(workers, network, parameters, &prepared, load, &mut log_probs, 1, |i, noise, out| {
             let (x, next) = samples.transition(rows[i]);
-            out[0] = likelihood.mean_of_elements(samples.of_row(rows[i]).1, &x[..h], &next[..h], &noise[..h]);
+            let (sample, j) = samples.of_row(rows[i]);
+            out[0] = likelihood.mean_of_elements(sample, j, &x[..h], &next[..h], &noise[..h]);
         });
         let advantages = minibatch_advantages(config, samples, rows);
         let clip = clip_ranges(config, samples.steps);
@@ -191,47 +219,82 @@ impl LossBuffers {
         Some(rows[i])
     }
 
-    /// The actor's loss on a minibatch and its gradient, in the layout of the parameters.
+    /// The actor's loss on each minibatch, and the gradient of their sum.
     ///
-    /// `horizon_len` = Ta · Da, the executed part of the chunk. `teacher`: where the configuration has a
-    /// behaviour-cloning term.
+    /// `horizon_len` = Ta · Da, the executed part of the chunk.
     pub fn actor(
         &mut self,
         workers: &Workers,
         policy: &Policy,
-        likelihood: &Likelihood,
+        likelihood: &impl TransitionLikelihood,
+        config: &LossConfig,
+        samples: &Samples,
+        minibatches: &[Minibatch],
+        horizon_len: usize,
+    ) -> ActorGradient<'_> {
+        let (network, parameters) = (&policy.network, policy.finetuned.as_slice());
+        let mut prepared = network.prepare(parameters, &likelihood.times());
+        let mut etas = likelihood.etas().map_or(Vec::new(), SampleEtas::zeros);
+        self.actor.begin();
+        let mut all_terms = Vec::with_capacity(minibatches.len());
+        for minibatch in minibatches {
+            let rows = minibatch.rows;
+            let mut terms =
+                self.policy_loss(workers, policy, likelihood, config, samples, rows, horizon_len, &prepared, &mut etas);
+            if let (Some(coefficient), Some(chains)) = (config.bc_loss_coeff, minibatch.teacher) {
+                let teacher = Samples { chains, ..*samples };
+                terms.bc_loss = self.cloning_loss(
+                    workers,
+                    policy,
+                    likelihood,
+                    coefficient,
+                    samples,
+                    rows,
+                    &teacher,
+                    &prepared,
+                    &mut etas,
+                );
+            }
+            all_terms.push(terms);
+        }
+        ActorGradient { terms: all_terms, parameters: self.actor.finish(network, parameters, &mut prepared), etas }
+    }
+
+    /// PPO's part of a minibatch: adds its gradients.
+    fn policy_loss(
+        &mut self,
+        workers: &Workers,
+        policy: &Policy,
+        likelihood: &impl TransitionLikelihood,
         config: &LossConfig,
         samples: &Samples,
         rows: &[u32],
         horizon_len: usize,
-        teacher: Option<TeacherChains>,
-    ) -> (ActorTerms, &[f32]) {
-        let (network, parameters) = (&policy.network, policy.finetuned.as_slice());
-        let mut prepared = network.prepare(parameters, &likelihood.times());
-        let (steps, m) = (samples.steps, rows.len() as f32);
-
+        prepared: &Prepared,
+        etas: &mut [f32],
+    ) -> ActorTerms {
+        let (steps, m, eta_len) = (samples.steps, rows.len() as f32, likelihood.etas().map_or(0, SampleEtas::len));
         let advantages = minibatch_advantages(config, samples, rows);
         let clip = clip_ranges(config, steps);
-
-        self.actor.begin();
         let sums = self.actor.accumulate(
             workers,
-            network,
-            parameters,
-            &prepared,
+            &policy.network,
+            &policy.finetuned,
+            prepared,
             rows.len(),
             |i| samples.noise_row(rows[i]),
             |i, noise, gradient, sums: &mut RowSums| {
-                let (_, j) = samples.of_row(rows[i]);
+                let (sample, j) = samples.of_row(rows[i]);
                 let (x, next) = samples.transition(rows[i]);
+                let d_eta = next_row(&mut sums.etas, eta_len);
                 // 1. New log-probability: elements clamped to [−5, 2], executed steps, mean.
-                let new = likelihood.mean_and_gradient(j, x, next, noise, horizon_len, gradient);
+                let new = likelihood.mean_and_gradient(sample, j, x, next, noise, horizon_len, gradient, d_eta);
                 // 6. ρ = exp(new − old).
                 // 8. max(−A ρ, −A clamp(ρ, 1 ± ε_j)); outside the range the clipped branch has no slope.
                 let term = PolicyTerm::new(new, samples.old_log_probs[rows[i] as usize], advantages[i], clip[j]);
                 // A NaN must reach the gradient: 0 · NaN is NaN.
                 let scale = term.slope / m;
-                gradient.iter_mut().for_each(|g| *g *= scale);
+                gradient.iter_mut().chain(d_eta).for_each(|g| *g *= scale);
                 // 10. approx_kl = mean((ρ − 1) − ln ρ), clip fraction.
                 sums.clipped_of_step.resize(steps, 0);
                 sums.rows_of_step.resize(steps, 0);
@@ -242,38 +305,57 @@ impl LossBuffers {
                 sums.rows_of_step[j] += 1;
             },
         );
-        let mut terms = merge(sums, rows.len(), steps);
-
-        // 2. Behaviour cloning: −mean log p of the frozen policy's chains under the current one.
-        if let (Some(coefficient), Some(teacher)) = (config.bc_loss_coeff, teacher) {
-            let bc_samples = Samples { chains: teacher.chains, ..*samples };
-            let bc_rows = rows.len() * steps;
-            let sums = self.actor.accumulate(
-                workers,
-                network,
-                parameters,
-                &prepared,
-                bc_rows,
-                |i| {
-                    let sample = samples.of_row(teacher.rows[i / steps]).0;
-                    NoiseRow {
-                        slot: (i % steps) as u32,
-                        chunk: bc_samples.transition(i as u32).0,
-                        state: samples.state(sample),
-                        images: samples.images(sample),
-                    }
-                },
-                |i, noise, gradient, sum: &mut f64| {
-                    let (x, next) = bc_samples.transition(i as u32);
-                    let mean = likelihood.mean_and_gradient(i % steps, x, next, noise, noise.len(), gradient);
-                    let scale = -(coefficient / bc_rows as f64) as f32;
-                    gradient.iter_mut().for_each(|g| *g *= scale);
-                    *sum += f64::from(mean);
-                },
-            );
-            terms.bc_loss = -sums.iter().sum::<f64>() / bc_rows as f64;
+        if let Some(all) = likelihood.etas() {
+            // Shards hold neighbouring rows, in order.
+            let mut rows = rows.iter().map(|&row| samples.of_row(row).0);
+            sums.iter().for_each(|shard| all.add_rows(&shard.etas, &mut rows, etas));
         }
-        (terms, self.actor.finish(network, parameters, &mut prepared))
+        merge(sums, rows.len(), steps)
+    }
+
+    /// 2. Behaviour cloning: −mean log p of the frozen policy's chains under the current one; adds its gradients.
+    fn cloning_loss(
+        &mut self,
+        workers: &Workers,
+        policy: &Policy,
+        likelihood: &impl TransitionLikelihood,
+        coefficient: f64,
+        samples: &Samples,
+        rows: &[u32],
+        teacher: &Samples,
+        prepared: &Prepared,
+        etas: &mut [f32],
+    ) -> f64 {
+        let (steps, eta_len) = (samples.steps, likelihood.etas().map_or(0, SampleEtas::len));
+        let bc_rows = rows.len() * steps;
+        let sample_of = |i: usize| samples.of_row(rows[i / steps]).0;
+        let scale = -(coefficient / bc_rows as f64) as f32;
+        let sums = self.actor.accumulate(
+            workers,
+            &policy.network,
+            &policy.finetuned,
+            prepared,
+            bc_rows,
+            |i| NoiseRow {
+                slot: (i % steps) as u32,
+                chunk: teacher.transition(i as u32).0,
+                state: samples.state(sample_of(i)),
+                images: samples.images(sample_of(i)),
+            },
+            |i, noise, gradient, sums: &mut CloningSums| {
+                let (x, next) = teacher.transition(i as u32);
+                let d_eta = next_row(&mut sums.etas, eta_len);
+                let (sample, j, len) = (sample_of(i), i % steps, noise.len());
+                let mean = likelihood.mean_and_gradient(sample, j, x, next, noise, len, gradient, d_eta);
+                gradient.iter_mut().chain(d_eta).for_each(|g| *g *= scale);
+                sums.log_prob += f64::from(mean);
+            },
+        );
+        if let Some(all) = likelihood.etas() {
+            let mut rows = (0..bc_rows).map(sample_of);
+            sums.iter().for_each(|shard| all.add_rows(&shard.etas, &mut rows, etas));
+        }
+        -sums.iter().map(|shard| shard.log_prob).sum::<f64>() / bc_rows as f64
     }
 }
 
@@ -319,19 +401,7 @@ mod tests {
     use super::*;
 
     fn config(base: f64, top: f64) -> LossConfig {
-        LossConfig {
-            gamma_denoising: 0.99,
-            clip_ploss_coef: top,
-            clip_ploss_coef_base: base,
-            clip_ploss_coef_rate: 3.0,
-            norm_adv: true,
-            clip_advantage_lower_quantile: 0.0,
-            clip_advantage_upper_quantile: 1.0,
-            clip_vloss_coef: None,
-            vf_coef: 0.5,
-            bc_loss_coeff: None,
-            min_logprob_denoising_std: 0.1,
-        }
+        LossConfig { clip_ploss_coef: top, clip_ploss_coef_base: base, ..LossConfig::default() }
     }
 
     /// Values of spec dppo.md §1.9.

@@ -2,40 +2,21 @@
 
 use tenon_core::diffusion::StepNoise;
 
+use super::annealing::finetuned_steps;
+use super::eta_learner::EtaLearner;
+use super::stats::Sums;
 use super::{
-    ActorTerms, ChainMode, ChainSampler, FinetuneConfig, Likelihood, LossBuffers, Policy, Samples, TeacherChains,
+    ChainMode, ChainSampler, EtaLikelihood, EtaModule, FinetuneConfig, Likelihood, LossBuffers, Minibatch, Policy,
+    Samples, UpdateStats,
 };
-use crate::actor_critic::{ActorCritic, ActorSizes, ActorWeights};
+use crate::actor_critic::{ActorCritic, ActorSizes, ActorWeights, traced};
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::network::{Critic, Observations};
 use crate::optimizer::finite_norm;
 use crate::rollout::Rollout;
+use crate::seeds::Stream;
 use crate::workers::Workers;
-
-/// What an update did. Losses, ratio, clip fractions and norms are means over its minibatches.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct UpdateStats {
-    pub policy_loss: f64,
-    pub value_loss: f64,
-    pub bc_loss: f64,
-    /// Of the last minibatch: what the early stop looks at.
-    pub approx_kl: f64,
-    pub clip_fraction: f64,
-    /// For each denoising step j, 0 the noisiest.
-    pub clip_fraction_of_step: Vec<f64>,
-    pub ratio_mean: f64,
-    pub explained_variance: f64,
-    pub actor_gradient_norm: f64,
-    pub critic_gradient_norm: f64,
-    pub actor_lr: f64,
-    pub critic_lr: f64,
-    pub minibatches: usize,
-    /// Whether approx_kl exceeded the target and the rest of the epochs was left out.
-    pub stopped_early: bool,
-    /// Standard deviation that rewards were divided by; 1 without running scaling.
-    pub reward_scale: f64,
-}
 
 /// Actor, critic, optimisers and statistics of a fine-tuning run.
 #[derive(Debug)]
@@ -47,17 +28,19 @@ pub struct Updater {
     /// Ta · Da: the executed part of a chunk.
     horizon_len: usize,
     likelihood: Likelihood,
+    /// In place of the likelihood where η is no constant; the policy has its module then.
+    eta: Option<EtaLearner>,
     buffers: LossBuffers,
     teacher: Option<ChainSampler>,
 }
 
 impl Updater {
-    /// A fresh run: `policy` from pre-training, a new critic from `seed`.
+    /// A fresh run: `policy` from pre-training, a new critic (and η, where it is no constant) from `seed`.
     ///
     /// `action_horizon_len` = Ta · Da; `envs` = E.
     pub fn new(
         config: FinetuneConfig,
-        policy: Policy,
+        mut policy: Policy,
         critic: Critic,
         action_horizon_len: usize,
         envs: usize,
@@ -78,14 +61,34 @@ impl Updater {
             parameters: network.table().len(),
             state_len: network.state_len(),
             image_len: network.image_len(),
+            image_px: network.image_px(),
         };
         let actor_critic =
             ActorCritic::new(&config.actor_critic(), sizes, critic, envs, seed, "teacher_chains", workers)?;
+        let min_std = config.loss.min_logprob_denoising_std;
+        policy.eta = match config.eta.constant() {
+            Some(_) => None,
+            None => {
+                let noise = &mut Stream::EtaWeights.of(seed);
+                Some(EtaModule::new(&config.eta.module, network.state_len(), network.action_dim(), noise))
+            }
+        };
+        let eta = match &policy.eta {
+            None => None,
+            Some(module) => {
+                let Some(likelihood) = EtaLikelihood::new(&policy.denoising, min_std, module) else {
+                    let detail = "DDPM has no η: give a constant one, or sample by DDIM".into();
+                    return Err(TrainError::Config { key: "eta", detail });
+                };
+                Some(EtaLearner::new(likelihood, module, config.eta.learning.as_ref()))
+            }
+        };
         Ok(Self {
             actor_critic,
             horizon_len: action_horizon_len,
-            likelihood: Likelihood::new(&policy.denoising, config.loss.min_logprob_denoising_std, config.eta),
-            buffers: LossBuffers::new(network, workers, config.batch_size, steps),
+            likelihood: Likelihood::new(&policy.denoising, min_std, config.eta.module.base),
+            eta,
+            buffers: LossBuffers::new(&policy.network, workers, config.batch_size, steps),
             teacher: config.loss.bc_loss_coeff.map(|_| ChainSampler::new(&policy, workers, config.batch_size)),
             config,
             policy,
@@ -94,8 +97,10 @@ impl Updater {
 
     /// The mode in which rollouts of training are sampled.
     pub fn exploration(&self) -> ChainMode {
-        let noise = StepNoise::Exploration { min_std: self.config.min_sampling_denoising_std, eta: self.config.eta };
-        ChainMode { noise, base_policy: false }
+        let (start, eta) = (self.config.min_sampling_denoising_std, self.config.eta.module.base);
+        let schedule = &self.config.min_sampling_std_schedule;
+        let min_std = schedule.map_or(start, |schedule| schedule.value(start, self.iteration()));
+        ChainMode { noise: StepNoise::Exploration { min_std, eta }, base_policy: false }
     }
 
     /// Iterations begun so far, evaluations included.
@@ -103,9 +108,28 @@ impl Updater {
         self.actor_critic.iteration()
     }
 
-    /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
+    /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up. K' may fall:
+    /// the next rollout's chains are shorter then, and the optimiser goes on with the copy.
     pub fn end_iteration(&mut self) {
         self.actor_critic.end_iteration(&self.config.actor_critic());
+        let FinetuneConfig { ft_denoising_steps_d: decrement, ft_denoising_steps_t: every, .. } = self.config;
+        let now = self.policy.finetuned_steps();
+        let steps = finetuned_steps(now, decrement, every, self.iteration());
+        if steps < now {
+            self.policy.frozen.clone_from(&self.policy.finetuned);
+            self.set_finetuned_steps(steps);
+        }
+    }
+
+    fn set_finetuned_steps(&mut self, steps: usize) {
+        let (policy, min_std) = (&mut self.policy, self.config.loss.min_logprob_denoising_std);
+        policy.denoising.finetuned_steps = steps;
+        self.likelihood = Likelihood::new(&policy.denoising, min_std, self.config.eta.module.base);
+        if let (Some(eta), Some(module)) = (&mut self.eta, &policy.eta)
+            && let Some(likelihood) = EtaLikelihood::new(&policy.denoising, min_std, module)
+        {
+            eta.likelihood = likelihood;
+        }
     }
 
     /// 5. One update from a rollout of training.
@@ -114,20 +138,48 @@ impl Updater {
     /// with its tensor and, where it can be told, the chunk step and environment.
     pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
         self.actor_critic.remember(&self.policy.finetuned);
-        let result = self.attempt(workers, rollout);
-        let Self { actor_critic, policy, .. } = self;
-        actor_critic.settle(result, policy.network.table(), &mut policy.finetuned)
+        if let (Some(eta), Some(module)) = (&mut self.eta, &self.policy.eta) {
+            eta.remember(module);
+        }
+        let mut result = self.attempt(workers, rollout);
+        let Self { actor_critic, policy, eta, .. } = self;
+        if let (Some(eta), Some(module)) = (&*eta, &policy.eta) {
+            result = traced(result, eta.check_finite(module));
+        }
+        let result = actor_critic.settle(result, policy.network.table(), &mut policy.finetuned);
+        if let (Err(_), Some(eta), Some(module)) = (&result, eta, &mut policy.eta) {
+            eta.undo(module);
+        }
+        result
     }
 
     fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
         rollout.check_finite()?;
         // Without its pictures a network would go on with those of the block before.
         rollout.check_images(self.policy.network.image_len())?;
+        rollout.check_chains((self.policy.finetuned_steps() + 1) * self.policy.network.chunk_len())?;
+        let pictures = self.actor_critic.shifted_pictures(rollout);
+        let observations = match &pictures {
+            Some(pictures) => Observations { images: Some(pictures), ..rollout.observations() },
+            None => rollout.observations(),
+        };
+        let result = self.learn_from(workers, rollout, observations);
+        self.actor_critic.return_pictures(pictures);
+        result
+    }
+
+    /// The same with what the update sees of the observations before each chunk.
+    fn learn_from(
+        &mut self,
+        workers: &Workers,
+        rollout: &Rollout,
+        observations: Observations,
+    ) -> Result<UpdateStats, TrainError> {
         let settings = self.config.actor_critic();
         let (network, steps) = (&self.policy.network, self.policy.finetuned_steps());
         let rows = rollout.samples() * steps;
         let mut samples = Samples {
-            observations: rollout.observations(),
+            observations,
             chains: &rollout.chains,
             advantages: &[],
             returns: &[],
@@ -141,9 +193,7 @@ impl Updater {
 
         // a. Log-probabilities under the weights that sampled; values, too, and
         // b., c. running reward scaling, generalised advantages over chunk steps; h. explained variance.
-        let mut old_log_probs = vec![0.0; rows];
-        let (parameters, h) = (&self.policy.finetuned, self.horizon_len);
-        self.buffers.mean_log_probs(workers, network, parameters, &self.likelihood, &samples, h, &mut old_log_probs);
+        let old_log_probs = self.log_probs(workers, &samples);
         let estimates = self.actor_critic.estimates(workers, &settings, rollout, samples.observations)?;
         samples.advantages = &estimates.advantages;
         samples.returns = &estimates.returns;
@@ -151,73 +201,123 @@ impl Updater {
         samples.old_log_probs = &old_log_probs;
 
         // d. Epochs of minibatches over (sample × denoising step); the remainder is dropped.
-        let mut stats = UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() };
+        let (mut sums, mut stopped_early) = (Sums::new(steps), false);
         'epochs: for _ in 0..self.config.update_epochs {
             let epoch = self.actor_critic.epoch(&settings, rows);
-            for minibatch in epoch.minibatches() {
-                self.step(workers, &samples, minibatch, &mut stats)?;
-                // g. Early stop on the latest minibatch.
-                if stats.approx_kl > self.config.target_kl {
-                    stats.stopped_early = true;
+            for (last, group) in epoch.groups(self.config.grad_accumulate) {
+                self.step(workers, &samples, &group, last, &mut sums)?;
+                // g. Early stop on the latest minibatch in which the actor moved.
+                if sums.approx_kl() > self.config.target_kl {
+                    stopped_early = true;
                     break 'epochs;
                 }
             }
         }
-        stats.average();
-        stats.actor_lr = self.actor_critic.actor_lr(&settings);
-        stats.critic_lr = self.actor_critic.critic_lr(&settings);
-        stats.reward_scale = estimates.reward_scale;
-        stats.explained_variance = estimates.explained_variance;
-        Ok(stats)
+        let means = sums.means();
+        Ok(UpdateStats {
+            stopped_early,
+            eta: if self.eta.is_some() { means.eta } else { self.config.eta.module.base },
+            actor_lr: self.actor_critic.actor_lr(&settings),
+            critic_lr: self.actor_critic.critic_lr(&settings),
+            eta_lr: match (&self.eta, &self.config.eta.learning) {
+                (Some(_), Some(learning)) => self.actor_critic.rate_beside_actor(&learning.lr),
+                _ => 0.0,
+            },
+            reward_scale: estimates.reward_scale,
+            explained_variance: estimates.explained_variance,
+            ..means
+        })
     }
 
-    /// e., f. Loss, gradients and optimiser steps of one minibatch. `rows`: sorted.
+    /// Log-probabilities of all rows under the present weights.
+    fn log_probs(&mut self, workers: &Workers, samples: &Samples) -> Vec<f32> {
+        let (network, parameters) = (&self.policy.network, &self.policy.finetuned);
+        let count = samples.observations.states.len() / samples.state_len;
+        let (buffers, h, mut out) = (&mut self.buffers, self.horizon_len, vec![0.0; count * samples.steps]);
+        match (&mut self.eta, &self.policy.eta) {
+            (Some(eta), Some(module)) => {
+                eta.likelihood.set_samples(module, samples, 0..count as u32);
+                buffers.mean_log_probs(workers, network, parameters, &eta.likelihood, samples, h, &mut out);
+            }
+            _ => buffers.mean_log_probs(workers, network, parameters, &self.likelihood, samples, h, &mut out),
+        }
+        out
+    }
+
+    /// e., f. Losses, summed gradients and one step of each optimiser from some minibatches of sorted rows. `last`: the
+    /// index in the epoch of the last of them.
     pub(crate) fn step(
         &mut self,
         workers: &Workers,
         samples: &Samples,
-        rows: &[u32],
-        stats: &mut UpdateStats,
+        group: &[&[u32]],
+        last: usize,
+        sums: &mut Sums,
     ) -> Result<(), TrainError> {
         let settings = self.config.actor_critic();
-        // Both gradients are taken before either network moves.
-        let distinct = [samples.distinct(rows)];
+        // All gradients are taken before anything moves.
+        let distinct: Vec<_> = group.iter().map(|rows| samples.distinct(rows)).collect();
         let (losses, critic_norm) =
             self.actor_critic.critic_gradient(workers, &settings, &samples.value_targets(), &distinct)?;
         // While the critic warms up the actor stays what it was when it sampled: ρ = 1, nothing to compute.
         if self.actor_critic.actor_moves(&settings) {
-            let chains = self.teacher_chains(workers, samples, rows);
-            let teacher = chains.as_deref().map(|chains| TeacherChains { rows, chains });
-            let (terms, gradient) = self.buffers.actor(
-                workers,
-                &self.policy,
-                &self.likelihood,
-                &self.config.loss,
-                samples,
-                rows,
-                self.horizon_len,
-                teacher,
-            );
-            let norm = match finite_norm("the actor's gradient", gradient, self.policy.network.table()) {
-                Ok(norm) if terms.are_finite() => norm,
-                result => return Err(self.locate(workers, samples, rows, result.err())),
+            let teachers: Vec<_> = group.iter().map(|rows| self.teacher_chains(workers, samples, rows)).collect();
+            let minibatches: Vec<Minibatch> = group
+                .iter()
+                .zip(&teachers)
+                .map(|(rows, teacher)| Minibatch { rows, teacher: teacher.as_deref() })
+                .collect();
+            let (policy, loss, h) = (&self.policy, &self.config.loss, self.horizon_len);
+            let gradient = match (&mut self.eta, &policy.eta) {
+                (Some(eta), Some(module)) => {
+                    let mut seen: Vec<u32> = distinct.iter().flatten().map(|(sample, _)| *sample).collect();
+                    seen.sort_unstable();
+                    seen.dedup();
+                    eta.likelihood.set_samples(module, samples, seen.into_iter());
+                    self.buffers.actor(workers, policy, &eta.likelihood, loss, samples, &minibatches, h)
+                }
+                _ => self.buffers.actor(workers, policy, &self.likelihood, loss, samples, &minibatches, h),
             };
-            self.actor_critic.step_actor(&settings, &mut self.policy.finetuned, gradient);
-            stats.add_actor(&terms, norm);
+            let norm = match finite_norm("the actor's gradient", gradient.parameters, policy.network.table()) {
+                Ok(norm) if gradient.terms.iter().all(|terms| terms.are_finite()) => norm,
+                result => return Err(self.locate(workers, samples, group, result.err())),
+            };
+            let learning = self.config.eta.learning.as_ref();
+            let eta_gradient = match (&self.eta, &policy.eta) {
+                (Some(eta), Some(module)) => {
+                    Some(eta.gradient(module, learning, loss.ent_coef, samples, &distinct, gradient.etas)?)
+                }
+                _ => None,
+            };
+            self.actor_critic.step_actor(&settings, &mut self.policy.finetuned, gradient.parameters);
+            sums.add_actor(&gradient.terms, norm);
+            if let (Some(eta), Some(module), Some(gradient)) = (&mut self.eta, &mut self.policy.eta, eta_gradient) {
+                sums.add_eta(&gradient.means, gradient.norm);
+                if let Some(learning) = learning {
+                    let rate = self.actor_critic.rate_beside_actor(&learning.lr);
+                    eta.step(module, learning, &gradient, rate, last);
+                }
+            }
         }
         self.actor_critic.step_critic(&settings);
-        stats.value_loss += losses.iter().sum::<f64>();
-        stats.critic_gradient_norm += critic_norm;
-        stats.minibatches += 1;
+        sums.add_critic(&losses, critic_norm);
         Ok(())
     }
 
-    /// What is not finite, with the first sample of the minibatch that shows it.
-    fn locate(&mut self, workers: &Workers, samples: &Samples, rows: &[u32], error: Option<TrainError>) -> TrainError {
+    /// What is not finite, with the first sample of the minibatches that shows it.
+    fn locate(
+        &mut self,
+        workers: &Workers,
+        samples: &Samples,
+        group: &[&[u32]],
+        error: Option<TrainError>,
+    ) -> TrainError {
         let error = error.unwrap_or(TrainError::Numerical { what: "the policy loss", place: "a minibatch".into() });
-        let (likelihood, h) = (&self.likelihood, self.horizon_len);
-        let first =
-            self.buffers.first_not_finite(workers, &self.policy, likelihood, &self.config.loss, samples, rows, h);
+        let (policy, loss, h, buffers) = (&self.policy, &self.config.loss, self.horizon_len, &mut self.buffers);
+        let first = group.iter().find_map(|rows| match &self.eta {
+            Some(eta) => buffers.first_not_finite(workers, policy, &eta.likelihood, loss, samples, rows, h),
+            None => buffers.first_not_finite(workers, policy, &self.likelihood, loss, samples, rows, h),
+        });
         self.actor_critic.locate(error, first.map(|row| samples.of_row(row).0))
     }
 
@@ -240,47 +340,31 @@ impl Updater {
         self.actor_critic.values(workers, observations)
     }
 
-    /// Adds everything that continues this run to a checkpoint.
+    /// Adds everything that continues this run to a checkpoint, whose policy gets the present K'.
     pub fn store(&self, checkpoint: &mut Checkpoint) {
+        if let Some(denoising) = &mut checkpoint.header.run.policy.denoising {
+            denoising.finetuned_steps = self.policy.finetuned_steps();
+        }
         let Policy { network, frozen, finetuned, .. } = &self.policy;
         self.actor_critic.store(checkpoint, ActorWeights { table: network.table(), frozen, finetuned });
+        if let (Some(eta), Some(module)) = (&self.eta, &self.policy.eta) {
+            eta.store(module, checkpoint);
+        }
     }
 
     /// Restores what [`Updater::store`] stored into an updater of the same configuration.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        let Policy { network, frozen, finetuned, .. } = &mut self.policy;
-        self.actor_critic.restore(checkpoint, ActorWeights { table: network.table(), frozen, finetuned })
-    }
-}
-
-impl UpdateStats {
-    fn add_actor(&mut self, terms: &ActorTerms, gradient_norm: f64) {
-        self.policy_loss += terms.policy_loss;
-        self.bc_loss += terms.bc_loss;
-        self.approx_kl = terms.approx_kl;
-        self.clip_fraction += terms.clip_fraction;
-        for (sum, f) in self.clip_fraction_of_step.iter_mut().zip(&terms.clip_fraction_of_step) {
-            // A small minibatch may hold no row of a step.
-            *sum += if f.is_finite() { *f } else { 0.0 };
+        let Policy { network, frozen, finetuned, eta: module, .. } = &mut self.policy;
+        self.actor_critic.restore(checkpoint, ActorWeights { table: network.table(), frozen, finetuned })?;
+        if let (Some(eta), Some(module)) = (&mut self.eta, module) {
+            eta.restore(module, checkpoint)?;
         }
-        self.ratio_mean += terms.ratio_mean;
-        self.actor_gradient_norm += gradient_norm;
-    }
-
-    /// Sums → means.
-    fn average(&mut self) {
-        let n = self.minibatches.max(1) as f64;
-        for sum in [
-            &mut self.policy_loss,
-            &mut self.value_loss,
-            &mut self.bc_loss,
-            &mut self.clip_fraction,
-            &mut self.ratio_mean,
-            &mut self.actor_gradient_norm,
-            &mut self.critic_gradient_norm,
-        ] {
-            *sum /= n;
+        let steps = checkpoint.header.run.policy.denoising.as_ref().map_or(0, |denoising| denoising.finetuned_steps);
+        if !(1..=self.policy.denoising.executed_steps()).contains(&steps) {
+            let detail = format!("{steps} fine-tuned steps of {}", self.policy.denoising.executed_steps());
+            return Err(TrainError::Parameter { name: "finetuned_steps".into(), detail });
         }
-        self.clip_fraction_of_step.iter_mut().for_each(|f| *f /= n);
+        self.set_finetuned_steps(steps);
+        Ok(())
     }
 }

@@ -102,6 +102,8 @@ impl Collector {
         let (state_len, chunk_len, chain_len) = (policy.state_len(), policy.chunk_len(), policy.chain_len());
         let mut times = CollectTimes::default();
         let n = rollout.samples();
+        // K' may have fallen since the last rollout.
+        rollout.chains.resize(n * chain_len, 0.0);
         rollout.first.copy_within(n.., 0);
         rollout.final_states.clear();
         for step in 0..steps {

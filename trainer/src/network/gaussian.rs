@@ -23,6 +23,7 @@ pub struct GaussianNetwork {
     action_dim: usize,
     state_len: usize,
     image_len: usize,
+    image_px: usize,
 }
 
 /// Where the deviations come from. The plan's outputs: means, log-variances where there are any, logits of a mixture.
@@ -134,6 +135,7 @@ impl GaussianNetwork {
             action_dim,
             state_len,
             image_len: images.map_or(0, |[positions, channels]| positions * channels),
+            image_px: spec.vision().map_or(0, |v| v.image_px),
         })
     }
 
@@ -165,6 +167,11 @@ impl GaussianNetwork {
     /// Values of a state's pictures; 0 for networks that see none.
     pub fn image_len(&self) -> usize {
         self.image_len
+    }
+
+    /// Width and height of a picture; 0 for networks that see none.
+    pub fn image_px(&self) -> usize {
+        self.image_px
     }
 
     /// Rows that are walked at a time.

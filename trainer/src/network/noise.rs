@@ -11,8 +11,10 @@ use crate::error::TrainError;
 pub struct NoiseNetwork {
     plan: Plan,
     chunk_len: usize,
+    action_dim: usize,
     state_len: usize,
     image_len: usize,
+    image_px: usize,
 }
 
 /// What some rows see of the world.
@@ -109,8 +111,10 @@ impl NoiseNetwork {
         Ok(Self {
             plan: builder.finish(&[noise]),
             chunk_len: prediction_horizon * action_dim,
+            action_dim,
             state_len,
             image_len: images.map_or(0, |[positions, channels]| positions * channels),
+            image_px: spec.vision().map_or(0, |v| v.image_px),
         })
     }
 
@@ -134,6 +138,11 @@ impl NoiseNetwork {
         self.chunk_len
     }
 
+    /// Da.
+    pub fn action_dim(&self) -> usize {
+        self.action_dim
+    }
+
     /// To · Do.
     pub fn state_len(&self) -> usize {
         self.state_len
@@ -142,6 +151,11 @@ impl NoiseNetwork {
     /// Values of a state's pictures; 0 for networks that see none.
     pub fn image_len(&self) -> usize {
         self.image_len
+    }
+
+    /// Width and height of a picture; 0 for networks that see none.
+    pub fn image_px(&self) -> usize {
+        self.image_px
     }
 
     /// Computes what every row shares. `times`: the distinct steps; a row names its step by the index in this list.

@@ -3,15 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::MixtureDensity;
-use crate::actor_critic::{ActorCriticSettings, ValueLoss, at_least_one, not_negative, positive};
+use crate::actor_critic::{ActorCriticSettings, ValueLoss, not_negative, positive};
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::rollout::{AdvantageSettings, TimeOut};
 
-/// Behaviour of the reference that looks unintended (spec dppo.md §10); all off by default.
-///
-/// Two more are settings: [`TimeOut::Leaky`], and deviation bounds overwritten by the pre-trained file, which here are
-/// those of the network's specification: write `max = 1.0` there to have the reference's.
+/// Behaviour of the reference that looks unintended (spec dppo.md §10); all off by default. What has no switch of its own is
+/// listed in [`crate::dppo`]: bounds of the deviation, which a pre-trained file overwrites in the reference, are those of
+/// the network's description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoCompat {
@@ -42,6 +41,21 @@ pub struct PpoLossConfig {
     pub compat: PpoCompat,
 }
 
+impl Default for PpoLossConfig {
+    /// Robomimic from states (spec dppo.md §6.4).
+    fn default() -> Self {
+        Self {
+            clip_ploss_coef: 0.01,
+            norm_adv: true,
+            clip_vloss_coef: None,
+            ent_coef: 0.0,
+            vf_coef: 0.5,
+            bc_loss_coeff: None,
+            compat: PpoCompat::default(),
+        }
+    }
+}
+
 impl PpoLossConfig {
     /// How a mixture's density enters.
     pub fn mixture_density(&self) -> MixtureDensity {
@@ -70,6 +84,9 @@ pub struct PpoConfig {
     /// Minibatches whose gradients are summed for one step of the optimisers (networks that see pictures).
     #[serde(default = "one")]
     pub grad_accumulate: usize,
+    /// Shifts stored pictures at random, once an update (spec dppo.md §3.4).
+    #[serde(default)]
+    pub augment: bool,
     /// Leaves all epochs once a minibatch's approximate KL exceeds this.
     pub target_kl: f64,
     /// Iterations, evaluations included, before the actor moves.
@@ -81,6 +98,31 @@ pub struct PpoConfig {
     pub actor_weight_decay: f64,
     pub critic_lr: LrSchedule,
     pub critic_weight_decay: f64,
+}
+
+impl Default for PpoConfig {
+    /// Lift and Can of Robomimic from states (spec dppo.md §6.4, the last version).
+    fn default() -> Self {
+        Self {
+            loss: PpoLossConfig::default(),
+            gamma: 0.999,
+            gae_lambda: 0.95,
+            time_out: TimeOut::Bootstrap,
+            reward_scale_running: true,
+            reward_scale_const: 1.0,
+            update_epochs: 10,
+            batch_size: 7500,
+            grad_accumulate: 1,
+            augment: false,
+            target_kl: 1.0,
+            n_critic_warmup_itr: 2,
+            max_grad_norm: None,
+            actor_lr: LrSchedule::constant(1e-4),
+            actor_weight_decay: 0.0,
+            critic_lr: LrSchedule::constant(1e-3),
+            critic_weight_decay: 0.0,
+        }
+    }
 }
 
 fn one() -> usize {
@@ -107,6 +149,8 @@ impl PpoConfig {
             bc_loss_coeff: self.loss.bc_loss_coeff,
             update_epochs: self.update_epochs,
             batch_size: self.batch_size,
+            grad_accumulate: self.grad_accumulate,
+            augment: self.augment,
             target_kl: self.target_kl,
             n_critic_warmup_itr: self.n_critic_warmup_itr,
             max_grad_norm: self.max_grad_norm,
@@ -120,7 +164,6 @@ impl PpoConfig {
     /// Refuses values that no run can use.
     pub fn check(&self) -> Result<(), TrainError> {
         positive(&[("loss.clip_ploss_coef", self.loss.clip_ploss_coef)])?;
-        at_least_one(&[("grad_accumulate", self.grad_accumulate)])?;
         not_negative(&[("loss.ent_coef", self.loss.ent_coef)])?;
         self.actor_critic().check()
     }

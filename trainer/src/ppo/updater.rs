@@ -68,6 +68,7 @@ impl PpoUpdater {
             parameters: network.table().len(),
             state_len: network.state_len(),
             image_len: network.image_len(),
+            image_px: network.image_px(),
         };
         Ok(Self {
             actor_critic: ActorCritic::new(
@@ -115,11 +116,29 @@ impl PpoUpdater {
     fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
         rollout.check_finite()?;
         rollout.check_images(self.policy.network.image_len())?;
+        rollout.check_chains(self.policy.network.chunk_len())?;
+        let pictures = self.actor_critic.shifted_pictures(rollout);
+        let observations = match &pictures {
+            Some(pictures) => Observations { images: Some(pictures), ..rollout.observations() },
+            None => rollout.observations(),
+        };
+        let result = self.learn_from(workers, rollout, observations);
+        self.actor_critic.return_pictures(pictures);
+        result
+    }
+
+    /// The same with what the update sees of the observations before each chunk.
+    fn learn_from(
+        &mut self,
+        workers: &Workers,
+        rollout: &Rollout,
+        observations: Observations,
+    ) -> Result<PpoStats, TrainError> {
         let settings = self.config.actor_critic();
         let (network, parameters) = (&self.policy.network, &self.policy.finetuned);
         let n = rollout.samples();
         let mut samples = Samples {
-            observations: rollout.observations(),
+            observations,
             chunks: &rollout.chains,
             advantages: &[],
             returns: &[],
@@ -147,9 +166,9 @@ impl PpoUpdater {
         let mut stats = PpoStats::default();
         'epochs: for _ in 0..self.config.update_epochs {
             let epoch = self.actor_critic.epoch(&settings, n);
-            for group in epoch.minibatches().chunks(self.config.grad_accumulate) {
-                self.step(workers, &samples, group, &mut sums)?;
-                // g. Early stop on the latest minibatch.
+            for (_, group) in epoch.groups(self.config.grad_accumulate) {
+                self.step(workers, &samples, &group, &mut sums)?;
+                // g. Early stop on the latest minibatch in which the actor moved.
                 if sums.approx_kl > self.config.target_kl {
                     stats.stopped_early = true;
                     break 'epochs;

@@ -110,6 +110,15 @@ impl Rollout {
         Observations { states, images: self.images.as_ref().map(|i| i.finals.as_slice()) }
     }
 
+    /// Refuses chains that are not of `chain_len` values a sample: those of another policy, or of another K'.
+    pub fn check_chains(&self, chain_len: usize) -> Result<(), TrainError> {
+        if self.chains.len() == self.samples() * chain_len {
+            return Ok(());
+        }
+        let detail = format!("{} values, not {} · {chain_len}", self.chains.len(), self.samples());
+        Err(TrainError::Config { key: "chains", detail })
+    }
+
     /// Says where a network that sees `image_len` bytes of pictures (0: none) does not find them.
     pub fn check_images(&self, image_len: usize) -> Result<(), TrainError> {
         match &self.images {

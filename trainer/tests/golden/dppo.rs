@@ -8,7 +8,9 @@ use tenon_core::network::{
 use tenon_core::noise::NoiseSource;
 use tenon_core::spec::{Denoising, Prediction, Sampler};
 use tenon_train::actor_critic::{CriticLoss, ValueLoss};
-use tenon_train::dppo::{ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Policy, Samples, TeacherChains};
+use tenon_train::dppo::{
+    ActorGradient, ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Minibatch, Policy, Samples,
+};
 use tenon_train::network::{Critic, Mode, NoiseNetwork, NoiseRow, Observations};
 use tenon_train::optimizer::gradient_norm;
 use tenon_train::workers::Workers;
@@ -145,6 +147,7 @@ impl Setup {
             finetuned: c.parameters("actor_ft", network.table()),
             network,
             denoising,
+            eta: None,
         };
         let critic_parameters = c.parameters("critic", critic.table());
         let (states, batch) = (c.f32("cond.state"), c.shape("cond.state")[0]);
@@ -353,6 +356,7 @@ impl Setup {
                 clip_advantage_upper_quantile: number("clip_advantage_upper_quantile").expect("a quantile"),
                 clip_vloss_coef: number("clip_vloss_coef"),
                 vf_coef: c.number("vf_coef"),
+                ent_coef: 0.0,
                 bc_loss_coeff: number("bc_loss_coeff").filter(|_| use_bc),
                 min_logprob_denoising_std: c.number("min_logprob_denoising_std"),
             };
@@ -383,7 +387,7 @@ impl Setup {
                 let mode = ChainMode { noise: self.exploration(), base_policy: true };
                 self.sample(&self.policy, mode, observations, self.recorded("bc.x_T", "bc.step_noise"))
             });
-            let teacher = teacher_chains.as_deref().map(|chains| TeacherChains { rows: &rows, chains });
+            let minibatch = [Minibatch { rows: &rows, teacher: teacher_chains.as_deref() }];
 
             let name = |term: &str| format!("ppo.{variant}.{term}");
             let gradient_of = |network: &str, parameter: &str| {
@@ -391,16 +395,16 @@ impl Setup {
                 let single = format!("grad.{variant}.{network}.{parameter}");
                 if c.has(&double) { Some(c.f64(&double)) } else { c.has(&single).then(|| c.f64(&single)) }
             };
-            let (actor, gradient) = buffers.actor(
+            let ActorGradient { terms, parameters: gradient, .. } = buffers.actor(
                 &self.workers,
                 &self.policy,
                 &self.likelihood(),
                 &config,
                 &samples,
-                &rows,
+                &minibatch,
                 horizon_len,
-                teacher,
             );
+            let actor = &terms[0];
             c.compare_loss(&name("pg_loss"), actor.policy_loss);
             c.compare_loss(&name("clipfrac"), actor.clip_fraction);
             c.compare_loss(&name("approx_kl"), actor.approx_kl);

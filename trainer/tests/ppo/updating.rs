@@ -5,38 +5,21 @@ use tenon_train::TrainError;
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::network::{Critic, GaussianNetwork};
 use tenon_train::optimizer::LrSchedule;
-use tenon_train::ppo::{GaussianSampler, PpoCompat, PpoConfig, PpoLossConfig, PpoStats, PpoUpdater, SamplingMode};
-use tenon_train::rollout::{Rollout, TimeOut};
+use tenon_train::ppo::{GaussianSampler, PpoConfig, PpoLossConfig, PpoStats, PpoUpdater, SamplingMode};
+use tenon_train::rollout::Rollout;
 use tenon_train::workers::Workers;
 
 use crate::common::*;
 
 fn ppo_config() -> PpoConfig {
     PpoConfig {
-        loss: PpoLossConfig {
-            clip_ploss_coef: 0.1,
-            norm_adv: true,
-            clip_vloss_coef: None,
-            ent_coef: 0.0,
-            vf_coef: 0.5,
-            bc_loss_coeff: None,
-            compat: PpoCompat::default(),
-        },
+        loss: PpoLossConfig { clip_ploss_coef: 0.1, ..PpoLossConfig::default() },
         gamma: 0.99,
-        gae_lambda: 0.95,
-        time_out: TimeOut::Bootstrap,
-        reward_scale_running: true,
-        reward_scale_const: 1.0,
         update_epochs: 5,
         batch_size: 100,
-        grad_accumulate: 1,
-        target_kl: 1.0,
         n_critic_warmup_itr: 1,
-        max_grad_norm: None,
         actor_lr: LrSchedule::constant(1e-3),
-        actor_weight_decay: 0.0,
-        critic_lr: LrSchedule::constant(1e-3),
-        critic_weight_decay: 0.0,
+        ..PpoConfig::default()
     }
 }
 
@@ -133,6 +116,35 @@ fn ppo_learns_from_pictures_with_summed_minibatches() {
     rollout.images = None;
     let error = one.updater.update(&one.workers, &rollout).unwrap_err().to_string();
     assert!(error.contains("the rollout has none"), "{error}");
+}
+
+#[test]
+fn shifted_pictures_repeat_resume_and_leave_the_rollout_alone() {
+    let mut config = ppo_config();
+    (config.augment, config.update_epochs, config.n_critic_warmup_itr) = (true, 2, 0);
+    let new = |augment, threads| {
+        let config = PpoConfig { augment, ..config.clone() };
+        Bandit::new(config, network(vit_mlp(vision(1, PIXELS)), LEARNED, 0), threads)
+    };
+    let (mut one, mut two, mut unshifted) = (new(true, 1), new(true, 2), new(false, 1));
+    for _ in 0..2 {
+        let mut rollout = one.collect();
+        mottle(&mut rollout);
+        let before = rollout.images.clone();
+        let stats = one.updater.update(&one.workers, &rollout).unwrap();
+        assert_eq!(two.updater.update(&two.workers, &rollout).unwrap(), stats);
+        assert_ne!(unshifted.updater.update(&unshifted.workers, &rollout).unwrap(), stats);
+        assert_eq!(rollout.images, before);
+        for bandit in [&mut one, &mut two] {
+            bandit.updater.end_iteration();
+        }
+        assert!(one.checkpoint() == two.checkpoint());
+        // The stream of shifts goes on where it was.
+        two = new(true, 2);
+        two.updater.restore(&one.checkpoint()).unwrap();
+    }
+    let error = PpoUpdater::new(config, fresh(network(mlp(16), FIXED, 0)), critic(0), 4, 1, &one.workers).unwrap_err();
+    assert!(error.to_string().contains("augment"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! DPPO on a bandit: settings, and who learns.
 
+use tenon_core::spec::Denoising;
 use tenon_train::checkpoint::Checkpoint;
-use tenon_train::dppo::{ChainSampler, FinetuneConfig, LossConfig, Policy, Rollout, TimeOut, UpdateStats, Updater};
+use tenon_train::dppo::{ChainSampler, FinetuneConfig, LossConfig, Policy, Rollout, UpdateStats, Updater};
 use tenon_train::optimizer::LrSchedule;
 use tenon_train::seeds::Stream;
 use tenon_train::workers::Workers;
@@ -11,36 +12,20 @@ use crate::pretraining::noise_network;
 
 pub fn finetune_config() -> FinetuneConfig {
     FinetuneConfig {
-        loss: LossConfig {
-            gamma_denoising: 0.99,
-            clip_ploss_coef: 0.05,
-            clip_ploss_coef_base: 0.01,
-            clip_ploss_coef_rate: 3.0,
-            norm_adv: true,
-            clip_advantage_lower_quantile: 0.0,
-            clip_advantage_upper_quantile: 1.0,
-            clip_vloss_coef: None,
-            vf_coef: 0.5,
-            bc_loss_coeff: None,
-            min_logprob_denoising_std: 0.1,
-        },
-        min_sampling_denoising_std: 0.1,
-        eta: 1.0,
-        gamma: 0.99,
-        gae_lambda: 0.95,
-        time_out: TimeOut::Bootstrap,
-        reward_scale_running: true,
-        reward_scale_const: 1.0,
+        loss: LossConfig { clip_ploss_coef: 0.05, ..LossConfig::default() },
         update_epochs: 4,
         batch_size: 500,
-        target_kl: 1.0,
         n_critic_warmup_itr: 1,
-        max_grad_norm: None,
         actor_lr: LrSchedule::constant(1e-3),
-        actor_weight_decay: 0.0,
-        critic_lr: LrSchedule::constant(1e-3),
-        critic_weight_decay: 0.0,
+        ..FinetuneConfig::default()
     }
+}
+
+/// A policy that has seen nothing.
+pub fn fresh_policy(denoising: Denoising) -> Policy {
+    let network = noise_network(32);
+    let parameters = network.table().initialise(&mut Stream::ActorWeights.of(5));
+    Policy::from_pretrained(network, parameters, denoising)
 }
 
 /// The bandit and who learns on it.
@@ -53,9 +38,7 @@ pub struct Bandit {
 
 impl Bandit {
     pub fn new(config: FinetuneConfig, threads: usize) -> Self {
-        let network = noise_network(32);
-        let parameters = network.table().initialise(&mut Stream::ActorWeights.of(5));
-        Self::with(Policy::from_pretrained(network, parameters, denoising()), config, threads)
+        Self::with(fresh_policy(denoising()), config, threads)
     }
 
     pub fn with(policy: Policy, config: FinetuneConfig, threads: usize) -> Self {

@@ -1,8 +1,11 @@
 //! Fine-tuning by DPPO: it learns, repeats bit for bit, resumes, refuses what is broken.
 
+use tenon_core::spec::Denoising;
 use tenon_train::checkpoint::Checkpoint;
+use tenon_train::dppo::{FinetuneConfig, TimeOut};
 
-use crate::bandit::{Bandit, finetune_config};
+use crate::bandit::{Bandit, finetune_config, fresh_policy};
+use crate::fixtures::denoising;
 
 #[test]
 fn fine_tuning_raises_the_reward() {
@@ -67,4 +70,29 @@ fn an_early_stop_leaves_all_epochs() {
     config.target_kl = 1e-12;
     let (_, stats) = Bandit::new(config, 1).iterate();
     assert!(stats.stopped_early && stats.minibatches < 16, "{stats:?}");
+}
+
+#[test]
+fn time_outs_have_names_in_configurations_and_bootstrap_where_none_is_given() {
+    for (name, time_out) in
+        [("bootstrap", TimeOut::Bootstrap), ("terminal", TimeOut::Terminal), ("leaky", TimeOut::Leaky)]
+    {
+        let mut table = toml::Table::try_from(finetune_config()).unwrap();
+        table.insert("time_out".into(), name.into());
+        assert_eq!(table.try_into::<FinetuneConfig>().unwrap().time_out, time_out);
+    }
+    let mut table = toml::Table::try_from(finetune_config()).unwrap();
+    table.remove("time_out").unwrap();
+    assert_eq!(table.clone().try_into::<FinetuneConfig>().unwrap().time_out, TimeOut::Bootstrap);
+    table.insert("time_out".into(), "Leaky".into());
+    assert!(table.try_into::<FinetuneConfig>().is_err());
+}
+
+#[test]
+fn one_finetuned_step_has_a_clip_range_and_trains() {
+    let one = Denoising { finetuned_steps: 1, ..denoising() };
+    let mut config = finetune_config();
+    (config.n_critic_warmup_itr, config.loss.clip_ploss_coef_base) = (0, 0.001);
+    let (_, stats) = Bandit::with(fresh_policy(one), config, 1).iterate();
+    assert!(stats.policy_loss.is_finite() && stats.actor_gradient_norm > 0.0, "{stats:?}");
 }

@@ -120,6 +120,9 @@ pub struct DiffusionFinetuneConfig {
     /// η of DDIM; absent = 1, fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<EtaConfig>,
+    /// Where the floor of the sampling noise goes while training; in no setting of the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_sampling_std_schedule: Option<StdScheduleConfig>,
     /// K' shrinks while training (`ft_denoising_steps_d`, `_t`); in no setting of the paper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annealing: Option<AnnealingConfig>,
@@ -135,6 +138,26 @@ pub struct EtaConfig {
     pub weight_decay: f64,
     /// Minibatches from one step of its optimiser to the next.
     pub update_interval: usize,
+}
+
+/// From the configured value to another one, then constant (spec dppo.md §1.7).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StdScheduleConfig {
+    pub end: f64,
+    pub iterations: usize,
+    #[serde(default)]
+    pub shape: ScheduleShape,
+}
+
+/// The way from begin to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleShape {
+    #[default]
+    Linear,
+    /// Half a cosine: slow at both ends.
+    Cosine,
 }
 
 /// Fewer fine-tuned steps as training goes on (spec dppo.md §1.7).
@@ -280,6 +303,9 @@ impl FinetuneConfig {
             p.within("finetune.diffusion.gamma_denoising", d.gamma_denoising, 0.0, 1.0);
             p.positive("finetune.diffusion.clip_epsilon_base", d.clip_epsilon_base);
             p.positive("finetune.diffusion.clip_epsilon_rate", d.clip_epsilon_rate);
+            if let Some(schedule) = &d.min_sampling_std_schedule {
+                p.positive("finetune.diffusion.min_sampling_std_schedule", schedule.end);
+            }
             if let Some(eta) = &d.eta {
                 p.positive("finetune.diffusion.eta.learning_rate", eta.learning_rate);
                 p.at_least_one("finetune.diffusion.eta.update_interval", eta.update_interval);
