@@ -1,5 +1,6 @@
-//! Whole runs in process: environments in batches, exact restarts, what is not finite.
+//! Whole runs in process: how they begin, environments in batches, exact restarts, what is not finite.
 
+mod beginnings;
 mod environments;
 mod failures;
 mod restarting;

@@ -8,18 +8,33 @@ use tenon_train::finetune::{FinetuneRun, Goal, IterationRecord};
 use crate::small_hopper::{CHUNK_STEPS, DIFFUSION, ENVIRONMENTS, EVALUATE_EVERY, ITERATIONS, config_text};
 use crate::{GAUSSIAN, begin, config, iterate};
 
-/// Of every kind that fine-tuning knows.
-fn models() -> [(&'static str, String); 5] {
-    let diffusion = |from: &str, to: &str| {
-        assert!(DIFFUSION.contains(from));
-        DIFFUSION.replace(from, to)
+/// Configurations of every kind that fine-tuning knows.
+fn kinds() -> [(&'static str, String); 7] {
+    let ddpm = config_text(DIFFUSION);
+    let with = |changes: &[(&str, &str)]| {
+        changes.iter().fold(ddpm.clone(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        })
     };
+    let ddim = [("denoising_steps = 4", "denoising_steps = 8"), ("\"ddpm\"", "\"ddim\", steps = 4")];
+    let eta = "[finetune.diffusion]\neta = { module = { base = 0.5, min = 0.1, max = 1.0, mlp_dims = [8] }, \
+               learning_rate = 1e-3, update_interval = 3 }\n";
+    let annealing = "[finetune.diffusion]\nannealing = { every_iterations = 3, decrement = 1 }\n";
     [
-        ("DDPM", DIFFUSION.into()),
-        ("DDIM", diffusion("denoising_steps = 4", "denoising_steps = 8").replace("\"ddpm\"", "\"ddim\", steps = 4")),
-        ("DDPM of clean chunks", format!("{DIFFUSION}\nprediction = \"sample\"")),
-        ("Gaussian", GAUSSIAN.into()),
-        ("mixture", format!("{GAUSSIAN}\nmodes = 2")),
+        ("DDPM", ddpm.clone()),
+        ("DDPM of clean chunks", config_text(&format!("{DIFFUSION}\nprediction = \"sample\""))),
+        (
+            "DDPM, K' falls, summed minibatches",
+            with(&[
+                ("[finetune.diffusion]\n", annealing),
+                ("batch_size = 9\n", "batch_size = 9\ngrad_accumulate = 2\n"),
+            ]),
+        ),
+        ("DDIM", with(&ddim)),
+        ("DDIM, learned η", with(&[ddim[0], ddim[1], ("[finetune.diffusion]\n", eta)])),
+        ("Gaussian", config_text(GAUSSIAN)),
+        ("mixture", config_text(&format!("{GAUSSIAN}\nmodes = 2"))),
     ]
 }
 
@@ -51,8 +66,7 @@ fn whole_run(text: &str, threads: usize) -> (Vec<Checkpoint>, Vec<IterationRecor
 
 #[test]
 fn a_run_resumed_after_any_iteration_ends_with_the_same_bits_on_one_and_two_threads() {
-    for (name, model) in models() {
-        let text = config_text(&model);
+    for (name, text) in kinds() {
         let config: TaskConfig = config(&text);
         if let Some(model) = config.policy.diffusion() {
             assert_eq!(model.prediction == Prediction::Sample, name.contains("clean"), "{name}");
