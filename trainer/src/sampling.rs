@@ -5,10 +5,11 @@ use tenon_core::network::PolicyNetwork;
 use tenon_core::noise::SeededNoise;
 
 use crate::checkpoint::{Checkpoint, Stage};
-use crate::dppo::{self, ChainMode, ChainSampler};
+use crate::dppo::{self, ChainMode, ChainSampler, EtaModule, EtaSettings};
 use crate::error::TrainError;
 use crate::network::{GaussianNetwork, NoiseNetwork, Observations};
 use crate::ppo::{GaussianPolicy, GaussianSampler, SamplingMode, SamplingNoise};
+use crate::seeds::Stream;
 use crate::workers::Workers;
 
 /// A policy, of either kind.
@@ -86,6 +87,23 @@ impl TrainedPolicy {
                 Ok(Self::Gaussian(GaussianPolicy::from_checkpoint(network, checkpoint, prefix, noise_clip)?))
             }
         }
+    }
+
+    /// Takes the learned η of a fine-tuned policy; with a constant one, or a Gaussian policy, there is nothing to take.
+    ///
+    /// `settings`: those that the policy was fine-tuned with.
+    pub fn take_eta(&mut self, checkpoint: &Checkpoint, settings: &EtaSettings) -> Result<(), TrainError> {
+        if let Self::Diffusion(policy) = self
+            && settings.constant().is_none()
+            && checkpoint.header.stage == Stage::Finetune
+        {
+            let (state_len, action_dim) = (policy.network.state_len(), policy.network.action_dim());
+            // Every weight comes from the checkpoint.
+            let mut module = EtaModule::new(&settings.module, state_len, action_dim, &mut Stream::EtaWeights.of(0));
+            module.restore(checkpoint)?;
+            policy.eta = Some(module);
+        }
+        Ok(())
     }
 
     /// The same, borrowed.

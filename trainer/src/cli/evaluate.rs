@@ -119,7 +119,10 @@ fn judge(
         Judged::Checkpoint(checkpoint) => {
             let raw = config.compat.raw_weights_in_evaluation;
             let weights = if raw { PretrainedWeights::Raw } else { PretrainedWeights::Finetuning };
-            let policy = TrainedPolicy::of(checkpoint, weights, config.policy.noise_clip)?;
+            let mut policy = TrainedPolicy::of(checkpoint, weights, config.policy.noise_clip)?;
+            if let (NoiseKind::Training, PolicyRef::Diffusion(_)) = (judging.noise, policy.as_ref()) {
+                policy.take_eta(checkpoint, &dppo_config(config)?.eta)?;
+            }
             let workers = Workers::new(threads)?;
             let mode = match (judging.noise, policy.as_ref()) {
                 (NoiseKind::Evaluation, policy) => ChunkMode::evaluation(policy),

@@ -108,8 +108,9 @@ impl Updater {
         self.actor_critic.iteration()
     }
 
-    /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up. K' may fall:
-    /// the next rollout's chains are shorter then, and the optimiser goes on with the copy.
+    /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
+    ///
+    /// K' may fall: the next rollout's chains are shorter then, and the optimiser goes on with the copy.
     pub fn end_iteration(&mut self) {
         self.actor_critic.end_iteration(&self.config.actor_critic());
         let FinetuneConfig { ft_denoising_steps_d: decrement, ft_denoising_steps_t: every, .. } = self.config;

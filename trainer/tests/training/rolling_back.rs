@@ -37,7 +37,8 @@ fn a_spoiled_rollout_is_named_and_the_next_one_continues_as_if_it_had_never_been
     let (mut bandit, mut other) = (moved(config()), moved(config()));
     let rollout = bandit.collect();
     let sample = 3 * World::ENVS + 7;
-    let spoilers: [(&str, fn(&mut Rollout, usize)); 4] = [
+    type Spoil = fn(&mut Rollout, usize);
+    let spoilers: [(&str, Spoil); 4] = [
         ("the reward", |r, i| r.rewards[i] = f64::NAN),
         ("the observation", |r, i| r.states[STATE * i + 1] = f32::INFINITY),
         ("the sampled chain", |r, i| r.chains[6 * HORIZON * i] = f32::NAN),
