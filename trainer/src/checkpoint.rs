@@ -191,7 +191,7 @@ impl Checkpoint {
         let metadata = HashMap::from([(HEADER_KEY.to_string(), header)]);
         let file_bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| fail(&e))?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| fail(&e))?;
+        let mut file = crate::run_dir::new_file_in(folder).map_err(|e| fail(&e))?;
         file.write_all(&file_bytes).map_err(|e| fail(&e))?;
         file.as_file().sync_all().map_err(|e| fail(&e))?;
         file.persist(path).map_err(|e| fail(&e.error))?;

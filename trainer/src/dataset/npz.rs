@@ -116,7 +116,7 @@ fn write_npz(
 ) -> Result<(), TrainError> {
     let fail = |e: &dyn std::fmt::Display| TrainError::file(path, format!("cannot be written: {e}"));
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| fail(&e))?;
+    let mut file = crate::run_dir::new_file_in(folder).map_err(|e| fail(&e))?;
     let mut npz = NpzWriter::new(BufWriter::new(file.as_file_mut()));
     content(&mut npz).map_err(|e| fail(&e))?;
     npz.finish().map_err(|e| fail(&e))?.flush().map_err(|e| fail(&e))?;

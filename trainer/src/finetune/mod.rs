@@ -199,6 +199,8 @@ impl FinetuneRun {
         let Some(collected) = self.collect(mode, !evaluates, stop)? else { return Ok(None) };
         let (mut training, mut evaluation) = (None, None);
         if evaluates {
+            // A policy of NaN would only show as faults of the simulation.
+            self.collector.rollout().check_finite()?;
             evaluation = Some(EvaluationRecord::new(collected.episodes));
         } else {
             let update_begun = Instant::now();
