@@ -244,6 +244,7 @@ mod tests {
         let mlp = NetworkSpec::diffusion_mlp(16, &[64; 3], &[12, 5], Activation::Mish);
         for (name, spec) in [("MLP", mlp), ("U-Net", unet)] {
             let network = NoiseNetwork::new(&spec, 4, 4, 2).unwrap();
+            assert_eq!(network.has_positions(), name == "U-Net", "which decides how environments are cut");
             let parameters = network.table().initialise(&mut SeededNoise::new(1, 0));
             let denoising = Denoising {
                 denoising_steps: 6,

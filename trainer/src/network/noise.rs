@@ -128,7 +128,7 @@ impl NoiseNetwork {
         self.plan.table()
     }
 
-    /// Whether values have several positions (U-Nets, transformers), and are not plain vectors.
+    /// Whether layers work on several positions (U-Nets, transformers), and not on plain vectors only.
     pub fn has_positions(&self) -> bool {
         self.plan.has_positions()
     }

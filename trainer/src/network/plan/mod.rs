@@ -294,9 +294,10 @@ impl Plan {
         &self.table
     }
 
-    /// Whether values have several positions (U-Nets, transformers), and are not plain vectors.
+    /// Whether layers work on several positions (U-Nets, transformers), and not on plain vectors only.
     pub fn has_positions(&self) -> bool {
-        self.nodes.iter().any(|node| node.positions > 1)
+        let computes = |op: &Op| !matches!(op, Op::Input(_) | Op::Reshape { .. });
+        self.nodes.iter().any(|node| node.positions > 1 && computes(&node.op))
     }
 
     /// Rows that are walked at a time.
