@@ -89,7 +89,7 @@ impl Plan {
     }
 }
 
-/// Whether a rollout went to its end.
+/// What a rollout that went to its end brought.
 struct Collected {
     episodes: EpisodeStats,
     times: CollectTimes,
