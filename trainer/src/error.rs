@@ -29,6 +29,8 @@ pub enum TrainError {
     MissingStage(#[from] tenon_core::config::MissingStage),
     #[error("starting {threads} worker threads: {detail}")]
     Workers { threads: usize, detail: String },
+    #[error("device {device}: {detail}")]
+    Device { device: String, detail: String },
 }
 
 impl TrainError {

@@ -5,6 +5,7 @@
 //! * [`dataset`]: demonstrations in the `.npz` layout of the paper, checked once when they are opened.
 //! * [`network`]: the noise network and the critic with hand-written backward passes. Parameters of a network live in
 //!   one flat `Vec<f32>`; [`network::ParameterTable`] says which range carries which checkpoint name.
+//! * [`device`]: a graphics card in the place of the processor, for whatever a network computes.
 //! * [`optimizer`]: AdamW, the learning-rate schedule and the moving average, all on flat slices.
 //! * [`pretrain`]: behaviour cloning.
 //! * [`rollout`]: what an iteration collected, reward scaling, advantages.
@@ -34,6 +35,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod dataset;
 pub mod demos;
+pub mod device;
 pub mod dppo;
 pub mod elementwise;
 pub mod environments;

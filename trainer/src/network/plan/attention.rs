@@ -17,7 +17,7 @@ impl AttentionShape {
         self.channels / self.heads
     }
 
-    fn scale(&self) -> f32 {
+    pub(super) fn scale(&self) -> f32 {
         1.0 / (self.width() as f32).sqrt()
     }
 

@@ -15,6 +15,14 @@ const BLOCK_ROWS: usize = 512;
 const BLOCK_POSITIONS: usize = 1024;
 const LEAST_ROWS: usize = 8;
 
+/// Rows of a block on the processor, for values of so many positions.
+pub(super) fn block_rows(positions: usize) -> usize {
+    match positions {
+        1 => BLOCK_ROWS,
+        _ => (BLOCK_POSITIONS / positions).clamp(LEAST_ROWS, BLOCK_ROWS),
+    }
+}
+
 /// Collects nodes while a definition runs.
 #[derive(Debug, Default)]
 pub struct PlanBuilder {
@@ -133,17 +141,14 @@ impl PlanBuilder {
             .collect();
         self.fuse_activations();
         let positions = self.nodes.iter().map(|n| n.positions).max().unwrap_or(1);
-        let block_rows = match positions {
-            1 => BLOCK_ROWS,
-            _ => (BLOCK_POSITIONS / positions).clamp(LEAST_ROWS, BLOCK_ROWS),
-        };
         Plan {
             widest: self.nodes.iter().map(|n| n.channels).max().unwrap_or(1),
             table: ParameterTable::new(self.parameters.into_iter().map(|(p, _)| p).collect()),
             nodes: self.nodes,
             packings: self.packings,
             outputs,
-            block_rows,
+            block_rows: block_rows(positions),
+            device: None,
         }
     }
 

@@ -17,11 +17,11 @@ pub(super) struct ConvShape {
 }
 
 /// A tap j, and runs of positions that it connects: `count` outputs from `output` on with inputs from `input` on.
-struct Run {
-    tap: usize,
-    output: usize,
-    input: usize,
-    count: usize,
+pub(super) struct Run {
+    pub tap: usize,
+    pub output: usize,
+    pub input: usize,
+    pub count: usize,
 }
 
 impl ConvShape {
@@ -57,7 +57,7 @@ impl ConvShape {
         Self { positions: self.output_positions, output_positions: self.positions, ..*self }
     }
 
-    fn connections(&self, transposed: bool) -> Vec<Run> {
+    pub(super) fn connections(&self, transposed: bool) -> Vec<Run> {
         if !transposed {
             return self.runs();
         }
@@ -128,11 +128,11 @@ pub(super) struct PatchShape {
 }
 
 impl PatchShape {
-    fn output(&self) -> [usize; 2] {
+    pub(super) fn output(&self) -> [usize; 2] {
         self.picture.map(|n| (n - self.kernel) / self.stride + 1)
     }
 
-    fn patch(&self) -> usize {
+    pub(super) fn patch(&self) -> usize {
         self.kernel * self.kernel * self.inputs
     }
 

@@ -1,76 +1,33 @@
 //! Forward passes: each node's value from those before it.
 
-use std::mem::take;
+use std::mem::{swap, take};
 
-use super::attention::{AttentionShape, attention};
-use super::convolution::{ConvShape, PatchShape, conv1d, conv2d};
-use super::norm::{NormShape, group_norm, layer_norm};
-use super::rearrange::{Index, Source, copy_channels, gather, modulate, reshape, transpose, weighted_sum};
-use super::workspace::{Block, Buffers, Prepared, Workspace};
+use tenon_core::network::Activation;
+
+use super::attention::AttentionShape;
+use super::backend::{Backend, Looked, Lookup, Shape, Weight};
+use super::convolution::{ConvShape, PatchShape};
+use super::norm::NormShape;
+use super::workspace::{Block, Buffers};
 use super::{Node, NodeId, Op, Plan, Space};
-use crate::elementwise::{activate, add, bias_activate, bias_activate_in_place};
-use crate::linalg::{Into, Matrix, multiply_rows};
 
 /// What a pass over some spaces works with.
-struct Pass<'a> {
-    plan: &'a Plan,
-    parameters: &'a [f32],
+pub(super) struct Forward<'a, B: Backend> {
+    pub plan: &'a Plan,
+    pub backend: B,
+    /// In the layout of the kernels.
+    pub parameters: B::Slice<'a>,
     /// Values of constants and times, where they are not those of `own`.
-    shared: Option<&'a Buffers>,
-    own: &'a mut Buffers,
-    block: &'a Block,
-    times: usize,
-    training: bool,
-    scratch: &'a mut Vec<f32>,
-    zeros: &'a [f32],
+    pub shared: Option<&'a Buffers<B::Buffer>>,
+    pub own: &'a mut Buffers<B::Buffer>,
+    pub block: &'a Block,
+    pub times: usize,
+    pub training: bool,
 }
 
-impl Plan {
-    /// Constants and times.
-    pub(super) fn run_shared(&self, parameters: &[f32], prepared: &mut Prepared) {
-        let Prepared { buffers, times, packed } = prepared;
-        let pass = Pass {
-            plan: self,
-            parameters: packed.as_deref().unwrap_or(parameters),
-            shared: None,
-            own: buffers,
-            block: &Block::default(),
-            times: *times,
-            training: true,
-            scratch: &mut Vec::new(),
-            zeros: &vec![0.0; self.widest],
-        };
-        pass.run(|space| space <= Space::Time);
-    }
-
-    /// Everything that depends on the states alone, after [`Plan::set_states`].
-    pub fn forward_states(&self, parameters: &[f32], prepared: &Prepared, ws: &mut Workspace) {
-        self.run(parameters, prepared, ws, |space| space == Space::State);
-    }
-
-    /// Everything else, after [`Plan::set_rows`].
-    pub fn forward_rows(&self, parameters: &[f32], prepared: &Prepared, ws: &mut Workspace) {
-        self.run(parameters, prepared, ws, |space| space == Space::Row);
-    }
-
-    fn run(&self, parameters: &[f32], prepared: &Prepared, ws: &mut Workspace, wanted: impl Fn(Space) -> bool) {
-        let pass = Pass {
-            plan: self,
-            parameters: prepared.parameters(parameters),
-            shared: Some(&prepared.buffers),
-            own: &mut ws.buffers,
-            block: &ws.block,
-            times: prepared.times,
-            training: ws.training,
-            scratch: &mut ws.scratch,
-            zeros: &ws.zeros,
-        };
-        pass.run(wanted);
-    }
-}
-
-impl Pass<'_> {
-    fn run(mut self, wanted: impl Fn(Space) -> bool) {
+impl<B: Backend> Forward<'_, B> {
+    /// Computes the nodes of the `wanted` spaces.
+    pub fn run(mut self, wanted: impl Fn(Space) -> bool) {
         for i in 0..self.plan.nodes.len() {
             if wanted(self.plan.nodes[i].space) {
                 self.node(i);
@@ -79,183 +36,200 @@ impl Pass<'_> {
     }
 
     fn count(&self, space: Space) -> usize {
-        match space {
-            Space::Constant => 1,
-            Space::Time => self.times,
-            Space::State => self.block.states,
-            Space::Row => self.block.slots.len(),
-        }
-    }
-
-    /// The value of an input for the elements at hand.
-    fn value(&self, id: NodeId) -> &[f32] {
-        let node = self.plan.node(id);
-        let buffers = match self.shared {
-            Some(shared) if node.space <= Space::Time => shared,
-            _ => &*self.own,
-        };
-        &buffers.value[id.0][..self.count(node.space) * node.len()]
-    }
-
-    /// A value of another space (or with one position), to be looked up.
-    fn source(&self, id: NodeId, space: Space) -> Source<'_> {
-        let node = self.plan.node(id);
-        Source {
-            values: self.value(id),
-            positions: node.positions,
-            elements: self.count(node.space),
-            index: index(node.space, space, self.block),
-        }
+        self.block.count(space, self.times)
     }
 
     fn node(&mut self, i: usize) {
         let plan = self.plan;
         let node = &plan.nodes[i];
         let n = self.count(node.space);
-        let len = n * node.len();
-        if matches!(node.op, Op::Input(_)) || len == 0 {
+        if matches!(node.op, Op::Input(_)) || n * node.len() == 0 {
             return;
         }
-        if let Op::Activate { x, activation } = node.op {
-            return self.activation(i, x, activation, n);
-        }
-        let mut buffer = take(&mut self.own.value[i]);
+        // Taken out, so that others can be read while these are written.
+        let mut value = take(&mut self.own.value[i]);
         let mut saved = take(&mut self.own.saved[i]);
-        self.value_of(node, n, &mut buffer[..len], &mut saved);
-        self.own.value[i] = buffer;
+        match node.op {
+            Op::Activate { x, activation } => self.activation(node, x, activation, n, &mut value, &mut saved),
+            _ => self.value_of(node, n, &mut value, &mut saved),
+        }
+        self.own.value[i] = value;
         self.own.saved[i] = saved;
     }
 
-    fn value_of(&mut self, node: &Node, n: usize, out: &mut [f32], saved: &mut [f32]) {
-        let (plan, parameters) = (self.plan, self.parameters);
+    fn value_of(&mut self, node: &Node, n: usize, value: &mut B::Buffer, saved: &mut B::Buffer) {
+        let Self { plan, backend, parameters, shared, own, block, times, .. } = self;
+        let (plan, parameters, shared, block, times) = (*plan, *parameters, *shared, *block, *times);
         let (positions, channels) = (node.positions, node.channels);
-        let len = out.len();
+        let shape = Shape { positions, n, channels };
+        let (len, width) = (n * node.len(), n * channels);
+        let all = |id: NodeId| block.count(plan.node(id).space, times) * plan.node(id).len();
+        // The value of an input for the elements at hand.
+        let read = |id: NodeId| {
+            let buffers = match shared {
+                Some(shared) if plan.node(id).space <= Space::Time => shared,
+                _ => &**own,
+            };
+            B::slice(&buffers.value[id.0], 0..all(id))
+        };
+        let looked = |id: NodeId| {
+            let from = plan.node(id);
+            let elements = block.count(from.space, times);
+            Looked { values: read(id), positions: from.positions, elements, lookup: lookup(from.space, node.space) }
+        };
+        let parameter = |range: &std::ops::Range<usize>| B::part(parameters, range.clone());
+        macro_rules! out {
+            () => {
+                B::slice_mut(value, 0..len)
+            };
+        }
+        macro_rules! saved {
+            ($len:expr) => {
+                B::slice_mut(saved, 0..$len)
+            };
+        }
         match &node.op {
             Op::Input(_) | Op::Activate { .. } => unreachable!("handled by the caller"),
-            Op::Parameter { values } => out.copy_from_slice(&parameters[values.clone()]),
+            Op::Parameter { values } => backend.copy((out!(), false), parameter(values)),
             Op::Affine { parts, bias, bases } => {
                 let mut begun = false;
                 for &base in bases {
-                    gather(out, positions, n, channels, self.source(base, node.space), begun);
+                    backend.gather((out!(), begun), shape, looked(base));
                     begun = true;
                 }
-                let own_bias = bias.clone().filter(|_| node.fused_into.is_none());
-                if let Some(bias) = own_bias {
-                    let bias = &parameters[bias];
-                    for row in out.chunks_exact_mut(channels) {
-                        if begun { add(row, bias) } else { row.copy_from_slice(bias) }
-                    }
+                if let Some(bias) = bias.as_ref().filter(|_| node.fused_into.is_none()) {
+                    backend.fill_rows((out!(), begun), parameter(bias), channels);
                     begun = true;
                 }
                 for (x, part) in parts {
                     let inputs = plan.node(*x).channels;
-                    let weight = Matrix::strided(&parameters[part.start..], channels, inputs, part.stride);
-                    let x = Matrix::new(self.value(*x), n * positions, inputs);
-                    multiply_rows(out, if begun { Into::Add } else { Into::Overwrite }, x, weight.t());
+                    let weight = part.of::<B>(parameters, channels, inputs);
+                    backend.multiply_rows((out!(), begun), read(*x), n * positions, weight);
                     begun = true;
                 }
             }
             Op::Add { x, y } => {
-                out.copy_from_slice(self.value(*x));
-                let y_positions = plan.node(*y).positions;
-                let y = self.value(*y);
-                for (p, out) in out.chunks_exact_mut(n * channels).enumerate() {
-                    let start = if y_positions == 1 { 0 } else { p * n * channels };
-                    add(out, &y[start..start + n * channels]);
-                }
+                let repeated = if plan.node(*y).positions == 1 { width } else { len };
+                backend.add_repeated(out!(), read(*x), read(*y), repeated);
             }
             Op::ScaleShift { x, factor, offset } => {
-                out.iter_mut().zip(self.value(*x)).for_each(|(y, x)| *y = factor * x + offset);
+                backend.scale_shift((out!(), false), read(*x), *factor, *offset);
             }
-            Op::Clamp { x, low, high } => {
-                out.iter_mut().zip(self.value(*x)).for_each(|(y, x)| *y = x.clamp(*low, *high));
-            }
+            Op::Clamp { x, low, high } => backend.clamp(out!(), read(*x), [*low, *high]),
             Op::Concat { parts } => {
                 let mut start = 0;
                 for &x in parts {
                     let width = plan.node(x).channels;
-                    copy_channels(out, (channels, start), self.value(x), (width, 0), width, false);
+                    backend.copy_channels((out!(), false), (channels, start), read(x), (width, 0), width);
                     start += width;
                 }
             }
             Op::Channels { x, start } => {
                 let from = (plan.node(*x).channels, *start);
-                copy_channels(out, (channels, 0), self.value(*x), from, channels, false);
+                backend.copy_channels((out!(), false), (channels, 0), read(*x), from, channels);
             }
-            Op::Transpose { x } => transpose(out, self.value(*x), channels, positions, n, false),
-            Op::Reshape { x } => reshape(out, channels, self.value(*x), plan.node(*x).channels, n, false),
-            Op::Gather { x } => gather(out, positions, n, channels, self.source(*x, node.space), false),
+            Op::Transpose { x } => {
+                backend.transpose((out!(), false), read(*x), shape_of(plan, *x, n));
+            }
+            Op::Reshape { x } => {
+                backend.reshape((out!(), false), channels, read(*x), plan.node(*x).channels, n);
+            }
+            Op::Gather { x } => backend.gather((out!(), false), shape, looked(*x)),
             Op::LayerNorm { x, weight, bias, epsilon } => {
-                let (weight, bias) = (&parameters[weight.clone()], &parameters[bias.clone()]);
-                let (normalised, inverse) = saved.split_at_mut(len);
-                layer_norm(out, self.value(*x), weight, bias, *epsilon, normalised, inverse);
+                let (weight, bias) = (parameter(weight), parameter(bias));
+                backend.layer_norm(out!(), read(*x), weight, bias, shape, *epsilon, saved!(n * node.saved));
             }
             Op::GroupNorm { x, weight, bias, groups, epsilon } => {
-                let (weight, bias) = (&parameters[weight.clone()], &parameters[bias.clone()]);
-                let (normalised, inverse) = saved.split_at_mut(len);
-                let shape = NormShape { n, channels, groups: *groups, epsilon: *epsilon };
-                let mut scratch = take(self.scratch);
-                group_norm(out, self.value(*x), weight, bias, shape, normalised, inverse, &mut scratch);
-                *self.scratch = scratch;
+                let (weight, bias) = (parameter(weight), parameter(bias));
+                let norm = NormShape { n, channels, groups: *groups, epsilon: *epsilon };
+                backend.group_norm(out!(), read(*x), weight, bias, positions, norm, saved!(n * node.saved));
             }
             Op::Conv1d { x, weight, bias, .. } | Op::ConvTranspose1d { x, weight, bias, .. } => {
                 let transposed = matches!(node.op, Op::ConvTranspose1d { .. });
                 let shape = conv_shape(plan, node, *x, n);
-                let (weight, bias) = (&parameters[weight.clone()], &parameters[bias.clone()]);
-                conv1d(shape, transposed, out, self.value(*x), weight, bias);
+                backend.conv1d(shape, transposed, out!(), read(*x), parameter(weight), parameter(bias));
             }
             Op::Conv2d { x, weight, bias, .. } => {
                 let shape = patch_shape(plan, node, *x, n);
-                let (weight, bias) = (&parameters[weight.clone()], &parameters[bias.clone()]);
-                let mut scratch = take(self.scratch);
-                conv2d(shape, out, self.value(*x), weight, bias, &mut scratch);
-                *self.scratch = scratch;
+                backend.conv2d(shape, out!(), read(*x), parameter(weight), parameter(bias));
             }
-            Op::Modulate { x, film } => modulate(out, self.value(*x), self.value(*film), n, channels),
+            Op::Modulate { x, film } => backend.modulate(out!(), read(*x), read(*film), shape),
             Op::Attention { queries, keys, values, heads } => {
                 let shape = attention_shape(plan, node, *keys, *heads, n);
-                attention(shape, out, self.value(*queries), self.value(*keys), self.value(*values), saved);
+                let inputs = [read(*queries), read(*keys), read(*values)];
+                backend.attention(shape, out!(), inputs, saved!(n * node.saved));
             }
             Op::WeightedSum { x, weight } => {
-                weighted_sum(out, self.value(*x), &parameters[weight.clone()], n, channels);
+                backend.weighted_sum(out!(), read(*x), parameter(weight), shape_of(plan, *x, n));
             }
         }
     }
 
     /// An activation: of a value that nobody else wants, in one pass with the bias, leaving the derivative behind.
-    fn activation(&mut self, i: usize, x: NodeId, activation: tenon_core::network::Activation, n: usize) {
-        let node = &self.plan.nodes[i];
+    fn activation(
+        &mut self,
+        node: &Node,
+        x: NodeId,
+        activation: Activation,
+        n: usize,
+        value: &mut B::Buffer,
+        saved: &mut B::Buffer,
+    ) {
         let source = self.plan.node(x);
-        let len = n * node.len();
-        let mut a = take(&mut self.own.value[i]);
-        if source.fused_into.is_some() {
-            let bias = match &source.op {
-                Op::Affine { bias: Some(bias), .. } => &self.parameters[bias.clone()],
-                _ => &self.zeros[..node.channels],
+        let (len, channels) = (n * node.len(), node.channels);
+        if source.fused_into.is_none() {
+            let buffers = match self.shared {
+                Some(shared) if source.space <= Space::Time => shared,
+                _ => &*self.own,
             };
-            let h = &mut self.own.value[x.0];
-            if self.training {
-                bias_activate(activation, &mut h[..len], bias, &mut a[..len]);
-            } else {
-                std::mem::swap(h, &mut a);
-                bias_activate_in_place(activation, &mut a[..len], bias);
-            }
-        } else {
-            let mut derivative = take(&mut self.own.saved[i]);
-            activate(activation, self.value(x), &mut a[..len], &mut derivative[..len]);
-            self.own.saved[i] = derivative;
+            let x = B::slice(&buffers.value[x.0], 0..len);
+            let derivative = B::slice_mut(saved, 0..len);
+            return self.backend.activate(activation, x, B::slice_mut(value, 0..len), derivative);
         }
-        self.own.value[i] = a;
+        let bias = match &source.op {
+            Op::Affine { bias: Some(bias), .. } => Some(B::part(self.parameters, bias.clone())),
+            _ => None,
+        };
+        let h = &mut self.own.value[x.0];
+        if self.training {
+            let h = B::slice_mut(h, 0..len);
+            self.backend.bias_activate(activation, h, bias, channels, B::slice_mut(value, 0..len));
+        } else {
+            swap(h, value);
+            self.backend.bias_activate_in_place(activation, B::slice_mut(value, 0..len), bias, channels);
+        }
     }
 }
 
+impl super::WeightPart {
+    /// The part of a weight with so many outputs and inputs.
+    pub(super) fn of<'a, B: Backend>(
+        &self,
+        parameters: B::Slice<'a>,
+        outputs: usize,
+        inputs: usize,
+    ) -> Weight<B::Slice<'a>> {
+        let values = B::part(parameters, self.range(outputs, inputs));
+        Weight { values, outputs, inputs, stride: self.stride }
+    }
+
+    /// From its first value to its last.
+    pub(super) fn range(&self, outputs: usize, inputs: usize) -> std::ops::Range<usize> {
+        self.start..self.start + (outputs - 1) * self.stride + inputs
+    }
+}
+
+pub(super) fn shape_of(plan: &Plan, x: NodeId, n: usize) -> Shape {
+    Shape { positions: plan.node(x).positions, n, channels: plan.node(x).channels }
+}
+
 /// How elements of `space` find theirs in `from`.
-pub(super) fn index(from: Space, space: Space, block: &Block) -> Index<'_> {
+pub(super) fn lookup(from: Space, space: Space) -> Lookup {
     match (from, space) {
-        (from, space) if from == space => Index::Same,
-        (Space::Constant, _) => Index::One,
-        (Space::Time, _) => Index::List(&block.slots),
-        (Space::State, _) => Index::List(&block.state_of_row),
+        (from, space) if from == space => Lookup::Same,
+        (Space::Constant, _) => Lookup::One,
+        (Space::Time, _) => Lookup::Time,
+        (Space::State, _) => Lookup::State,
         (Space::Row, _) => unreachable!("nothing smaller is made of rows"),
     }
 }

@@ -17,9 +17,11 @@
 //! contiguous rows for each tap, a linear layer one product for all positions, and nothing is copied in between.
 
 mod attention;
+mod backend;
 mod backward;
 mod builder;
 mod convolution;
+mod execute;
 mod forward;
 mod norm;
 mod rearrange;
@@ -34,6 +36,10 @@ pub use builder::PlanBuilder;
 pub use workspace::{InputGradient, PlanGradient, Prepared, Workspace};
 
 use super::ParameterTable;
+use crate::device::Device;
+
+/// Positions · rows of a block on a device: enough to keep a card busy, and little beside its memory.
+const DEVICE_BLOCK_POSITIONS: usize = 32_768;
 
 /// What a value depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -286,9 +292,27 @@ pub struct Plan {
     block_rows: usize,
     /// Width of the widest value: zeros in place of a bias.
     widest: usize,
+    /// Where it is computed; none for the processor.
+    device: Option<Device>,
 }
 
 impl Plan {
+    /// The same plan, computed there; on the processor for none.
+    pub fn on(mut self, device: Option<&Device>) -> Self {
+        let positions = self.nodes.iter().map(|n| n.positions).max().unwrap_or(1);
+        self.block_rows = match device {
+            Some(_) => (DEVICE_BLOCK_POSITIONS / positions).max(1),
+            None => builder::block_rows(positions),
+        };
+        self.device = device.cloned();
+        self
+    }
+
+    /// Whether it is computed elsewhere than on the processor.
+    pub fn is_on_device(&self) -> bool {
+        self.device.is_some()
+    }
+
     /// Names and ranges of the parameters.
     pub fn table(&self) -> &ParameterTable {
         &self.table

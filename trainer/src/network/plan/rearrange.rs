@@ -142,3 +142,49 @@ pub(super) fn weighted_sum(out: &mut [f32], x: &[f32], w: &[f32], n: usize, chan
         }
     }
 }
+
+/// Adds to the gradient of `film [n, 2c]` of [`modulate`].
+pub(super) fn modulate_film(d_film: &mut [f32], d: &[f32], x: &[f32], n: usize, channels: usize) {
+    for (d, x) in d.chunks_exact(n * channels).zip(x.chunks_exact(n * channels)) {
+        let rows = d_film.chunks_exact_mut(2 * channels).zip(d.chunks_exact(channels)).zip(x.chunks_exact(channels));
+        for ((d_film, d), x) in rows {
+            let (scale, bias) = d_film.split_at_mut(channels);
+            for (((s, b), d), x) in scale.iter_mut().zip(bias).zip(d).zip(x) {
+                *s += d * x;
+                *b += d;
+            }
+        }
+    }
+}
+
+/// The gradient of x of [`modulate`].
+pub(super) fn modulate_input(dx: &mut [f32], d: &[f32], film: &[f32], n: usize, channels: usize, adds: bool) {
+    for (dx, d) in dx.chunks_exact_mut(n * channels).zip(d.chunks_exact(n * channels)) {
+        let rows = dx.chunks_exact_mut(channels).zip(d.chunks_exact(channels)).zip(film.chunks_exact(2 * channels));
+        for ((dx, d), film) in rows {
+            for ((dx, d), s) in dx.iter_mut().zip(d).zip(film) {
+                *dx = if adds { *dx + d * s } else { d * s };
+            }
+        }
+    }
+}
+
+/// Adds to the gradient of w of [`weighted_sum`].
+pub(super) fn weighted_sum_weight(dw: &mut [f32], x: &[f32], d: &[f32], n: usize, channels: usize) {
+    for (x, sum) in x.chunks_exact(n * channels).zip(dw.chunks_exact_mut(channels)) {
+        for (x, d) in x.chunks_exact(channels).zip(d.chunks_exact(channels)) {
+            sum.iter_mut().zip(x).zip(d).for_each(|((s, x), d)| *s += x * d);
+        }
+    }
+}
+
+/// The gradient of x of [`weighted_sum`].
+pub(super) fn weighted_sum_input(dx: &mut [f32], d: &[f32], w: &[f32], n: usize, channels: usize, adds: bool) {
+    for (dx, w) in dx.chunks_exact_mut(n * channels).zip(w.chunks_exact(channels)) {
+        for (dx, d) in dx.chunks_exact_mut(channels).zip(d.chunks_exact(channels)) {
+            for ((dx, d), w) in dx.iter_mut().zip(d).zip(w) {
+                *dx = if adds { *dx + d * w } else { d * w };
+            }
+        }
+    }
+}

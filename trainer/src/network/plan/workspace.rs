@@ -2,33 +2,38 @@
 
 use tenon_core::network::sinusoid;
 
-use super::{NodeId, Op, Plan, Source, Space};
+use super::backend::{DeviceBlock, Scratch};
+use super::{Node, NodeId, Op, Plan, Source, Space};
+use crate::device::{Device, Memory};
 use crate::elementwise::add;
 use crate::network::Mode;
 
-/// A node's buffers, all `[positions, elements, channels]`.
+/// A buffer for each node, all `[positions, elements, channels]`; empty where none is wanted.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Buffers {
-    pub value: Vec<Vec<f32>>,
-    pub gradient: Vec<Vec<f32>>,
-    pub saved: Vec<Vec<f32>>,
+pub(crate) struct Buffers<T> {
+    pub value: Vec<T>,
+    pub gradient: Vec<T>,
+    pub saved: Vec<T>,
 }
 
-impl Buffers {
-    /// For up to `elements(space)` elements of each space that is `wanted`.
-    fn new(plan: &Plan, mode: Mode, elements: impl Fn(Space) -> usize, wanted: impl Fn(Space) -> bool) -> Self {
-        let sized = |of: fn(&super::Node) -> usize, also: bool| -> Vec<Vec<f32>> {
-            plan.nodes
-                .iter()
-                .map(|n| {
-                    let len = if also && wanted(n.space) { elements(n.space) * of(n) } else { 0 };
-                    vec![0.0; len]
-                })
+impl<T> Buffers<T> {
+    /// For up to `elements(space)` elements of each node that is `wanted`.
+    fn new(
+        plan: &Plan,
+        mode: Mode,
+        elements: impl Fn(Space) -> usize,
+        wanted: impl Fn(NodeId) -> bool,
+        zeros: impl Fn(usize) -> T,
+    ) -> Self {
+        let sized = |of: fn(&Node) -> usize, also: bool| -> Vec<T> {
+            let nodes = plan.nodes.iter().enumerate();
+            nodes
+                .map(|(i, n)| zeros(if also && wanted(NodeId(i)) { elements(n.space) * of(n) } else { 0 }))
                 .collect()
         };
         let training = mode == Mode::Training;
         Self {
-            value: sized(super::Node::len, true),
+            value: sized(Node::len, true),
             gradient: sized(|n| if n.differentiable { n.len() } else { 0 }, training),
             saved: sized(|n| n.saved, true),
         }
@@ -38,10 +43,12 @@ impl Buffers {
 /// What depends on the parameters and the distinct time steps only.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    pub(super) buffers: Buffers,
+    pub(super) buffers: Buffers<Vec<f32>>,
     pub(super) times: usize,
     /// Parameters in the layout of the kernels.
     pub(super) packed: Option<Vec<f32>>,
+    /// The same on the plan's device: parameters in the layout of the kernels, and what is made of them.
+    pub(super) device: Option<(Memory, Buffers<Memory>)>,
 }
 
 impl Prepared {
@@ -57,6 +64,22 @@ pub struct PlanGradient {
     pub parameters: Vec<f32>,
     /// Of constant and time values, `[positions, elements, channels]`.
     pub(super) shared: Vec<Vec<f32>>,
+    /// The same on the plan's device; then those above are zeros until the gradient is finished.
+    pub(super) device: Option<DeviceGradient>,
+}
+
+/// A gradient that is gathered on a device.
+#[derive(Debug, Clone)]
+pub(super) struct DeviceGradient {
+    pub device: Device,
+    pub parameters: Memory,
+    pub shared: Vec<Memory>,
+}
+
+impl DeviceGradient {
+    fn all(&self) -> impl Iterator<Item = &Memory> {
+        std::iter::once(&self.parameters).chain(&self.shared)
+    }
 }
 
 impl PlanGradient {
@@ -64,6 +87,9 @@ impl PlanGradient {
     pub fn clear(&mut self) {
         self.parameters.fill(0.0);
         self.shared.iter_mut().for_each(|g| g.fill(0.0));
+        if let Some(on_device) = &self.device {
+            on_device.all().for_each(|memory| on_device.device.clear(memory.all()));
+        }
     }
 
     /// Adds another shard's gradient, unfinished as this one.
@@ -71,6 +97,9 @@ impl PlanGradient {
         add(&mut self.parameters, &other.parameters);
         for (sum, other) in self.shared.iter_mut().zip(&other.shared) {
             add(sum, other);
+        }
+        if let (Some(ours), Some(theirs)) = (&self.device, &other.device) {
+            ours.all().zip(theirs.all()).for_each(|(sum, other)| ours.device.add(sum.all(), other.all()));
         }
     }
 }
@@ -86,11 +115,36 @@ pub(super) struct Block {
     pub(super) slots: Vec<u32>,
 }
 
+impl Block {
+    /// Elements of a space.
+    pub(super) fn count(&self, space: Space, times: usize) -> usize {
+        match space {
+            Space::Constant => 1,
+            Space::Time => times,
+            Space::State => self.states,
+            Space::Row => self.slots.len(),
+        }
+    }
+
+    /// For each state, its first row, and the end of the last one's.
+    pub(super) fn first_rows(&self) -> Vec<u32> {
+        debug_assert!(self.state_of_row.is_sorted(), "rows of a state are neighbours");
+        let mut first = vec![0; self.states + 1];
+        self.state_of_row.iter().for_each(|&state| first[state as usize + 1] += 1);
+        for i in 0..self.states {
+            first[i + 1] += first[i];
+        }
+        first
+    }
+}
+
 /// Buffers for a block.
 #[derive(Debug, Clone)]
 pub struct Workspace {
-    pub(super) buffers: Buffers,
+    /// Of a plan on a device, those of its inputs and outputs only.
+    pub(super) buffers: Buffers<Vec<f32>>,
     pub(super) block: Block,
+    pub(super) device: Option<DeviceWorkspace>,
     /// Scratch of the kernels.
     pub(super) scratch: Vec<f32>,
     pub(super) zeros: Vec<f32>,
@@ -113,54 +167,76 @@ impl Workspace {
         self.block.state_of_row.clear();
         self.block.slots.clear();
     }
+}
 
-    /// Elements of a space.
-    pub(super) fn count(&self, space: Space, times: usize) -> usize {
-        match space {
-            Space::Constant => 1,
-            Space::Time => times,
-            Space::State => self.block.states,
-            Space::Row => self.block.slots.len(),
-        }
-    }
+/// The buffers of a block on a device.
+#[derive(Debug, Clone)]
+pub(super) struct DeviceWorkspace {
+    pub buffers: Buffers<Memory>,
+    pub block: DeviceBlock,
+    pub scratch: Scratch,
 }
 
 impl Plan {
     /// Buffers for a block of up to `rows` rows and as many states.
     pub fn workspace(&self, rows: usize, mode: Mode) -> Workspace {
+        let own = |id: NodeId| self.node(id).space >= Space::State;
+        let device = self.device.as_ref().map(|device| DeviceWorkspace {
+            buffers: Buffers::new(self, mode, |_| rows, own, |len| device.zeros(len)),
+            block: DeviceBlock {
+                state_of_row: device.zeros(rows),
+                slots: device.zeros(rows),
+                first_row: device.zeros(rows + 1),
+            },
+            scratch: Scratch::default(),
+        });
+        let here = |id| own(id) && (self.device.is_none() || self.is_exchanged(id));
         Workspace {
-            buffers: Buffers::new(self, mode, |_| rows, |s| s >= Space::State),
+            buffers: Buffers::new(self, mode, |_| rows, here, |len| vec![0.0; len]),
             block: Block::default(),
+            device,
             scratch: Vec::new(),
             zeros: vec![0.0; self.widest],
             training: mode == Mode::Training,
         }
     }
 
+    /// Values that are put in from outside, or taken out.
+    fn is_exchanged(&self, id: NodeId) -> bool {
+        matches!(self.node(id).op, Op::Input(_)) || self.is_output(id)
+    }
+
+    /// Buffers of what does not depend on states and rows.
+    fn shared_buffers<T>(&self, times: usize, zeros: impl Fn(usize) -> T) -> Buffers<T> {
+        let elements = |space| if space == Space::Constant { 1 } else { times };
+        Buffers::new(self, Mode::Training, elements, |id| self.node(id).space <= Space::Time, zeros)
+    }
+
     /// A gradient of zeros for `times` distinct steps.
     pub fn gradient(&self, times: usize) -> PlanGradient {
-        let elements = |space| match space {
-            Space::Constant => 1,
-            _ => times,
-        };
-        let buffers = Buffers::new(self, Mode::Training, elements, |s| s <= Space::Time);
-        PlanGradient { parameters: vec![0.0; self.table.len()], shared: buffers.gradient }
+        let device = self.device.as_ref().map(|device| DeviceGradient {
+            device: device.clone(),
+            parameters: device.zeros(self.table.len()),
+            shared: self.shared_buffers(times, |len| device.zeros(len)).gradient,
+        });
+        let shared = self.shared_buffers(times, |len| vec![0.0; len]).gradient;
+        PlanGradient { parameters: vec![0.0; self.table.len()], shared, device }
     }
 
     /// Computes what all rows share. `times`: the distinct steps; empty for networks without a step.
     pub fn prepare(&self, parameters: &[f32], times: &[usize]) -> Prepared {
-        let elements = |space| match space {
-            Space::Constant => 1,
-            _ => times.len(),
-        };
-        let buffers = Buffers::new(self, Mode::Training, elements, |s| s <= Space::Time);
-        let mut prepared = Prepared { buffers, times: times.len(), packed: self.pack(parameters) };
+        let buffers = self.shared_buffers(times.len(), |len| vec![0.0; len]);
+        let mut prepared = Prepared { buffers, times: times.len(), packed: self.pack(parameters), device: None };
         for (i, node) in self.nodes.iter().enumerate() {
             if node.op == Op::Input(Source::Sinusoid) {
                 let values = times.iter().flat_map(|&t| sinusoid(t, node.channels));
                 prepared.buffers.value[i].iter_mut().zip(values).for_each(|(to, from)| *to = from);
             }
         }
+        prepared.device = self.device.as_ref().map(|device| {
+            let there = device.upload(prepared.parameters(parameters));
+            (there, self.shared_buffers(times.len(), |len| device.zeros(len)))
+        });
         self.run_shared(parameters, &mut prepared);
         prepared
     }
@@ -216,7 +292,7 @@ impl Plan {
     pub fn output<'a>(&self, ws: &'a Workspace, i: usize) -> &'a [f32] {
         let id = self.outputs[i];
         let node = self.node(id);
-        &ws.buffers.value[id.0][..ws.count(node.space, 0) * node.len()]
+        &ws.buffers.value[id.0][..ws.block.count(node.space, 0) * node.len()]
     }
 
     /// Output `i` where it is the same for every state, `[len]`; none where it is not.
@@ -229,13 +305,17 @@ impl Plan {
     pub fn output_and_gradient<'a>(&self, ws: &'a mut Workspace, i: usize) -> (&'a [f32], &'a mut [f32]) {
         let id = self.outputs[i];
         let node = self.node(id);
-        let n = ws.count(node.space, 0) * node.len();
+        let n = ws.block.count(node.space, 0) * node.len();
         (&ws.buffers.value[id.0][..n], &mut ws.buffers.gradient[id.0][..n])
     }
 
     /// The same for an output that is the same for every state: adds to its gradient.
     pub fn add_shared_output_gradient(&self, gradient: &mut PlanGradient, i: usize, d: &[f32]) {
-        add(&mut gradient.shared[self.outputs[i].0], d);
+        let id = self.outputs[i];
+        match &gradient.device {
+            Some(there) => there.device.add(there.shared[id.0].view(0..d.len()), there.device.upload(d).all()),
+            None => add(&mut gradient.shared[id.0], d),
+        }
     }
 
     /// ∂loss/∂input of the block after a backward pass, `[positions, elements, channels]`; for plans built with input
@@ -243,7 +323,7 @@ impl Plan {
     pub fn input_gradient<'a>(&self, ws: &'a Workspace, which: InputGradient) -> Option<&'a [f32]> {
         let i = self.find_input(which)?;
         let node = &self.nodes[i];
-        Some(&ws.buffers.gradient[i][..ws.count(node.space, 0) * node.len()])
+        Some(&ws.buffers.gradient[i][..ws.block.count(node.space, 0) * node.len()])
     }
 
     /// Positions in which the network takes this input; 0 where it does not.
