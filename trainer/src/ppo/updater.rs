@@ -70,18 +70,11 @@ impl PpoUpdater {
             image_len: network.image_len(),
             image_px: network.image_px(),
         };
+        let (settings, batch_size) = (&config.actor_critic, config.actor_critic.batch_size);
         Ok(Self {
-            actor_critic: ActorCritic::new(
-                &config.actor_critic(),
-                sizes,
-                critic,
-                envs,
-                seed,
-                "teacher_chunks",
-                workers,
-            )?,
-            loss: PpoLoss::new(network, workers, config.batch_size),
-            teacher: config.loss.bc_loss_coeff.map(|_| GaussianSampler::new(&policy, workers, config.batch_size)),
+            actor_critic: ActorCritic::new(settings, sizes, critic, envs, seed, "teacher_chunks", workers)?,
+            loss: PpoLoss::new(network, workers, batch_size),
+            teacher: config.loss.bc_loss_coeff.map(|_| GaussianSampler::new(&policy, workers, batch_size)),
             config,
             policy,
         })
@@ -99,7 +92,7 @@ impl PpoUpdater {
 
     /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
     pub fn end_iteration(&mut self) {
-        self.actor_critic.end_iteration(&self.config.actor_critic());
+        self.actor_critic.end_iteration(&self.config.actor_critic);
     }
 
     /// 5. One update from a rollout of training, whose "chains" are the sampled chunks alone.
@@ -114,15 +107,8 @@ impl PpoUpdater {
     }
 
     fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
-        rollout.check_finite()?;
-        rollout.check_images(self.policy.network.image_len())?;
-        rollout.check_chains(self.policy.network.chunk_len())?;
-        let pictures = self.actor_critic.shifted_pictures(rollout);
-        let observations = match &pictures {
-            Some(pictures) => Observations { images: Some(pictures), ..rollout.observations() },
-            None => rollout.observations(),
-        };
-        let result = self.learn_from(workers, rollout, observations);
+        let pictures = self.actor_critic.check_and_shift(rollout, self.policy.network.chunk_len())?;
+        let result = self.learn_from(workers, rollout, rollout.observations_with(pictures.as_deref()));
         self.actor_critic.return_pictures(pictures);
         result
     }
@@ -134,7 +120,7 @@ impl PpoUpdater {
         rollout: &Rollout,
         observations: Observations,
     ) -> Result<PpoStats, TrainError> {
-        let settings = self.config.actor_critic();
+        let settings = self.config.actor_critic;
         let (network, parameters) = (&self.policy.network, &self.policy.finetuned);
         let n = rollout.samples();
         let mut samples = Samples {
@@ -164,12 +150,12 @@ impl PpoUpdater {
         // d. Epochs of minibatches over samples; the remainder is dropped.
         let mut sums = Sums::default();
         let mut stats = PpoStats::default();
-        'epochs: for _ in 0..self.config.update_epochs {
+        'epochs: for _ in 0..settings.update_epochs {
             let epoch = self.actor_critic.epoch(&settings, n);
-            for (_, group) in epoch.groups(self.config.grad_accumulate) {
+            for (_, group) in epoch.groups(settings.grad_accumulate) {
                 self.step(workers, &samples, &group, &mut sums)?;
                 // g. Early stop on the latest minibatch in which the actor moved.
-                if sums.approx_kl > self.config.target_kl {
+                if sums.approx_kl > settings.target_kl {
                     stats.stopped_early = true;
                     break 'epochs;
                 }
@@ -191,7 +177,7 @@ impl PpoUpdater {
         group: &[&[u32]],
         sums: &mut Sums,
     ) -> Result<(), TrainError> {
-        let settings = self.config.actor_critic();
+        let settings = self.config.actor_critic;
         // Both gradients are taken before either network moves.
         let weighted: Vec<_> = group.iter().map(|rows| rows.iter().map(|&r| (r, 1.0)).collect()).collect();
         let (losses, critic_norm) =
