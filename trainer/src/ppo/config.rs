@@ -7,9 +7,8 @@ use crate::actor_critic::{ActorCriticSettings, not_negative, positive};
 use crate::error::TrainError;
 use crate::rollout::AdvantageSettings;
 
-/// Behaviour of the reference that looks unintended (spec dppo.md §10); all off by default. What has no switch of its own is
-/// listed in [`crate::dppo`]: bounds of the deviation, which a pre-trained file overwrites in the reference, are those of
-/// the network's description.
+/// Behaviour of the reference that looks unintended (spec dppo.md §10) and concerns the loss; off by default. The whole list
+/// stands in [`crate::dppo`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoCompat {
