@@ -4,12 +4,14 @@
 
 mod moving;
 mod settings;
+mod stats;
 mod value_loss;
 
 pub(crate) use moving::traced;
 use moving::{Before, Moving};
 pub use settings::ActorCriticSettings;
 pub(crate) use settings::{at_least_one, fractions, not_negative, positive};
+pub use stats::UpdateStats;
 pub use value_loss::{CriticLoss, ValueLoss, ValueTargets, WeightedSamples};
 
 use tenon_core::noise::SeededNoise;
@@ -271,6 +273,24 @@ impl ActorCritic {
     pub fn step_actor(&mut self, settings: &ActorCriticSettings, finetuned: &mut [f32], gradient: &[f32]) {
         let rate = self.actor_lr(settings);
         self.moving.actor_optimizer.step(finetuned, gradient, rate, settings.max_grad_norm);
+    }
+
+    /// What an update did: `means` over its minibatches, beside what it began with.
+    pub fn stats(
+        &self,
+        settings: &ActorCriticSettings,
+        means: UpdateStats,
+        estimates: &Estimates,
+        stopped_early: bool,
+    ) -> UpdateStats {
+        UpdateStats {
+            stopped_early,
+            actor_lr: self.actor_lr(settings),
+            critic_lr: self.critic_lr(settings),
+            reward_scale: estimates.reward_scale,
+            explained_variance: estimates.explained_variance,
+            ..means
+        }
     }
 
     /// Streams of the next `count` samples of the frozen policy; they are numbered through the whole run, 2³² of them a

@@ -47,10 +47,10 @@ pub use eta::{EtaLearning, EtaModule, EtaSettings, EtaStep, EtaSteps, SampleEtas
 pub use likelihood::{EtaLikelihood, Likelihood, TransitionLikelihood};
 pub use loss::{ActorGradient, ActorTerms, LossBuffers, Minibatch, Samples};
 pub(crate) use stats::Sums;
-pub use stats::UpdateStats;
 pub use tenon_core::config::ScheduleShape as StdScheduleShape;
 pub use updater::Updater;
 
+pub use crate::actor_critic::UpdateStats;
 pub use crate::rollout::{Gae, RewardScaler, Rollout, TimeOut, explained_variance, generalized_advantages};
 
 use tenon_core::spec::Denoising;

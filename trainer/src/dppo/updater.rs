@@ -172,26 +172,23 @@ impl Updater {
         let settings = self.config.actor_critic;
         let (network, steps) = (&self.policy.network, self.policy.finetuned_steps());
         let rows = rollout.samples() * steps;
+
+        // a.–c., h. Values under the weights that sampled, running reward scaling, generalised advantages over chunk steps,
+        // explained variance; a. log-probabilities under the same weights.
+        let estimates = self.actor_critic.estimates(workers, &settings, rollout, observations)?;
         let mut samples = Samples {
             observations,
             chains: &rollout.chains,
-            advantages: &[],
-            returns: &[],
-            old_values: &[],
+            advantages: &estimates.advantages,
+            returns: &estimates.returns,
+            old_values: &estimates.old_values,
             old_log_probs: &[],
             steps,
             state_len: network.state_len(),
             image_len: network.image_len(),
             chunk_len: network.chunk_len(),
         };
-
-        // a. Log-probabilities under the weights that sampled; values, too, and
-        // b., c. running reward scaling, generalised advantages over chunk steps; h. explained variance.
         let old_log_probs = self.log_probs(workers, &samples);
-        let estimates = self.actor_critic.estimates(workers, &settings, rollout, samples.observations)?;
-        samples.advantages = &estimates.advantages;
-        samples.returns = &estimates.returns;
-        samples.old_values = &estimates.old_values;
         samples.old_log_probs = &old_log_probs;
 
         // d. Epochs of minibatches over (sample × denoising step); the remainder is dropped.
@@ -207,20 +204,13 @@ impl Updater {
                 }
             }
         }
-        let means = sums.means();
-        Ok(UpdateStats {
-            stopped_early,
-            eta: if self.eta.is_some() { means.eta } else { self.config.eta.module.base },
-            actor_lr: self.actor_critic.actor_lr(&settings),
-            critic_lr: self.actor_critic.critic_lr(&settings),
-            eta_lr: match (&self.eta, &self.config.eta.learning) {
-                (Some(_), Some(learning)) => self.actor_critic.rate_beside_actor(&learning.lr),
-                _ => 0.0,
-            },
-            reward_scale: estimates.reward_scale,
-            explained_variance: estimates.explained_variance,
-            ..means
-        })
+        let mut means = sums.means();
+        match (&self.eta, &self.config.eta.learning) {
+            (Some(_), Some(learning)) => means.eta_lr = self.actor_critic.rate_beside_actor(&learning.lr),
+            (Some(_), None) => {}
+            (None, _) => means.eta = Some(self.config.eta.module.base),
+        }
+        Ok(self.actor_critic.stats(&settings, means, &estimates, stopped_early))
     }
 
     /// Log-probabilities of all rows under the present weights.
