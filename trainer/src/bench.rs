@@ -8,6 +8,7 @@ use tenon_core::spec::{Denoising, PolicySpec, Prediction, SPEC_VERSION, Sampler}
 use tenon_core::task::TaskName;
 use tenon_sim::gym::CHUNK_STEPS;
 
+use crate::actor_critic::ActorCriticSettings;
 use crate::dppo::{ChainMode, ChainSampler, FinetuneConfig, Policy, Samples, Sums, Updater};
 use crate::environments::{BatchSettings, TaskBatch};
 use crate::error::TrainError;
@@ -142,7 +143,8 @@ fn normal(n: usize, stream: u64) -> Vec<f32> {
 
 /// The paper's settings of Gym.
 fn hopper_settings(batch_size: usize, update_epochs: usize) -> FinetuneConfig {
-    FinetuneConfig { update_epochs, batch_size, ..Default::default() }
+    let actor_critic = ActorCriticSettings { update_epochs, batch_size, ..Default::default() };
+    FinetuneConfig { actor_critic, ..Default::default() }
 }
 
 /// DPPO update with the sizes of Hopper: state 11, chunk 4 × 3, actor 512 × 3 ReLU, critic 256 × 3 Mish, K' = 10.

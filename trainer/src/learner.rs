@@ -1,5 +1,6 @@
 //! What learns in fine-tuning, whatever the policy: DPPO for diffusion policies, PPO for Gaussian ones.
 
+use crate::actor_critic::UpdateStats;
 use crate::checkpoint::Checkpoint;
 use crate::dppo;
 use crate::error::TrainError;
@@ -14,29 +15,6 @@ use crate::workers::Workers;
 pub enum Learner {
     Dppo(Box<dppo::Updater>),
     Ppo(Box<PpoUpdater>),
-}
-
-/// What an update did, as it is recorded. Losses, clip fractions and norms are means over its minibatches.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LearnerStats {
-    pub policy_loss: f64,
-    pub value_loss: f64,
-    pub bc_loss: f64,
-    pub approx_kl: f64,
-    pub clip_fraction: f64,
-    /// By fine-tuned denoising step, the noisiest first; empty for a Gaussian policy.
-    pub clip_fraction_of_step: Vec<f64>,
-    pub explained_variance: f64,
-    /// Of DDIM; none for a Gaussian policy.
-    pub eta: Option<f64>,
-    /// Mean deviation of a Gaussian policy.
-    pub std: Option<f64>,
-    pub actor_lr: f64,
-    pub critic_lr: f64,
-    pub actor_gradient_norm: f64,
-    pub critic_gradient_norm: f64,
-    pub minibatches: usize,
-    pub stopped_early: bool,
 }
 
 impl Learner {
@@ -78,48 +56,10 @@ impl Learner {
     }
 
     /// One update. On an error everything stands as before it.
-    pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<LearnerStats, TrainError> {
+    pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
         match self {
-            Self::Dppo(updater) => {
-                let s = updater.update(workers, rollout)?;
-                Ok(LearnerStats {
-                    policy_loss: s.policy_loss,
-                    value_loss: s.value_loss,
-                    bc_loss: s.bc_loss,
-                    approx_kl: s.approx_kl,
-                    clip_fraction: s.clip_fraction,
-                    clip_fraction_of_step: s.clip_fraction_of_step,
-                    explained_variance: s.explained_variance,
-                    eta: Some(s.eta),
-                    std: None,
-                    actor_lr: s.actor_lr,
-                    critic_lr: s.critic_lr,
-                    actor_gradient_norm: s.actor_gradient_norm,
-                    critic_gradient_norm: s.critic_gradient_norm,
-                    minibatches: s.minibatches,
-                    stopped_early: s.stopped_early,
-                })
-            }
-            Self::Ppo(updater) => {
-                let s = updater.update(workers, rollout)?;
-                Ok(LearnerStats {
-                    policy_loss: s.policy_loss,
-                    value_loss: s.value_loss,
-                    bc_loss: s.bc_loss,
-                    approx_kl: s.approx_kl,
-                    clip_fraction: s.clip_fraction,
-                    clip_fraction_of_step: Vec::new(),
-                    explained_variance: s.explained_variance,
-                    eta: None,
-                    std: Some(s.std),
-                    actor_lr: s.actor_lr,
-                    critic_lr: s.critic_lr,
-                    actor_gradient_norm: s.actor_gradient_norm,
-                    critic_gradient_norm: s.critic_gradient_norm,
-                    minibatches: s.minibatches,
-                    stopped_early: s.stopped_early,
-                })
-            }
+            Self::Dppo(updater) => updater.update(workers, rollout),
+            Self::Ppo(updater) => updater.update(workers, rollout),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Sampling chunks for many environments at once, whatever the policy.
 
+use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
 use tenon_core::network::PolicyNetwork;
 use tenon_core::noise::SeededNoise;
@@ -56,14 +57,39 @@ pub enum TrainedPolicy {
 /// Which weights of a pre-trained checkpoint are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PretrainedWeights {
-    /// Those that fine-tuning begins with: the moving average of a diffusion policy, the last ones of a Gaussian.
+    /// Those that fine-tuning begins with: the moving average.
     Finetuning,
-    /// The last ones, as the reference's evaluation takes them (spec dppo.md §7.4).
+    /// The last ones. The reference's evaluation takes them, and its Gaussian policies begin with them (spec dppo.md §4,
+    /// §7.4).
     Raw,
 }
 
+impl PretrainedWeights {
+    /// Those that fine-tuning begins with, unless the configuration wants the reference's behaviour.
+    pub fn of_finetuning(config: &TaskConfig) -> Self {
+        match config.policy.diffusion() {
+            None if config.compat.raw_weights_of_gaussians => Self::Raw,
+            _ => Self::Finetuning,
+        }
+    }
+
+    /// Those that are judged: the same, unless the configuration wants the reference's behaviour.
+    pub fn of_evaluation(config: &TaskConfig) -> Self {
+        if config.compat.raw_weights_in_evaluation { Self::Raw } else { Self::of_finetuning(config) }
+    }
+
+    /// What their names in a checkpoint begin with.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Finetuning => "ema.",
+            Self::Raw => "network.",
+        }
+    }
+}
+
 impl TrainedPolicy {
-    /// The policy of a checkpoint of either stage. `noise_clip`: of a Gaussian policy's draws.
+    /// The policy of a checkpoint of either stage; of a fine-tuned one the fine-tuned weights, whatever `weights` says.
+    /// `noise_clip`: of a Gaussian policy's draws.
     pub fn of(checkpoint: &Checkpoint, weights: PretrainedWeights, noise_clip: f32) -> Result<Self, TrainError> {
         let run = &checkpoint.header.run;
         let policy = &run.policy;
@@ -74,16 +100,13 @@ impl TrainedPolicy {
                 let network = NoiseNetwork::new(spec, state_len, horizon, action_dim)?;
                 let denoising = policy.diffusion().map_err(|e| TrainError::Network(e.to_string()))?.clone();
                 let parameters = |prefix| checkpoint.parameters(prefix, network.table());
-                let (frozen, finetuned) = match (finetuned, weights) {
-                    (true, _) => (parameters("actor.")?, parameters("actor_ft.")?),
-                    (false, PretrainedWeights::Finetuning) => (parameters("ema.")?, parameters("ema.")?),
-                    (false, PretrainedWeights::Raw) => (parameters("network.")?, parameters("network.")?),
-                };
+                let [frozen, finetuned] = if finetuned { ["actor.", "actor_ft."] } else { [weights.prefix(); 2] };
+                let (frozen, finetuned) = (parameters(frozen)?, parameters(finetuned)?);
                 Ok(Self::Diffusion(dppo::Policy { network, frozen, finetuned, denoising, eta: None }))
             }
             PolicyNetwork::Gaussian(spec) => {
                 let network = GaussianNetwork::new(spec, state_len, horizon, action_dim)?;
-                let prefix = if finetuned { "actor_ft." } else { "network." };
+                let prefix = if finetuned { "actor_ft." } else { weights.prefix() };
                 Ok(Self::Gaussian(GaussianPolicy::from_checkpoint(network, checkpoint, prefix, noise_clip)?))
             }
         }

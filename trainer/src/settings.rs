@@ -3,11 +3,13 @@
 use tenon_core::config::{FinetuneConfig as Config, TaskConfig};
 use tenon_core::spec::Prediction;
 
+use crate::actor_critic::{ActorCriticSettings, ValueLoss};
 use crate::dppo::{EtaLearning, EtaSettings, FinetuneConfig, LossConfig, StdSchedule};
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::ppo::{PpoCompat, PpoConfig, PpoLossConfig};
 use crate::pretrain::PretrainConfig;
+use crate::rollout::AdvantageSettings;
 
 /// Settings of behaviour cloning.
 pub fn pretrain_config(config: &TaskConfig) -> Result<PretrainConfig, TrainError> {
@@ -48,8 +50,6 @@ pub fn dppo_config(config: &TaskConfig) -> Result<FinetuneConfig, TrainError> {
             norm_adv: true,
             clip_advantage_lower_quantile: 0.0,
             clip_advantage_upper_quantile: 1.0,
-            clip_vloss_coef: None,
-            vf_coef: c.vf_coef,
             ent_coef: c.ent_coef,
             bc_loss_coeff: c.bc_loss_coeff,
             min_logprob_denoising_std: d.min_logprob_std,
@@ -70,22 +70,7 @@ pub fn dppo_config(config: &TaskConfig) -> Result<FinetuneConfig, TrainError> {
                 update_interval: eta.update_interval,
             }),
         }),
-        gamma: c.advantage.gamma,
-        gae_lambda: c.advantage.gae_lambda,
-        time_out: c.advantage.time_out,
-        reward_scale_running: c.advantage.reward_scale_running,
-        reward_scale_const: 1.0,
-        update_epochs: c.update_epochs,
-        batch_size: c.batch_rows(config.policy.finetuned_steps()),
-        grad_accumulate: c.grad_accumulate,
-        augment: c.augment,
-        target_kl: c.target_kl,
-        n_critic_warmup_itr: c.critic_warmup_iterations as u64,
-        max_grad_norm: c.max_grad_norm,
-        actor_lr: actor_schedule(c),
-        actor_weight_decay: 0.0,
-        critic_lr: LrSchedule::constant(c.critic_learning_rate),
-        critic_weight_decay: 0.0,
+        actor_critic: actor_critic(config, c),
     })
 }
 
@@ -96,17 +81,25 @@ pub fn ppo_config(config: &TaskConfig) -> Result<PpoConfig, TrainError> {
         loss: PpoLossConfig {
             clip_ploss_coef: c.clip_epsilon,
             norm_adv: true,
-            clip_vloss_coef: None,
             ent_coef: c.ent_coef,
-            vf_coef: c.vf_coef,
             bc_loss_coeff: c.bc_loss_coeff,
             compat: PpoCompat { joint_mixture_density: config.compat.joint_mixture_density },
         },
-        gamma: c.advantage.gamma,
-        gae_lambda: c.advantage.gae_lambda,
-        time_out: c.advantage.time_out,
-        reward_scale_running: c.advantage.reward_scale_running,
-        reward_scale_const: 1.0,
+        actor_critic: actor_critic(config, c),
+    })
+}
+
+/// What both have.
+fn actor_critic(config: &TaskConfig, c: &Config) -> ActorCriticSettings {
+    ActorCriticSettings {
+        advantages: AdvantageSettings {
+            gamma: c.advantage.gamma,
+            gae_lambda: c.advantage.gae_lambda,
+            time_out: c.advantage.time_out,
+            reward_scale_running: c.advantage.reward_scale_running,
+            reward_scale_const: 1.0,
+        },
+        value_loss: ValueLoss { vf_coef: c.vf_coef, clip_vloss_coef: None },
         update_epochs: c.update_epochs,
         batch_size: c.batch_rows(config.policy.finetuned_steps()),
         grad_accumulate: c.grad_accumulate,
@@ -118,7 +111,7 @@ pub fn ppo_config(config: &TaskConfig) -> Result<PpoConfig, TrainError> {
         actor_weight_decay: 0.0,
         critic_lr: LrSchedule::constant(c.critic_learning_rate),
         critic_weight_decay: 0.0,
-    })
+    }
 }
 
 fn actor_schedule(c: &Config) -> LrSchedule {

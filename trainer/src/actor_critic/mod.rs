@@ -4,12 +4,14 @@
 
 mod moving;
 mod settings;
+mod stats;
 mod value_loss;
 
 pub(crate) use moving::traced;
 use moving::{Before, Moving};
 pub use settings::ActorCriticSettings;
 pub(crate) use settings::{at_least_one, fractions, not_negative, positive};
+pub use stats::UpdateStats;
 pub use value_loss::{CriticLoss, ValueLoss, ValueTargets, WeightedSamples};
 
 use tenon_core::noise::SeededNoise;
@@ -59,6 +61,8 @@ pub struct ActorCritic {
     iteration: u64,
     actor_schedule_steps: u64,
     seed: u64,
+    /// 0 for networks that see no pictures.
+    image_len: usize,
     /// Channels and width of pictures that are shifted at random; none where they stay as they are.
     shifted: Option<[usize; 2]>,
     /// The last rollout's pictures, shifted.
@@ -132,6 +136,7 @@ impl ActorCritic {
             iteration: 0,
             actor_schedule_steps: 0,
             seed,
+            image_len: actor.image_len,
             shifted: settings.augment.then_some([channels, actor.image_px]),
             pictures: Vec::new(),
             teacher_counter,
@@ -179,11 +184,21 @@ impl ActorCritic {
         values.into_iter().map(f64::from).collect()
     }
 
-    /// The rollout's pictures before the chunks, each shifted by an amount of its own: once for the whole update, so that
-    /// values, log-probabilities and all epochs see the same. None where they stay as they are.
+    /// An update begins: refuses a rollout that nothing can be learned from, `chain_len` being what the policy keeps of a
+    /// chunk, and shifts its pictures.
     ///
-    /// The buffer is the caller's until [`ActorCritic::return_pictures`].
-    pub fn shifted_pictures(&mut self, rollout: &Rollout) -> Option<Vec<u8>> {
+    /// Returns the pictures before the chunks, each shifted by an amount of its own: once for the whole update, so that
+    /// values, log-probabilities and all epochs see the same. None where they stay as they are. The buffer is the caller's
+    /// until [`ActorCritic::return_pictures`].
+    pub fn check_and_shift(&mut self, rollout: &Rollout, chain_len: usize) -> Result<Option<Vec<u8>>, TrainError> {
+        rollout.check_finite()?;
+        // Without its pictures a network would go on with those of the block before.
+        rollout.check_images(self.image_len)?;
+        rollout.check_chains(chain_len)?;
+        Ok(self.shifted_pictures(rollout))
+    }
+
+    fn shifted_pictures(&mut self, rollout: &Rollout) -> Option<Vec<u8>> {
         let ([channels, px], images) = (self.shifted?, rollout.images.as_ref()?);
         let mut pictures = std::mem::take(&mut self.pictures);
         pictures.clone_from(&images.before);
@@ -191,7 +206,7 @@ impl ActorCritic {
         Some(pictures)
     }
 
-    /// Takes the buffer of [`ActorCritic::shifted_pictures`] back, for the next update.
+    /// Takes the buffer of [`ActorCritic::check_and_shift`] back, for the next update.
     pub fn return_pictures(&mut self, pictures: Option<Vec<u8>>) {
         self.pictures = pictures.unwrap_or_default();
     }
@@ -258,6 +273,24 @@ impl ActorCritic {
     pub fn step_actor(&mut self, settings: &ActorCriticSettings, finetuned: &mut [f32], gradient: &[f32]) {
         let rate = self.actor_lr(settings);
         self.moving.actor_optimizer.step(finetuned, gradient, rate, settings.max_grad_norm);
+    }
+
+    /// What an update did: `means` over its minibatches, beside what it began with.
+    pub fn stats(
+        &self,
+        settings: &ActorCriticSettings,
+        means: UpdateStats,
+        estimates: &Estimates,
+        stopped_early: bool,
+    ) -> UpdateStats {
+        UpdateStats {
+            stopped_early,
+            actor_lr: self.actor_lr(settings),
+            critic_lr: self.critic_lr(settings),
+            reward_scale: estimates.reward_scale,
+            explained_variance: estimates.explained_variance,
+            ..means
+        }
     }
 
     /// Streams of the next `count` samples of the frozen policy; they are numbered through the whole run, 2³² of them a

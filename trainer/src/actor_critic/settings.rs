@@ -1,22 +1,33 @@
 //! What the settings of DPPO and PPO have in common, and the ranges that values must lie in.
 
+use serde::{Deserialize, Serialize};
+
 use super::ValueLoss;
 use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::rollout::AdvantageSettings;
 
-/// The common part of a `FinetuneConfig` and a `PpoConfig`, each of which lays it out with its own keys.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What one update needs, whatever the policy: a part of the settings of DPPO and of PPO.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ActorCriticSettings {
     pub advantages: AdvantageSettings,
     pub value_loss: ValueLoss,
-    pub bc_loss_coeff: Option<f64>,
     pub update_epochs: usize,
+    /// Rows of a minibatch: of DPPO sample × denoising step, of PPO samples.
     pub batch_size: usize,
+    /// Minibatches whose gradients are summed for one step of the optimisers (networks that see pictures).
+    #[serde(default = "one")]
     pub grad_accumulate: usize,
+    /// Shifts stored pictures at random, once an update (spec dppo.md §3.4).
+    #[serde(default)]
     pub augment: bool,
+    /// Leaves all epochs once a minibatch's approximate KL exceeds this.
     pub target_kl: f64,
+    /// Iterations, evaluations included, before the actor moves.
     pub n_critic_warmup_itr: u64,
+    /// Clips the actor's gradient; absent in all settings of the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
     pub actor_lr: LrSchedule,
     pub actor_weight_decay: f64,
@@ -24,16 +35,44 @@ pub struct ActorCriticSettings {
     pub critic_weight_decay: f64,
 }
 
+fn one() -> usize {
+    1
+}
+
+impl Default for ActorCriticSettings {
+    /// Gym with the MLP (spec dppo.md §6.3, the last version).
+    fn default() -> Self {
+        Self {
+            advantages: AdvantageSettings::default(),
+            value_loss: ValueLoss::default(),
+            update_epochs: 5,
+            batch_size: 50_000,
+            grad_accumulate: 1,
+            augment: false,
+            target_kl: 1.0,
+            n_critic_warmup_itr: 0,
+            max_grad_norm: None,
+            actor_lr: LrSchedule::constant(1e-4),
+            actor_weight_decay: 0.0,
+            critic_lr: LrSchedule::constant(1e-3),
+            critic_weight_decay: 0.0,
+        }
+    }
+}
+
 impl ActorCriticSettings {
     /// Refuses values that no run can use.
     pub fn check(&self) -> Result<(), TrainError> {
         positive(&[
-            ("loss.clip_vloss_coef", self.value_loss.clip_vloss_coef.unwrap_or(1.0)),
-            ("reward_scale_const", self.advantages.reward_scale_const),
+            ("value_loss.clip_vloss_coef", self.value_loss.clip_vloss_coef.unwrap_or(1.0)),
+            ("advantages.reward_scale_const", self.advantages.reward_scale_const),
             ("target_kl", self.target_kl),
             ("max_grad_norm", self.max_grad_norm.unwrap_or(1.0)),
         ])?;
-        fractions(&[("gamma", self.advantages.gamma), ("gae_lambda", self.advantages.gae_lambda)])?;
+        fractions(&[
+            ("advantages.gamma", self.advantages.gamma),
+            ("advantages.gae_lambda", self.advantages.gae_lambda),
+        ])?;
         at_least_one(&[
             ("update_epochs", self.update_epochs),
             ("batch_size", self.batch_size),
@@ -42,8 +81,7 @@ impl ActorCriticSettings {
         not_negative(&[
             ("actor_weight_decay", self.actor_weight_decay),
             ("critic_weight_decay", self.critic_weight_decay),
-            ("loss.vf_coef", self.value_loss.vf_coef),
-            ("loss.bc_loss_coeff", self.bc_loss_coeff.unwrap_or(0.0)),
+            ("value_loss.vf_coef", self.value_loss.vf_coef),
         ])?;
         self.actor_lr.check("actor_lr")?;
         self.critic_lr.check("critic_lr")

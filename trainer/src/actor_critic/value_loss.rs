@@ -1,17 +1,28 @@
 //! The critic's loss and its gradient (spec dppo.md §2.5e, step 9).
 
+use serde::{Deserialize, Serialize};
+
 use crate::elementwise::add;
 use crate::network::{Critic, CriticBatch, CriticRow, Observations};
 use crate::surrogate::value_term;
 use crate::workers::Workers;
 
 /// How the value's error enters the loss.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ValueLoss {
     /// Weight in the loss.
     pub vf_coef: f64,
-    /// Clips the value's change, as PPO may.
+    /// Clips the value's change, as PPO may; absent in all settings of the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_vloss_coef: Option<f64>,
+}
+
+impl Default for ValueLoss {
+    /// As in all settings of the paper.
+    fn default() -> Self {
+        Self { vf_coef: 0.5, clip_vloss_coef: None }
+    }
 }
 
 /// What the critic aims at: one observation and one value of each slice a sample.

@@ -117,8 +117,7 @@ fn judge(
     let mut show = |done, so_far: &Evaluation| progress.show(done, &so_far.describe(config.task));
     let result = match judged {
         Judged::Checkpoint(checkpoint) => {
-            let raw = config.compat.raw_weights_in_evaluation;
-            let weights = if raw { PretrainedWeights::Raw } else { PretrainedWeights::Finetuning };
+            let weights = PretrainedWeights::of_evaluation(config);
             let mut policy = TrainedPolicy::of(checkpoint, weights, config.policy.noise_clip)?;
             if let (NoiseKind::Training, PolicyRef::Diffusion(_)) = (judging.noise, policy.as_ref()) {
                 policy.take_eta(checkpoint, &dppo_config(config)?.eta)?;

@@ -4,20 +4,29 @@
 //! *row* is one fine-tuned denoising step of one sample, numbered `sample · K' + j`, j = 0 the noisiest. Chains are
 //! stored once, in f32, as the K'+1 states x_{K'} … x_0 of a sample.
 //!
-//! What looks unintended in the reference (spec dppo.md §10) is mended here. Of an update's part of it, the reference's
-//! behaviour is to be had by
+//! What looks unintended in the reference (spec dppo.md §10, and its marks in §2 to §7) is mended here, for PPO too. The
+//! reference's behaviour is to be had by a key of the configuration:
 //!
-//! | quirk | key |
-//! |---|---|
-//! | a time-out leaks into the next episode, or ends the value | `time_out = "leaky"`, `"terminal"` |
-//! | a mixture's joint density is clamped | `joint_mixture_density` of [`crate::ppo::PpoCompat`] |
-//! | learning rates between min and a smaller max | values of [`crate::optimizer::LrSchedule`], in any order |
-//! | deviation bounds overwritten by the pre-trained file | the bounds of the network's description |
-//! | weight of the value loss 0 where left out | `loss.vf_coef = 0` |
+//! | quirk | here | key |
+//! |---|---|---|
+//! | after an evaluation its episodes go on (§2.2) | they begin anew | `compat.no_reset_after_evaluation` |
+//! | a time-out leaks into the next episode, or ends the value (§2.5c, §8.1) | it bootstraps from the episode's last observation | `finetune.advantage.time_out = "leaky"`, `"terminal"` |
+//! | a mixture's joint density is clamped (§4) | its mean over the chunk's values | `compat.joint_mixture_density` |
+//! | bounds of a deviation come with the pre-trained file (§4) | they are the configuration's | `compat.std_bounds_of_pretraining` |
+//! | Gaussian policies begin with the last weights of pre-training (§4) | with the moving average, as all do | `compat.raw_weights_of_gaussians` |
+//! | evaluation judges the last weights of pre-training (§7.4) | the moving average | `compat.raw_weights_in_evaluation` |
+//! | learning rates between min and a smaller max (§2) | constant in `configs/paper` | `finetune.actor_min_learning_rate` above `actor_learning_rate` |
+//! | the value loss weighs nothing where its weight is left out (§2.5e) | the weight must be given | `finetune.vf_coef = 0` |
 //!
 //! There is no key for ε of K' = 1: 0/0 makes the first loss a NaN, which is nothing to compare with; ε is
-//! `clip_ploss_coef` then. Nor for what falls out of annealing K', where the reference's optimiser goes on with the copy that
-//! has just been frozen. Schedules begin at their least rate and step with evaluations, as there.
+//! `clip_epsilon` then. Nor for what falls out of annealing K', where the reference's optimiser goes on with the copy that
+//! has just been frozen; nor for its counting only the episodes that begin and end within one iteration, which nothing
+//! learns from.
+//!
+//! What else §10 lists is meant, and as there: schedules begin at their least rate and step with evaluations; the floor of
+//! the sampling noise holds for every step of a rollout; rewards are scaled with γ = 0.99; an evaluation draws x_K, and with
+//! DDPM the noise between, but none at the end; gradients of accumulated minibatches are summed; behaviour cloning
+//! takes all values of a chunk.
 
 mod advantage;
 mod annealing;
@@ -38,10 +47,10 @@ pub use eta::{EtaLearning, EtaModule, EtaSettings, EtaStep, EtaSteps, SampleEtas
 pub use likelihood::{EtaLikelihood, Likelihood, TransitionLikelihood};
 pub use loss::{ActorGradient, ActorTerms, LossBuffers, Minibatch, Samples};
 pub(crate) use stats::Sums;
-pub use stats::UpdateStats;
 pub use tenon_core::config::ScheduleShape as StdScheduleShape;
 pub use updater::Updater;
 
+pub use crate::actor_critic::UpdateStats;
 pub use crate::rollout::{Gae, RewardScaler, Rollout, TimeOut, explained_variance, generalized_advantages};
 
 use tenon_core::spec::Denoising;

@@ -1,48 +1,20 @@
-//! What an update did.
+//! From the minibatches of an update to what it did.
 
-use super::ActorTerms;
-
-/// What an update did. Losses, ratio, clip fractions and η are means over its minibatches, norms over its optimiser steps.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct UpdateStats {
-    pub policy_loss: f64,
-    pub value_loss: f64,
-    pub bc_loss: f64,
-    /// Of the last minibatch: what the early stop looks at.
-    pub approx_kl: f64,
-    pub clip_fraction: f64,
-    /// For each denoising step j, 0 the noisiest.
-    pub clip_fraction_of_step: Vec<f64>,
-    pub ratio_mean: f64,
-    pub explained_variance: f64,
-    /// Of DDIM while training: the constant, or the mean over states and actions.
-    pub eta: f64,
-    pub actor_gradient_norm: f64,
-    pub critic_gradient_norm: f64,
-    /// 0 where η is not learned.
-    pub eta_gradient_norm: f64,
-    pub actor_lr: f64,
-    pub critic_lr: f64,
-    /// 0 where η is not learned.
-    pub eta_lr: f64,
-    pub minibatches: usize,
-    /// Whether approx_kl exceeded the target and the rest of the epochs was left out.
-    pub stopped_early: bool,
-    /// Standard deviation that rewards were divided by; 1 without running scaling.
-    pub reward_scale: f64,
-}
+use super::{ActorTerms, UpdateStats};
 
 /// Running sums of an update.
 #[derive(Debug, Clone)]
 pub(crate) struct Sums {
     sums: UpdateStats,
+    eta: f64,
     steps: usize,
 }
 
 impl Sums {
     /// Of nothing yet; K' = `steps`.
     pub fn new(steps: usize) -> Self {
-        Self { sums: UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() }, steps: 0 }
+        let sums = UpdateStats { clip_fraction_of_step: vec![0.0; steps], ..Default::default() };
+        Self { sums, eta: 0.0, steps: 0 }
     }
 
     /// Of the last minibatch in which the actor moved.
@@ -68,7 +40,7 @@ impl Sums {
 
     /// `means`: of η, one a minibatch.
     pub fn add_eta(&mut self, means: &[f64], gradient_norm: f64) {
-        self.sums.eta += means.iter().sum::<f64>();
+        self.eta += means.iter().sum::<f64>();
         self.sums.eta_gradient_norm += gradient_norm;
     }
 
@@ -82,13 +54,12 @@ impl Sums {
 
     /// Sums → means.
     pub fn means(self) -> UpdateStats {
-        let Self { sums: mut s, steps } = self;
+        let Self { sums: mut s, eta, steps } = self;
         let (n, steps) = (s.minibatches.max(1) as f64, steps.max(1) as f64);
-        for sum in
-            [&mut s.policy_loss, &mut s.value_loss, &mut s.bc_loss, &mut s.clip_fraction, &mut s.ratio_mean, &mut s.eta]
-        {
+        for sum in [&mut s.policy_loss, &mut s.value_loss, &mut s.bc_loss, &mut s.clip_fraction, &mut s.ratio_mean] {
             *sum /= n;
         }
+        s.eta = Some(eta / n);
         s.clip_fraction_of_step.iter_mut().for_each(|f| *f /= n);
         for sum in [&mut s.actor_gradient_norm, &mut s.critic_gradient_norm, &mut s.eta_gradient_norm] {
             *sum /= steps;

@@ -63,8 +63,8 @@ impl Updater {
             image_len: network.image_len(),
             image_px: network.image_px(),
         };
-        let actor_critic =
-            ActorCritic::new(&config.actor_critic(), sizes, critic, envs, seed, "teacher_chains", workers)?;
+        let (settings, batch_size) = (&config.actor_critic, config.actor_critic.batch_size);
+        let actor_critic = ActorCritic::new(settings, sizes, critic, envs, seed, "teacher_chains", workers)?;
         let min_std = config.loss.min_logprob_denoising_std;
         policy.eta = match config.eta.constant() {
             Some(_) => None,
@@ -88,8 +88,8 @@ impl Updater {
             horizon_len: action_horizon_len,
             likelihood: Likelihood::new(&policy.denoising, min_std, config.eta.module.base),
             eta,
-            buffers: LossBuffers::new(&policy.network, workers, config.batch_size, steps),
-            teacher: config.loss.bc_loss_coeff.map(|_| ChainSampler::new(&policy, workers, config.batch_size)),
+            buffers: LossBuffers::new(&policy.network, workers, batch_size, steps),
+            teacher: config.loss.bc_loss_coeff.map(|_| ChainSampler::new(&policy, workers, batch_size)),
             config,
             policy,
         })
@@ -112,7 +112,7 @@ impl Updater {
     ///
     /// K' may fall: the next rollout's chains are shorter then, and the optimiser goes on with the copy.
     pub fn end_iteration(&mut self) {
-        self.actor_critic.end_iteration(&self.config.actor_critic());
+        self.actor_critic.end_iteration(&self.config.actor_critic);
         let FinetuneConfig { ft_denoising_steps_d: decrement, ft_denoising_steps_t: every, .. } = self.config;
         let now = self.policy.finetuned_steps();
         let steps = finetuned_steps(now, decrement, every, self.iteration());
@@ -155,16 +155,9 @@ impl Updater {
     }
 
     fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
-        rollout.check_finite()?;
-        // Without its pictures a network would go on with those of the block before.
-        rollout.check_images(self.policy.network.image_len())?;
-        rollout.check_chains((self.policy.finetuned_steps() + 1) * self.policy.network.chunk_len())?;
-        let pictures = self.actor_critic.shifted_pictures(rollout);
-        let observations = match &pictures {
-            Some(pictures) => Observations { images: Some(pictures), ..rollout.observations() },
-            None => rollout.observations(),
-        };
-        let result = self.learn_from(workers, rollout, observations);
+        let chain_len = (self.policy.finetuned_steps() + 1) * self.policy.network.chunk_len();
+        let pictures = self.actor_critic.check_and_shift(rollout, chain_len)?;
+        let result = self.learn_from(workers, rollout, rollout.observations_with(pictures.as_deref()));
         self.actor_critic.return_pictures(pictures);
         result
     }
@@ -176,58 +169,48 @@ impl Updater {
         rollout: &Rollout,
         observations: Observations,
     ) -> Result<UpdateStats, TrainError> {
-        let settings = self.config.actor_critic();
+        let settings = self.config.actor_critic;
         let (network, steps) = (&self.policy.network, self.policy.finetuned_steps());
         let rows = rollout.samples() * steps;
+
+        // a.–c., h. Values under the weights that sampled, running reward scaling, generalised advantages over chunk steps,
+        // explained variance; a. log-probabilities under the same weights.
+        let estimates = self.actor_critic.estimates(workers, &settings, rollout, observations)?;
         let mut samples = Samples {
             observations,
             chains: &rollout.chains,
-            advantages: &[],
-            returns: &[],
-            old_values: &[],
+            advantages: &estimates.advantages,
+            returns: &estimates.returns,
+            old_values: &estimates.old_values,
             old_log_probs: &[],
             steps,
             state_len: network.state_len(),
             image_len: network.image_len(),
             chunk_len: network.chunk_len(),
         };
-
-        // a. Log-probabilities under the weights that sampled; values, too, and
-        // b., c. running reward scaling, generalised advantages over chunk steps; h. explained variance.
         let old_log_probs = self.log_probs(workers, &samples);
-        let estimates = self.actor_critic.estimates(workers, &settings, rollout, samples.observations)?;
-        samples.advantages = &estimates.advantages;
-        samples.returns = &estimates.returns;
-        samples.old_values = &estimates.old_values;
         samples.old_log_probs = &old_log_probs;
 
         // d. Epochs of minibatches over (sample × denoising step); the remainder is dropped.
         let (mut sums, mut stopped_early) = (Sums::new(steps), false);
-        'epochs: for _ in 0..self.config.update_epochs {
+        'epochs: for _ in 0..settings.update_epochs {
             let epoch = self.actor_critic.epoch(&settings, rows);
-            for (last, group) in epoch.groups(self.config.grad_accumulate) {
+            for (last, group) in epoch.groups(settings.grad_accumulate) {
                 self.step(workers, &samples, &group, last, &mut sums)?;
                 // g. Early stop on the latest minibatch in which the actor moved.
-                if sums.approx_kl() > self.config.target_kl {
+                if sums.approx_kl() > settings.target_kl {
                     stopped_early = true;
                     break 'epochs;
                 }
             }
         }
-        let means = sums.means();
-        Ok(UpdateStats {
-            stopped_early,
-            eta: if self.eta.is_some() { means.eta } else { self.config.eta.module.base },
-            actor_lr: self.actor_critic.actor_lr(&settings),
-            critic_lr: self.actor_critic.critic_lr(&settings),
-            eta_lr: match (&self.eta, &self.config.eta.learning) {
-                (Some(_), Some(learning)) => self.actor_critic.rate_beside_actor(&learning.lr),
-                _ => 0.0,
-            },
-            reward_scale: estimates.reward_scale,
-            explained_variance: estimates.explained_variance,
-            ..means
-        })
+        let mut means = sums.means();
+        match (&self.eta, &self.config.eta.learning) {
+            (Some(_), Some(learning)) => means.eta_lr = self.actor_critic.rate_beside_actor(&learning.lr),
+            (Some(_), None) => {}
+            (None, _) => means.eta = Some(self.config.eta.module.base),
+        }
+        Ok(self.actor_critic.stats(&settings, means, &estimates, stopped_early))
     }
 
     /// Log-probabilities of all rows under the present weights.
@@ -255,7 +238,7 @@ impl Updater {
         last: usize,
         sums: &mut Sums,
     ) -> Result<(), TrainError> {
-        let settings = self.config.actor_critic();
+        let settings = self.config.actor_critic;
         // All gradients are taken before anything moves.
         let distinct: Vec<_> = group.iter().map(|rows| samples.distinct(rows)).collect();
         let (losses, critic_norm) =

@@ -15,17 +15,18 @@ use crate::error::TrainError;
 use crate::learner::Learner;
 use crate::network::{Critic, GaussianNetwork, NoiseNetwork};
 use crate::ppo::{GaussianPolicy, PpoUpdater};
+use crate::sampling::PretrainedWeights;
 use crate::seeds::Stream;
 use crate::settings::{dppo_config, ppo_config};
 use crate::workers::Workers;
 
-/// Bounds that the reference's pre-trained Gaussian policies carry (spec dppo.md §4).
+/// Bounds that the reference's pre-trained Gaussian policies carry where their deviation is fixed (spec dppo.md §4).
 const PRETRAINED_STD_BOUNDS: [f64; 2] = [0.01, 1.0];
 
 /// Where a policy's first weights come from.
 #[derive(Debug, Clone, Copy)]
 pub enum Source<'a> {
-    /// Of a diffusion policy the moving average, of a Gaussian one the last weights.
+    /// [`PretrainedWeights::of_finetuning`] says which of its weights.
     Pretrained(&'a Checkpoint),
     /// Fresh weights; the configuration has the limits of observations and actions.
     Scratch,
@@ -47,10 +48,13 @@ impl FinetuneRun {
         threads: usize,
     ) -> Result<Self, TrainError> {
         let finetune = config.finetune()?;
-        let network = network_of(config);
+        let mut network = config.policy.model.network();
         let (normalizer, mut known) = match source {
             Source::Pretrained(checkpoint) => {
                 let before = pretrained(checkpoint, config, &network)?;
+                if config.compat.std_bounds_of_pretraining {
+                    take_std_bounds(&mut network, &before.network);
+                }
                 let mut known: BTreeMap<String, String> =
                     before.provenance.iter().map(|(key, value)| (format!("pretrain.{key}"), value.clone())).collect();
                 known.insert("pretrain.config".into(), before.config.clone());
@@ -131,15 +135,16 @@ impl FinetuneRun {
     }
 }
 
-/// The network of a run, with the quirks that are asked for.
-fn network_of(config: &TaskConfig) -> PolicyNetwork {
-    let mut network = config.policy.model.network();
-    if let PolicyNetwork::Gaussian(GaussianSpec { std: StdSpec::Learned { min, max, .. }, .. }) = &mut network
-        && config.compat.std_bounds_of_pretraining
+/// The reference keeps the bounds of a deviation among the weights, so those of the pre-trained policy come with them.
+fn take_std_bounds(network: &mut PolicyNetwork, before: &PolicyNetwork) {
+    if let PolicyNetwork::Gaussian(GaussianSpec { std: StdSpec::Learned { min, max, .. }, .. }) = network
+        && let PolicyNetwork::Gaussian(GaussianSpec { std: before, .. }) = before
     {
-        [*min, *max] = PRETRAINED_STD_BOUNDS;
+        [*min, *max] = match *before {
+            StdSpec::Learned { min, max, .. } | StdSpec::PerState { min, max } => [min, max],
+            StdSpec::Fixed { .. } => PRETRAINED_STD_BOUNDS,
+        };
     }
-    network
 }
 
 /// What a pre-trained checkpoint says about itself, if it can be what this run begins with.
@@ -176,12 +181,12 @@ fn fresh_learner(config: &TaskConfig, run: &RunInfo, source: Source, workers: &W
     run.policy.check().map_err(|e| wrong("policy", e.to_string()))?;
     let seed = config.finetune()?.seed;
     let [state_len, horizon, action_dim] = sizes(&run.policy);
-    let mut fresh = Stream::ActorWeights.of(seed);
+    let (mut fresh, prefix) = (Stream::ActorWeights.of(seed), PretrainedWeights::of_finetuning(config).prefix());
     match &run.network {
         PolicyNetwork::Diffusion(spec) => {
             let network = NoiseNetwork::new(spec, state_len, horizon, action_dim)?;
             let parameters = match source {
-                Source::Pretrained(checkpoint) => checkpoint.parameters("ema.", network.table())?,
+                Source::Pretrained(checkpoint) => checkpoint.parameters(prefix, network.table())?,
                 Source::Scratch => network.table().initialise(&mut fresh),
             };
             dppo_learner(config, run, network, parameters, workers)
@@ -190,9 +195,7 @@ fn fresh_learner(config: &TaskConfig, run: &RunInfo, source: Source, workers: &W
             let network = GaussianNetwork::new(spec, state_len, horizon, action_dim)?;
             let clip = config.policy.noise_clip;
             let policy = match source {
-                Source::Pretrained(checkpoint) => {
-                    GaussianPolicy::from_checkpoint(network, checkpoint, "network.", clip)?
-                }
+                Source::Pretrained(checkpoint) => GaussianPolicy::from_checkpoint(network, checkpoint, prefix, clip)?,
                 Source::Scratch => GaussianPolicy::fresh(network, &mut fresh, clip),
             };
             ppo_learner(config, run, policy, workers)

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::EpisodeStats;
+use crate::actor_critic::UpdateStats;
 use crate::evaluate::Evaluation;
-use crate::learner::LearnerStats;
 
 /// A line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -83,7 +83,7 @@ pub struct EvaluationRecord {
 }
 
 impl TrainingRecord {
-    pub(super) fn new(e: EpisodeStats, s: LearnerStats, seconds_update: f64) -> Self {
+    pub(super) fn new(e: EpisodeStats, s: UpdateStats, seconds_update: f64) -> Self {
         Self {
             episodes: e.episodes,
             success_rate: e.success_rate,

@@ -18,4 +18,4 @@ pub use likelihood::{Likelihood, MixtureDensity};
 pub use loss::{ActorTerms, Minibatch, PpoLoss, Samples};
 pub use policy::GaussianPolicy;
 pub use sampler::{GaussianSampler, SamplingMode, SamplingNoise};
-pub use updater::{PpoStats, PpoUpdater};
+pub use updater::PpoUpdater;

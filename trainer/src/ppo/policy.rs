@@ -24,8 +24,7 @@ impl GaussianPolicy {
         Self { network, finetuned: parameters.clone(), frozen: parameters, noise_clip }
     }
 
-    /// The policy that `checkpoint` holds under `prefix`: the raw weights `network.` of behaviour cloning, not a moving
-    /// average (spec dppo.md §4).
+    /// The policy that `checkpoint` holds under `prefix`.
     ///
     /// A log-variance that it lacks, because pre-training held the deviation fixed, begins at the network's own.
     pub fn from_checkpoint(

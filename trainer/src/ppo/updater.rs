@@ -4,38 +4,13 @@ use super::{
     ActorTerms, GaussianPolicy, GaussianSampler, Likelihood, Minibatch, PpoConfig, PpoLoss, Samples, SamplingMode,
     SamplingNoise,
 };
-use crate::actor_critic::{ActorCritic, ActorSizes, ActorWeights};
+use crate::actor_critic::{ActorCritic, ActorSizes, ActorWeights, UpdateStats};
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::network::{Critic, Observations};
 use crate::optimizer::finite_norm;
 use crate::rollout::Rollout;
 use crate::workers::Workers;
-
-/// What an update did. Losses, ratio, clip fraction, entropy, deviation and norms are means over its minibatches or,
-/// the norms, over its optimiser steps; those of the actor over the ones in which it moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct PpoStats {
-    pub policy_loss: f64,
-    pub value_loss: f64,
-    pub bc_loss: f64,
-    /// Of the last minibatch: what the early stop looks at.
-    pub approx_kl: f64,
-    pub clip_fraction: f64,
-    pub ratio_mean: f64,
-    pub entropy: f64,
-    pub std: f64,
-    pub explained_variance: f64,
-    pub actor_gradient_norm: f64,
-    pub critic_gradient_norm: f64,
-    pub actor_lr: f64,
-    pub critic_lr: f64,
-    pub minibatches: usize,
-    /// Whether approx_kl exceeded the target and the rest of the epochs was left out.
-    pub stopped_early: bool,
-    /// Standard deviation that rewards were divided by; 1 without running scaling.
-    pub reward_scale: f64,
-}
 
 /// Actor, critic, optimisers and statistics of a run.
 #[derive(Debug)]
@@ -70,18 +45,11 @@ impl PpoUpdater {
             image_len: network.image_len(),
             image_px: network.image_px(),
         };
+        let (settings, batch_size) = (&config.actor_critic, config.actor_critic.batch_size);
         Ok(Self {
-            actor_critic: ActorCritic::new(
-                &config.actor_critic(),
-                sizes,
-                critic,
-                envs,
-                seed,
-                "teacher_chunks",
-                workers,
-            )?,
-            loss: PpoLoss::new(network, workers, config.batch_size),
-            teacher: config.loss.bc_loss_coeff.map(|_| GaussianSampler::new(&policy, workers, config.batch_size)),
+            actor_critic: ActorCritic::new(settings, sizes, critic, envs, seed, "teacher_chunks", workers)?,
+            loss: PpoLoss::new(network, workers, batch_size),
+            teacher: config.loss.bc_loss_coeff.map(|_| GaussianSampler::new(&policy, workers, batch_size)),
             config,
             policy,
         })
@@ -99,30 +67,23 @@ impl PpoUpdater {
 
     /// 6. Steps the schedules: once an iteration, evaluations included; the actor's only after critic warm-up.
     pub fn end_iteration(&mut self) {
-        self.actor_critic.end_iteration(&self.config.actor_critic());
+        self.actor_critic.end_iteration(&self.config.actor_critic);
     }
 
     /// 5. One update from a rollout of training, whose "chains" are the sampled chunks alone.
     ///
     /// On any error the updater stands as before, to the last bit: another rollout may follow. What is not finite is named
     /// with its tensor and, where it can be told, the chunk step and environment.
-    pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
+    pub fn update(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
         self.actor_critic.remember(&self.policy.finetuned);
         let result = self.attempt(workers, rollout);
         let Self { actor_critic, policy, .. } = self;
         actor_critic.settle(result, policy.network.table(), &mut policy.finetuned)
     }
 
-    fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<PpoStats, TrainError> {
-        rollout.check_finite()?;
-        rollout.check_images(self.policy.network.image_len())?;
-        rollout.check_chains(self.policy.network.chunk_len())?;
-        let pictures = self.actor_critic.shifted_pictures(rollout);
-        let observations = match &pictures {
-            Some(pictures) => Observations { images: Some(pictures), ..rollout.observations() },
-            None => rollout.observations(),
-        };
-        let result = self.learn_from(workers, rollout, observations);
+    fn attempt(&mut self, workers: &Workers, rollout: &Rollout) -> Result<UpdateStats, TrainError> {
+        let pictures = self.actor_critic.check_and_shift(rollout, self.policy.network.chunk_len())?;
+        let result = self.learn_from(workers, rollout, rollout.observations_with(pictures.as_deref()));
         self.actor_critic.return_pictures(pictures);
         result
     }
@@ -133,54 +94,44 @@ impl PpoUpdater {
         workers: &Workers,
         rollout: &Rollout,
         observations: Observations,
-    ) -> Result<PpoStats, TrainError> {
-        let settings = self.config.actor_critic();
-        let (network, parameters) = (&self.policy.network, &self.policy.finetuned);
-        let n = rollout.samples();
+    ) -> Result<UpdateStats, TrainError> {
+        let settings = self.config.actor_critic;
+        let (network, parameters, n) = (&self.policy.network, &self.policy.finetuned, rollout.samples());
+
+        // a.–c., h. Values under the weights that sampled, running reward scaling, generalised advantages over chunk steps,
+        // explained variance; a. log-probabilities under the same weights.
+        let estimates = self.actor_critic.estimates(workers, &settings, rollout, observations)?;
         let mut samples = Samples {
             observations,
             chunks: &rollout.chains,
-            advantages: &[],
-            returns: &[],
-            old_values: &[],
+            advantages: &estimates.advantages,
+            returns: &estimates.returns,
+            old_values: &estimates.old_values,
             old_log_probs: &[],
             state_len: network.state_len(),
             image_len: network.image_len(),
             chunk_len: network.chunk_len(),
         };
-
-        // a. Log-probabilities under the weights that sampled; values, too, and
-        // b., c. running reward scaling, generalised advantages over chunk steps; h. explained variance.
         let mut old_log_probs = vec![0.0; n];
         let likelihood = Likelihood { mixture: self.config.loss.mixture_density() };
         self.loss.log_probs(workers, network, parameters, likelihood, &samples, &mut old_log_probs);
         old_log_probs.iter_mut().for_each(|p| *p = Likelihood::clamp(f64::from(*p)).0);
-        let estimates = self.actor_critic.estimates(workers, &settings, rollout, samples.observations)?;
-        samples.advantages = &estimates.advantages;
-        samples.returns = &estimates.returns;
-        samples.old_values = &estimates.old_values;
         samples.old_log_probs = &old_log_probs;
 
         // d. Epochs of minibatches over samples; the remainder is dropped.
-        let mut sums = Sums::default();
-        let mut stats = PpoStats::default();
-        'epochs: for _ in 0..self.config.update_epochs {
+        let (mut sums, mut stopped_early) = (Sums::default(), false);
+        'epochs: for _ in 0..settings.update_epochs {
             let epoch = self.actor_critic.epoch(&settings, n);
-            for (_, group) in epoch.groups(self.config.grad_accumulate) {
+            for (_, group) in epoch.groups(settings.grad_accumulate) {
                 self.step(workers, &samples, &group, &mut sums)?;
                 // g. Early stop on the latest minibatch in which the actor moved.
-                if sums.approx_kl > self.config.target_kl {
-                    stats.stopped_early = true;
+                if sums.approx_kl > settings.target_kl {
+                    stopped_early = true;
                     break 'epochs;
                 }
             }
         }
-        sums.means_into(&mut stats);
-        stats.actor_lr = self.actor_critic.actor_lr(&settings);
-        stats.critic_lr = self.actor_critic.critic_lr(&settings);
-        stats.reward_scale = estimates.reward_scale;
-        stats.explained_variance = estimates.explained_variance;
-        Ok(stats)
+        Ok(self.actor_critic.stats(&settings, sums.means(), &estimates, stopped_early))
     }
 
     /// e., f. Losses, summed gradients and one optimiser step of some minibatches.
@@ -191,7 +142,7 @@ impl PpoUpdater {
         group: &[&[u32]],
         sums: &mut Sums,
     ) -> Result<(), TrainError> {
-        let settings = self.config.actor_critic();
+        let settings = self.config.actor_critic;
         // Both gradients are taken before either network moves.
         let weighted: Vec<_> = group.iter().map(|rows| rows.iter().map(|&r| (r, 1.0)).collect()).collect();
         let (losses, critic_norm) =
@@ -284,22 +235,22 @@ struct Sums {
 }
 
 impl Sums {
-    fn means_into(mut self, stats: &mut PpoStats) {
+    fn means(mut self) -> UpdateStats {
         self.terms.divide(self.actor_minibatches.max(1) as f64);
         let ActorTerms { policy_loss, approx_kl: _, clip_fraction, ratio_mean, entropy, std, bc_loss } = self.terms;
-        *stats = PpoStats {
+        UpdateStats {
             policy_loss,
             value_loss: self.value_loss / self.minibatches.max(1) as f64,
             bc_loss,
             approx_kl: self.approx_kl,
             clip_fraction,
             ratio_mean,
-            entropy,
-            std,
+            entropy: Some(entropy),
+            std: Some(std),
             actor_gradient_norm: self.actor_norm / self.actor_steps.max(1) as f64,
             critic_gradient_norm: self.critic_norm / self.steps.max(1) as f64,
             minibatches: self.minibatches,
-            ..*stats
-        };
+            ..UpdateStats::default()
+        }
     }
 }

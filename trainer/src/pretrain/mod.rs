@@ -192,7 +192,7 @@ impl Pretrainer {
         &self.parameters
     }
 
-    /// The moving average: what fine-tuning of a diffusion policy begins with, and export takes.
+    /// The moving average: what fine-tuning begins with, and export takes.
     pub fn ema(&self) -> &[f32] {
         &self.ema
     }

@@ -1,5 +1,7 @@
 //! From a rollout and the critic's values to advantages and returns (spec dppo.md §2.5b, c, h).
 
+use serde::{Deserialize, Serialize};
+
 use super::{Gae, RewardScaler, Rollout, TimeOut, explained_variance, generalized_advantages};
 use crate::error::TrainError;
 
@@ -15,14 +17,29 @@ pub struct RolloutValues<'a> {
 }
 
 /// How rewards are scaled and advantages formed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AdvantageSettings {
     /// γ per chunk.
     pub gamma: f64,
     pub gae_lambda: f64,
+    #[serde(default)]
     pub time_out: TimeOut,
     pub reward_scale_running: bool,
     pub reward_scale_const: f64,
+}
+
+impl Default for AdvantageSettings {
+    /// Gym (spec dppo.md §6.1, §6.3).
+    fn default() -> Self {
+        Self {
+            gamma: 0.99,
+            gae_lambda: 0.95,
+            time_out: TimeOut::Bootstrap,
+            reward_scale_running: true,
+            reward_scale_const: 1.0,
+        }
+    }
 }
 
 /// What the updates of one iteration aim at, one value a sample.

@@ -98,6 +98,12 @@ impl Rollout {
         Observations { states: &self.states, images: self.images.as_ref().map(|i| i.before.as_slice()) }
     }
 
+    /// The same with `pictures` in place of those that were taken, where there are any.
+    pub fn observations_with<'a>(&'a self, pictures: Option<&'a [u8]>) -> Observations<'a> {
+        let taken = self.observations();
+        Observations { images: pictures.or(taken.images), ..taken }
+    }
+
     /// What was seen after the last step, one row an environment.
     pub fn last_observations(&self) -> Observations<'_> {
         Observations { states: &self.last_states, images: self.images.as_ref().map(|i| i.last.as_slice()) }

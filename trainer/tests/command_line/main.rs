@@ -100,6 +100,12 @@ fn a_small_run_goes_through_all_steps() {
     assert_eq!(summary["epochs"], 6);
     assert_eq!(without_seconds(&folder.join("pretrain/metrics.jsonl")).len(), 6);
 
+    // The last weights of pre-training, which the reference judges, are others than their moving average.
+    let task = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+    std::fs::write(folder.join("raw.toml"), task + "\n[compat]\nraw_weights_in_evaluation = true\n").unwrap();
+    let judged = |task| succeed(folder, &["evaluate", "--checkpoint", "pretrain/last", "--config", task, "--json"]);
+    assert_ne!(judged("task.toml"), judged("raw.toml"));
+
     // So small a policy misses the goal, and says so by its exit code; every file is there all the same.
     let output = run(folder, &with(&FINETUNE, &["--json"]));
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));

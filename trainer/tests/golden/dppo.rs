@@ -344,6 +344,7 @@ impl Setup {
         let mut critic_loss = CriticLoss::new(&self.critic, &self.workers, rows.len());
         for (variant, settings) in c.config["ppo_variants"].as_object().expect("variants") {
             let number = |key: &str| settings[key].as_f64();
+            let vf_coef = c.number("vf_coef");
             let use_bc = settings["use_bc_loss"].as_bool().expect("a switch");
             let horizon_len = settings["reward_horizon"].as_u64().expect("a horizon") as usize * c.usize("action_dim");
             let config = LossConfig {
@@ -354,8 +355,6 @@ impl Setup {
                 norm_adv: settings["norm_adv"].as_bool().expect("a switch"),
                 clip_advantage_lower_quantile: number("clip_advantage_lower_quantile").expect("a quantile"),
                 clip_advantage_upper_quantile: number("clip_advantage_upper_quantile").expect("a quantile"),
-                clip_vloss_coef: number("clip_vloss_coef"),
-                vf_coef: c.number("vf_coef"),
                 ent_coef: 0.0,
                 bc_loss_coeff: number("bc_loss_coeff").filter(|_| use_bc),
                 min_logprob_denoising_std: c.number("min_logprob_denoising_std"),
@@ -421,7 +420,7 @@ impl Setup {
                 &self.workers,
                 &self.critic,
                 &self.critic_parameters,
-                ValueLoss { vf_coef: config.vf_coef, clip_vloss_coef: config.clip_vloss_coef },
+                ValueLoss { vf_coef, clip_vloss_coef: number("clip_vloss_coef") },
                 &samples.value_targets(),
                 &[samples.distinct(&rows)],
             );
@@ -436,7 +435,7 @@ impl Setup {
             c.compare_loss(&name("entropy_loss"), -ETA);
             let total = actor.policy_loss
                 + c.number("ent_coef") * -ETA
-                + config.vf_coef * value_losses[0]
+                + vf_coef * value_losses[0]
                 + config.bc_loss_coeff.unwrap_or(0.0) * actor.bc_loss;
             c.compare_loss(&name("total"), total);
         }

@@ -138,9 +138,7 @@ impl Setup {
             let config = PpoLossConfig {
                 clip_ploss_coef: CLIP,
                 norm_adv,
-                clip_vloss_coef,
                 ent_coef: ENT_COEF,
-                vf_coef: VF_COEF,
                 bc_loss_coeff: None,
                 compat: PpoCompat { joint_mixture_density: true },
             };

@@ -17,9 +17,7 @@ fn loss_config(bc_loss_coeff: Option<f64>, compat: bool) -> PpoLossConfig {
     PpoLossConfig {
         clip_ploss_coef: 0.5,
         norm_adv: false,
-        clip_vloss_coef: None,
         ent_coef: 0.05,
-        vf_coef: 0.5,
         bc_loss_coeff,
         compat: PpoCompat { joint_mixture_density: compat },
     }

@@ -1,6 +1,7 @@
 //! Whole runs in process: how they begin, environments in batches, exact restarts, what is not finite.
 
 mod beginnings;
+mod compat;
 mod environments;
 mod failures;
 mod restarting;

@@ -10,13 +10,14 @@ use crate::fixtures::*;
 
 /// 5 steps are fine-tuned in the first two iterations, 3 in the next two, then 1.
 fn config() -> FinetuneConfig {
-    FinetuneConfig {
+    let mut config = FinetuneConfig {
         ft_denoising_steps_d: 2,
         ft_denoising_steps_t: 2,
         min_sampling_std_schedule: Some(StdSchedule { end: 0.02, iterations: 4, shape: StdScheduleShape::Linear }),
-        update_epochs: 1,
         ..finetune_config()
-    }
+    };
+    config.actor_critic.update_epochs = 1;
+    config
 }
 
 #[test]

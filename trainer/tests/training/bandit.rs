@@ -1,6 +1,7 @@
 //! DPPO on a bandit: settings, and who learns.
 
 use tenon_core::spec::Denoising;
+use tenon_train::actor_critic::ActorCriticSettings;
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::dppo::{ChainSampler, FinetuneConfig, LossConfig, Policy, Rollout, UpdateStats, Updater};
 use tenon_train::optimizer::LrSchedule;
@@ -13,10 +14,13 @@ use crate::pretraining::noise_network;
 pub fn finetune_config() -> FinetuneConfig {
     FinetuneConfig {
         loss: LossConfig { clip_ploss_coef: 0.05, ..LossConfig::default() },
-        update_epochs: 4,
-        batch_size: 500,
-        n_critic_warmup_itr: 1,
-        actor_lr: LrSchedule::constant(1e-3),
+        actor_critic: ActorCriticSettings {
+            update_epochs: 4,
+            batch_size: 500,
+            n_critic_warmup_itr: 1,
+            actor_lr: LrSchedule::constant(1e-3),
+            ..ActorCriticSettings::default()
+        },
         ..FinetuneConfig::default()
     }
 }

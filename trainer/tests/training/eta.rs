@@ -27,7 +27,9 @@ fn spec(per_action: bool, mlp_dims: Option<Vec<usize>>) -> EtaSpec {
 fn learned(module: EtaSpec, update_interval: usize) -> FinetuneConfig {
     let lr = LrSchedule::constant(1e-2);
     let learning = Some(EtaLearning { lr, weight_decay: 1e-4, update_interval });
-    FinetuneConfig { eta: EtaSettings { module, learning }, update_epochs: 2, ..finetune_config() }
+    let mut config = FinetuneConfig { eta: EtaSettings { module, learning }, ..finetune_config() };
+    config.actor_critic.update_epochs = 2;
+    config
 }
 
 /// A policy of chunks `[2, action_dim]`.
@@ -221,7 +223,7 @@ fn eta_learns_after_the_warm_up_repeats_and_resumes_bit_for_bit() {
         assert_eq!(weights(&one), before, "{name}: the critic warms up");
         let (reward, stats) = one.iterate();
         assert!(weights(&one) != before, "{name}");
-        assert!(stats.eta > 0.1 && stats.eta < 1.0, "{name}: {stats:?}");
+        assert!(stats.eta > Some(0.1) && stats.eta < Some(1.0), "{name}: {stats:?}");
         assert!(stats.eta_gradient_norm > 0.0 && stats.eta_lr == 1e-2, "{name}: {stats:?}");
         assert_eq!(two.iterate(), (reward, stats));
         assert!(one.checkpoint() == two.checkpoint(), "{name}");
@@ -240,7 +242,7 @@ fn eta_moves_with_every_so_many_minibatches_of_an_epoch() {
     // 400 samples · 4 steps in minibatches of 500: three an epoch, two epochs.
     for (interval, steps) in [(1, 6), (2, 4), (3, 2), (100, 2)] {
         let mut config = learned(spec(true, None), interval);
-        config.n_critic_warmup_itr = 0;
+        config.actor_critic.n_critic_warmup_itr = 0;
         let mut bandit = bandit(config, 1);
         let (_, stats) = bandit.iterate();
         assert_eq!(stats.minibatches, 6);
@@ -252,10 +254,10 @@ fn eta_moves_with_every_so_many_minibatches_of_an_epoch() {
 fn an_entropy_term_raises_eta_and_a_constant_one_never_moves() {
     let mean = |ent_coef: f64, module: EtaSpec| {
         let mut config = learned(module, 1);
-        (config.loss.ent_coef, config.n_critic_warmup_itr) = (ent_coef, 0);
+        (config.loss.ent_coef, config.actor_critic.n_critic_warmup_itr) = (ent_coef, 0);
         let mut bandit = bandit(config, 1);
         bandit.iterate();
-        bandit.iterate().1.eta
+        bandit.iterate().1.eta.unwrap()
     };
     let (free, raised) = (mean(0.0, spec(true, None)), mean(10.0, spec(true, None)));
     assert!(raised > free && raised > 0.7, "{raised} with, {free} without");
@@ -267,11 +269,11 @@ fn a_base_at_the_end_of_the_range_trains_without_a_nan() {
     for mlp_dims in [None, Some(vec![8])] {
         let module = EtaSpec { base: 1.0, min: 0.1, max: 1.0, per_action: true, mlp_dims };
         let mut config = learned(module, 1);
-        config.n_critic_warmup_itr = 0;
+        config.actor_critic.n_critic_warmup_itr = 0;
         let mut bandit = bandit(config, 1);
         for _ in 0..3 {
             let (_, stats) = bandit.iterate();
-            assert!(stats.eta > 0.9 && stats.eta <= 1.0, "{stats:?}");
+            assert!(stats.eta > Some(0.9) && stats.eta <= Some(1.0), "{stats:?}");
         }
         assert!(weights(&bandit).iter().all(|w| w.is_finite()));
     }
@@ -280,8 +282,8 @@ fn a_base_at_the_end_of_the_range_trains_without_a_nan() {
 #[test]
 fn a_failed_update_leaves_eta_as_it_was() {
     let mut config = learned(spec(false, Some(vec![8])), 1);
-    (config.n_critic_warmup_itr, config.loss.norm_adv) = (0, false);
-    (config.reward_scale_running, config.loss.vf_coef) = (false, 0.0);
+    (config.actor_critic.n_critic_warmup_itr, config.loss.norm_adv) = (0, false);
+    (config.actor_critic.advantages.reward_scale_running, config.actor_critic.value_loss.vf_coef) = (false, 0.0);
     let mut bandit = bandit(config, 1);
     bandit.iterate();
     let (before, mut rollout) = (bytes(&bandit.checkpoint()), bandit.collect());

@@ -2,7 +2,8 @@
 
 use tenon_core::spec::Denoising;
 use tenon_train::checkpoint::Checkpoint;
-use tenon_train::dppo::{FinetuneConfig, TimeOut};
+use tenon_train::dppo::TimeOut;
+use tenon_train::rollout::AdvantageSettings;
 
 use crate::bandit::{Bandit, finetune_config, fresh_policy};
 use crate::fixtures::denoising;
@@ -37,7 +38,7 @@ fn critic_warm_up_leaves_the_actor_alone() {
 fn fine_tuning_gives_the_same_bits_on_one_and_two_threads() {
     let mut config = finetune_config();
     config.loss.bc_loss_coeff = Some(0.1);
-    config.update_epochs = 1;
+    config.actor_critic.update_epochs = 1;
     let (mut one, mut two) = (Bandit::new(config.clone(), 1), Bandit::new(config, 2));
     for _ in 0..3 {
         assert_eq!(one.iterate(), two.iterate());
@@ -66,33 +67,34 @@ fn a_restored_updater_continues_bit_for_bit() {
 #[test]
 fn an_early_stop_leaves_all_epochs() {
     let mut config = finetune_config();
-    config.n_critic_warmup_itr = 0;
-    config.target_kl = 1e-12;
+    config.actor_critic.n_critic_warmup_itr = 0;
+    config.actor_critic.target_kl = 1e-12;
     let (_, stats) = Bandit::new(config, 1).iterate();
     assert!(stats.stopped_early && stats.minibatches < 16, "{stats:?}");
 }
 
 #[test]
 fn time_outs_have_names_in_configurations_and_bootstrap_where_none_is_given() {
+    let advantages = finetune_config().actor_critic.advantages;
     for (name, time_out) in
         [("bootstrap", TimeOut::Bootstrap), ("terminal", TimeOut::Terminal), ("leaky", TimeOut::Leaky)]
     {
-        let mut table = toml::Table::try_from(finetune_config()).unwrap();
+        let mut table = toml::Table::try_from(advantages).unwrap();
         table.insert("time_out".into(), name.into());
-        assert_eq!(table.try_into::<FinetuneConfig>().unwrap().time_out, time_out);
+        assert_eq!(table.try_into::<AdvantageSettings>().unwrap().time_out, time_out);
     }
-    let mut table = toml::Table::try_from(finetune_config()).unwrap();
+    let mut table = toml::Table::try_from(advantages).unwrap();
     table.remove("time_out").unwrap();
-    assert_eq!(table.clone().try_into::<FinetuneConfig>().unwrap().time_out, TimeOut::Bootstrap);
+    assert_eq!(table.clone().try_into::<AdvantageSettings>().unwrap().time_out, TimeOut::Bootstrap);
     table.insert("time_out".into(), "Leaky".into());
-    assert!(table.try_into::<FinetuneConfig>().is_err());
+    assert!(table.try_into::<AdvantageSettings>().is_err());
 }
 
 #[test]
 fn one_finetuned_step_has_a_clip_range_and_trains() {
     let one = Denoising { finetuned_steps: 1, ..denoising() };
     let mut config = finetune_config();
-    (config.n_critic_warmup_itr, config.loss.clip_ploss_coef_base) = (0, 0.001);
+    (config.actor_critic.n_critic_warmup_itr, config.loss.clip_ploss_coef_base) = (0, 0.001);
     let (_, stats) = Bandit::with(fresh_policy(one), config, 1).iterate();
     assert!(stats.policy_loss.is_finite() && stats.actor_gradient_norm > 0.0, "{stats:?}");
 }

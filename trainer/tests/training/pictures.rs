@@ -3,6 +3,7 @@
 use rand::Rng;
 use tenon_core::network::{Activation, NetworkSpec};
 use tenon_core::noise::SeededNoise;
+use tenon_train::actor_critic::ActorCriticSettings;
 use tenon_train::dppo::{FinetuneConfig, Policy, Updater};
 use tenon_train::network::NoiseNetwork;
 use tenon_train::seeds::Stream;
@@ -11,14 +12,22 @@ use crate::bandit::{Bandit, finetune_config, fresh_policy};
 use crate::fixtures::*;
 
 fn config() -> FinetuneConfig {
-    FinetuneConfig {
+    config_with(|_| ())
+}
+
+/// The same with a change.
+fn config_with(change: impl FnOnce(&mut ActorCriticSettings)) -> FinetuneConfig {
+    let mut config = finetune_config();
+    config.actor_critic = ActorCriticSettings {
         update_epochs: 2,
         batch_size: 200,
         grad_accumulate: 2,
         augment: true,
         n_critic_warmup_itr: 0,
-        ..finetune_config()
-    }
+        ..config.actor_critic
+    };
+    change(&mut config.actor_critic);
+    config
 }
 
 fn bandit(config: FinetuneConfig, threads: usize) -> Bandit {
@@ -63,7 +72,7 @@ fn an_update_from_pictures_repeats_on_two_threads_and_resumes() {
 fn only_pictures_before_chunks_are_shifted() {
     // A picture of one colour does not change when it is shifted; those behind the last step would.
     let mut shifted = bandit(config(), 1);
-    let mut plain = bandit(FinetuneConfig { augment: false, ..config() }, 1);
+    let mut plain = bandit(config_with(|c| c.augment = false), 1);
     let mut rollout = shifted.collect();
     let mut noise = SeededNoise::new(4, 0);
     rollout.images.as_mut().unwrap().last.iter_mut().for_each(|pixel| *pixel = noise.rng().random());
@@ -79,7 +88,7 @@ fn only_pictures_before_chunks_are_shifted() {
 fn summed_minibatches_make_one_step_of_each_optimiser() {
     // 400 samples · 5 steps in minibatches of 200: ten an epoch.
     let steps = |grad_accumulate: usize| {
-        let mut bandit = bandit(FinetuneConfig { grad_accumulate, update_epochs: 1, ..config() }, 1);
+        let mut bandit = bandit(config_with(|c| (c.grad_accumulate, c.update_epochs) = (grad_accumulate, 1)), 1);
         let (_, stats) = bandit.iterate();
         let checkpoint = bandit.checkpoint();
         let of = |name: &str| checkpoint.counter(&format!("adam_steps.{name}")).unwrap();
@@ -95,11 +104,14 @@ fn summed_minibatches_make_one_step_of_each_optimiser() {
 fn one_step_from_two_halves_is_the_step_from_the_sum_of_their_gradients() {
     // Advantages as they are, so that the halves' losses are each half of twice the whole's: same direction, and AdamW
     // takes no notice of the length.
-    let mut config = FinetuneConfig { augment: false, update_epochs: 1, ..config() };
-    config.loss.norm_adv = false;
     let rows = World::ENVS * World::STEPS * 5;
-    let mut halves = bandit(FinetuneConfig { batch_size: rows / 2, ..config.clone() }, 1);
-    let mut whole = bandit(FinetuneConfig { batch_size: rows, grad_accumulate: 1, ..config }, 1);
+    let new = |batch_size: usize, grad_accumulate: usize| {
+        let mut config = config_with(|c| (c.augment, c.update_epochs) = (false, 1));
+        config.loss.norm_adv = false;
+        (config.actor_critic.batch_size, config.actor_critic.grad_accumulate) = (batch_size, grad_accumulate);
+        bandit(config, 1)
+    };
+    let (mut halves, mut whole) = (new(rows / 2, 2), new(rows, 1));
     let rollout = whole.collect();
     let (sum, one) =
         [&mut halves, &mut whole].map(|bandit| bandit.updater.update(&bandit.workers, &rollout).unwrap()).into();
@@ -111,10 +123,10 @@ fn one_step_from_two_halves_is_the_step_from_the_sum_of_their_gradients() {
 #[test]
 fn an_early_stop_waits_for_the_optimisers_and_for_the_end_of_warm_up() {
     let mut config = config();
-    config.target_kl = 1e-12;
+    config.actor_critic.target_kl = 1e-12;
     let (_, stats) = bandit(config.clone(), 1).iterate();
     assert!(stats.stopped_early && stats.minibatches % 2 == 0 && stats.minibatches < 20, "{stats:?}");
-    config.n_critic_warmup_itr = 1;
+    config.actor_critic.n_critic_warmup_itr = 1;
     let (_, stats) = bandit(config, 1).iterate();
     assert!(!stats.stopped_early && stats.minibatches == 20, "{stats:?}");
 }
@@ -139,7 +151,7 @@ fn pictures_that_are_missing_or_too_few_are_named_and_change_nothing() {
     };
     let error = new(config(), critic(0)).to_string();
     assert!(error.contains("augment"), "{error}");
-    let error = new(FinetuneConfig { augment: false, ..config() }, critic(3 * PIXELS * PIXELS)).to_string();
+    let error = new(config_with(|c| c.augment = false), critic(3 * PIXELS * PIXELS)).to_string();
     assert!(error.contains("the critic sees pictures"), "{error}");
     // η would never fall on a minibatch that ends a step.
     let mut never = config();

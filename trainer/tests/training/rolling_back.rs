@@ -10,7 +10,7 @@ use crate::fixtures::{HORIZON, STATE, World, bytes};
 fn config() -> FinetuneConfig {
     let mut config = finetune_config();
     config.loss.bc_loss_coeff = Some(0.1);
-    config.update_epochs = 2;
+    config.actor_critic.update_epochs = 2;
     config
 }
 
@@ -64,13 +64,14 @@ fn a_spoiled_rollout_is_named_and_the_next_one_continues_as_if_it_had_never_been
 fn an_overflow_late_in_an_update_undoes_the_minibatches_before_it() {
     // One advantage so large that its gradient overflows, in a minibatch that comes after others.
     let mut c = config();
-    (c.loss.norm_adv, c.reward_scale_running, c.loss.vf_coef) = (false, false, 0.0);
+    (c.loss.norm_adv, c.actor_critic.value_loss.vf_coef) = (false, 0.0);
+    c.actor_critic.advantages.reward_scale_running = false;
     let mut bandit = moved(c);
     let mut rollout = bandit.collect();
     rollout.rewards[5 * World::ENVS + 11] = 1e38;
     refuses(&mut bandit, &rollout, &["environment 11"]);
     // The critic's error is as large.
-    bandit.updater.config.loss.vf_coef = 1.0;
+    bandit.updater.config.actor_critic.value_loss.vf_coef = 1.0;
     refuses(&mut bandit, &rollout, &["chunk step 5, environment 11"]);
     rollout.rewards[5 * World::ENVS + 11] = 0.0;
     bandit.updater.update(&bandit.workers, &rollout).unwrap();
@@ -102,7 +103,7 @@ fn a_weight_that_is_not_finite_is_named() {
 fn an_infinite_learning_rate_leaves_the_weights_alone() {
     let mut bandit = moved(config());
     let rollout = bandit.collect();
-    bandit.updater.config.actor_lr.min_lr = f64::INFINITY;
-    bandit.updater.config.actor_lr.max_lr = f64::INFINITY;
+    bandit.updater.config.actor_critic.actor_lr.min_lr = f64::INFINITY;
+    bandit.updater.config.actor_critic.actor_lr.max_lr = f64::INFINITY;
     refuses(&mut bandit, &rollout, &["the actor's weight"]);
 }

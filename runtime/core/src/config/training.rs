@@ -215,17 +215,21 @@ pub struct EvaluateConfig {
 
 /// Behaviour of the reference that looks unintended, for comparison (spec dppo.md §10); all off by default.
 ///
-/// Others are settings of their own: `advantage.time_out = "leaky"` and learning rates in any order.
+/// Others are settings of their own: `advantage.time_out = "leaky"` or `"terminal"`, learning rates in any order,
+/// `vf_coef = 0`. The trainer's documentation (`tenon_train::dppo`) has the whole list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CompatConfig {
     /// The first iteration after an evaluation goes on with the evaluation's episodes (§2.2).
     pub no_reset_after_evaluation: bool,
-    /// `evaluate` takes the raw weights of a pre-trained checkpoint, not their moving average (§7.4).
+    /// `evaluate` takes the last weights of a pre-trained checkpoint, not their moving average (§7.4).
     pub raw_weights_in_evaluation: bool,
+    /// Fine-tuning of a Gaussian policy or a mixture begins with the last weights, not their moving average (§4).
+    pub raw_weights_of_gaussians: bool,
     /// A mixture's log-density over the whole chunk is clamped, not its mean (§4).
     pub joint_mixture_density: bool,
-    /// Fine-tuning takes the bounds of a learned deviation from the pre-trained policy (§4).
+    /// Fine-tuning takes the bounds of a learned deviation from the pre-trained policy: its own where it learned one,
+    /// otherwise the reference's 0.01 and 1 (§4).
     pub std_bounds_of_pretraining: bool,
 }
 
