@@ -6,6 +6,7 @@ use tenon_core::network::PolicyNetwork;
 use tenon_core::noise::SeededNoise;
 
 use crate::checkpoint::{Checkpoint, Stage};
+use crate::device::Device;
 use crate::dppo::{self, ChainMode, ChainSampler, EtaModule, EtaSettings};
 use crate::error::TrainError;
 use crate::network::{GaussianNetwork, NoiseNetwork, Observations};
@@ -127,6 +128,15 @@ impl TrainedPolicy {
             policy.eta = Some(module);
         }
         Ok(())
+    }
+
+    /// The same policy, computed on a device; on the processor for none.
+    pub fn on(mut self, device: Option<&Device>) -> Self {
+        match &mut self {
+            Self::Diffusion(policy) => policy.network = policy.network.clone().on(device),
+            Self::Gaussian(policy) => policy.network = policy.network.clone().on(device),
+        }
+        self
     }
 
     /// The same, borrowed.

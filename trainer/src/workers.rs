@@ -7,12 +7,29 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::device::Device;
 use crate::error::TrainError;
 
-/// A pool of threads, one of them when `threads` is 1: the caller.
+/// What there is to compute with.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    /// For everything that the processor does.
+    pub threads: usize,
+    /// For the networks, in the place of the processor.
+    pub device: Option<Device>,
+}
+
+impl From<usize> for Compute {
+    fn from(threads: usize) -> Self {
+        Self { threads, device: None }
+    }
+}
+
+/// A pool of threads, one of them when `threads` is 1: the caller. Knows the device, if the networks have one.
 pub struct Workers {
     pool: Option<rayon::ThreadPool>,
     threads: usize,
+    device: Option<Device>,
 }
 
 impl std::fmt::Debug for Workers {
@@ -22,8 +39,9 @@ impl std::fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// Starts `threads` threads (at least one).
-    pub fn new(threads: usize) -> Result<Self, TrainError> {
+    /// Starts the threads (at least one). A number of threads is a [`Compute`] without a device.
+    pub fn new(compute: impl Into<Compute>) -> Result<Self, TrainError> {
+        let Compute { threads, device } = compute.into();
         let threads = threads.max(1);
         let pool = if threads == 1 {
             None
@@ -35,7 +53,12 @@ impl Workers {
                 .map_err(|e| TrainError::Workers { threads, detail: e.to_string() })?;
             Some(pool)
         };
-        Ok(Self { pool, threads })
+        Ok(Self { pool, threads, device })
+    }
+
+    /// Where networks are computed; none for the processor.
+    pub fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
     }
 
     /// Number of threads, and so of the workspaces that [`Workers::run`] wants.

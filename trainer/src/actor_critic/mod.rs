@@ -106,6 +106,7 @@ impl ActorCritic {
         workers: &Workers,
     ) -> Result<Self, TrainError> {
         settings.check()?;
+        let critic = critic.on(workers.device());
         if actor.state_len != critic.state_len() {
             let detail = format!("the critic sees {} values, the policy {}", critic.state_len(), actor.state_len);
             return Err(TrainError::Config { key: "critic", detail });

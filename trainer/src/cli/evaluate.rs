@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
 use tenon_train::checkpoint::Checkpoint;
+use tenon_train::device::Choice;
 use tenon_train::dppo::ChainMode;
 use tenon_train::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
 use tenon_train::interrupt::Interrupt;
@@ -17,7 +18,7 @@ use tenon_train::sampling::{ChunkMode, PolicyRef, PretrainedWeights, TrainedPoli
 use tenon_train::settings::dppo_config;
 use tenon_train::workers::Workers;
 
-use super::{Common, Ending, Output, config_of};
+use super::{Common, DeviceArg, Ending, Output, config_of};
 
 /// Environments that step together where the configuration has no fine-tuning.
 const ENVIRONMENTS: usize = 50;
@@ -65,6 +66,8 @@ struct Judging {
     /// Noise of deployment, or that of fine-tuning's rollouts.
     #[arg(long, value_enum, default_value = "evaluation")]
     noise: NoiseKind,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 /// Whose policy is judged.
@@ -118,11 +121,12 @@ fn judge(
     let result = match judged {
         Judged::Checkpoint(checkpoint) => {
             let weights = PretrainedWeights::of_evaluation(config);
-            let mut policy = TrainedPolicy::of(checkpoint, weights, config.policy.noise_clip)?;
+            let workers = Workers::new(judging.device.compute(output)?)?;
+            let policy = TrainedPolicy::of(checkpoint, weights, config.policy.noise_clip)?;
+            let mut policy = policy.on(workers.device());
             if let (NoiseKind::Training, PolicyRef::Diffusion(_)) = (judging.noise, policy.as_ref()) {
                 policy.take_eta(checkpoint, &dppo_config(config)?.eta)?;
             }
-            let workers = Workers::new(threads)?;
             let mode = match (judging.noise, policy.as_ref()) {
                 (NoiseKind::Evaluation, policy) => ChunkMode::evaluation(policy),
                 (NoiseKind::Training, PolicyRef::Diffusion(_)) => {
@@ -136,6 +140,7 @@ fn judge(
             evaluate(&mut source, &checkpoint.header.run.policy, options, &stop, &mut show)?
         }
         Judged::Bundle(path) => {
+            ensure!(judging.device.device == Choice::Cpu, "a bundle runs on its ONNX engine: leave --device out");
             let noise = match judging.noise {
                 NoiseKind::Evaluation => StepNoise::Evaluation,
                 NoiseKind::Training => training_noise(config)?,

@@ -14,7 +14,7 @@ use tenon_train::progress::Progress;
 use tenon_train::run_dir::{CHECKPOINT_FILE, CONFIG_FILE, RunDir, commit, sha256_of, write_json, write_text};
 use tenon_train::watch::{Card, Watcher};
 
-use super::{Checkpointing, Common, Ending, config_of, config_text, newest};
+use super::{Checkpointing, Common, DeviceArg, Ending, config_of, config_text, newest};
 
 /// What counts the steps of this stage.
 const COUNTER: &str = "iteration";
@@ -55,6 +55,8 @@ pub struct FinetuneArgs {
     #[arg(long)]
     pub(super) fresh: bool,
     #[command(flatten)]
+    pub(super) device: DeviceArg,
+    #[command(flatten)]
     pub(super) checkpointing: Checkpointing,
 }
 
@@ -85,13 +87,13 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
         ensure!(finetune.iterations >= 1, "--iterations 0: give at least 1");
     }
     let (config, finetune) = (&config, config.finetune()?);
-    let threads = args.common.output.threads();
+    let compute = args.device.compute(&args.common.output)?;
     let pretrained = args.from.as_deref().map(|folder| Pretrained::read(folder, config)).transpose()?;
     let folder = RunDir::hold(&args.out, args.checkpointing.keep(finetune.iterations))?;
 
     let before_sha256 = pretrained.as_ref().map(|p| p.sha256.as_str());
     let (mut run, continued) = match previous(&args.out, args.fresh, config, before_sha256)? {
-        Some(checkpoint) => (FinetuneRun::resume(config, &checkpoint, threads)?, true),
+        Some(checkpoint) => (FinetuneRun::resume(config, &checkpoint, compute)?, true),
         None => {
             folder.begin_anew()?;
             for file in [JUDGEMENT_FILE, BEFORE_FILE] {
@@ -106,7 +108,7 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
             }
             let provenance = provenance.into_iter().map(|(key, value)| (key.to_string(), value));
             let source = pretrained.as_ref().map_or(Source::Scratch, |p| Source::Pretrained(&p.checkpoint));
-            let run = FinetuneRun::new(config, text, source, provenance, threads)?;
+            let run = FinetuneRun::new(config, text, source, provenance, compute)?;
             // From here on a killed run can go on.
             folder.save(0, &run.checkpoint())?;
             (run, false)

@@ -13,6 +13,7 @@ mod plot;
 mod pretrain;
 mod resume;
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -21,8 +22,10 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use tenon_core::config::{TaskConfig, Values};
 use tenon_train::checkpoint::Checkpoint;
+use tenon_train::device::{Choice, DeviceFailure};
 use tenon_train::interrupt::{INTERRUPTED_EXIT_CODE, Interrupt};
 use tenon_train::run_dir::{KeepCheckpoints, holds_checkpoint, last_checkpoint};
+use tenon_train::workers::Compute;
 
 /// Exit code of a step that ran but missed what it should show.
 const GOAL_MISSED_EXIT_CODE: u8 = 3;
@@ -120,6 +123,26 @@ impl Output {
     }
 }
 
+/// On what networks are computed.
+#[derive(Debug, Clone, Copy, Args)]
+struct DeviceArg {
+    /// Where networks are computed: cpu, cuda or cuda:N (a program built with `--features cuda`), or emulated (the
+    /// card's kernels on the processor, slowly, for checking).
+    #[arg(long, value_name = "DEVICE", default_value_t = Choice::Cpu)]
+    device: Choice,
+}
+
+impl DeviceArg {
+    /// Opens it.
+    fn compute(self, output: &Output) -> anyhow::Result<Compute> {
+        let device = self.device.open()?;
+        if let Some(device) = &device {
+            eprintln!("networks are computed on {}", device.name());
+        }
+        Ok(Compute { threads: output.threads(), device })
+    }
+}
+
 /// How a command gives its result.
 #[derive(Debug, Args)]
 struct Speech {
@@ -173,19 +196,23 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ending = match cli.command {
-        Command::Demos(command) => demos::run(command, &interrupt),
-        Command::Pretrain(args) => pretrain::run(args, &interrupt),
-        Command::Finetune(args) => finetune::run(args, &interrupt),
-        Command::Resume(args) => resume::run(args, &interrupt),
-        Command::Evaluate(args) => evaluate::run(args, &interrupt),
-        Command::Export(args) => export::run(args, &interrupt),
-        Command::Import(args) => import::run(args),
-        Command::Eval(args) => evaluate::run_eval(args, &interrupt),
-        Command::List(args) => list::run(args),
-        Command::Compare(args) => compare::run(args),
-        Command::Plot(args) => plot::run(args),
-        Command::Bench(args) => bench::run(args, &interrupt),
+    // A card that fails ends the computation wherever it stands; what is on the disk is whole.
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.payload().is::<DeviceFailure>() {
+            quiet(panic);
+        }
+    }));
+    let ending = match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli.command, &interrupt))) {
+        Ok(ending) => ending,
+        Err(panic) => match panic.downcast::<DeviceFailure>() {
+            Ok(failure) => Err(anyhow::anyhow!(
+                "the device failed: {}; a run goes on from its last checkpoint with `tenon-train resume RUN`, with --device \
+                 cpu if need be",
+                failure.0
+            )),
+            Err(panic) => std::panic::resume_unwind(panic),
+        },
     };
     match ending {
         Ok(Ending::Done) => ExitCode::SUCCESS,
@@ -198,6 +225,23 @@ pub fn main() -> ExitCode {
             eprintln!("tenon-train: {e:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    match command {
+        Command::Demos(command) => demos::run(command, interrupt),
+        Command::Pretrain(args) => pretrain::run(args, interrupt),
+        Command::Finetune(args) => finetune::run(args, interrupt),
+        Command::Resume(args) => resume::run(args, interrupt),
+        Command::Evaluate(args) => evaluate::run(args, interrupt),
+        Command::Export(args) => export::run(args, interrupt),
+        Command::Import(args) => import::run(args),
+        Command::Eval(args) => evaluate::run_eval(args, interrupt),
+        Command::List(args) => list::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Plot(args) => plot::run(args),
+        Command::Bench(args) => bench::run(args, interrupt),
     }
 }
 

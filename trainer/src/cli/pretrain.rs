@@ -18,7 +18,7 @@ use tenon_train::run_dir::{CONFIG_FILE, RunDir, commit, sha256_of, write_json, w
 use tenon_train::settings::pretrain_config;
 use tenon_train::watch::{Card, History, Watcher, number};
 
-use super::{Checkpointing, Common, Ending, config_of, config_text, newest};
+use super::{Checkpointing, Common, DeviceArg, Ending, config_of, config_text, newest};
 
 /// Time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,6 +49,8 @@ pub struct PretrainArgs {
     /// Begin anew whatever the folder holds.
     #[arg(long)]
     pub(super) fresh: bool,
+    #[command(flatten)]
+    pub(super) device: DeviceArg,
     #[command(flatten)]
     pub(super) checkpointing: Checkpointing,
 }
@@ -87,7 +89,7 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         pretrain.epochs,
         pretrain.warmup_epochs
     );
-    let threads = args.common.output.threads();
+    let compute = args.device.compute(&args.common.output)?;
     let train = args.data.join("train.npz");
     let dataset =
         Dataset::open(&train).context("run `tenon-train demos avoid` first, or name its folder with --data")?;
@@ -97,7 +99,7 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
 
     let settings = pretrain_config(config)?;
     let mut trainer = match previous(&args.out, args.fresh, config, &data_sha256)? {
-        Some(checkpoint) => Pretrainer::resume(settings.clone(), &checkpoint, threads)?,
+        Some(checkpoint) => Pretrainer::resume(settings.clone(), &checkpoint, compute)?,
         None => {
             folder.begin_anew()?;
             let provenance = BTreeMap::from([
@@ -113,7 +115,7 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
                 provenance,
             };
             write_text(&args.out.join(CONFIG_FILE), &config_text(config)?)?;
-            let trainer = Pretrainer::new(settings.clone(), run, pretrain.seed, threads)?;
+            let trainer = Pretrainer::new(settings.clone(), run, pretrain.seed, compute)?;
             // From here on a killed run can go on.
             folder.save(0, &trainer.checkpoint())?;
             trainer

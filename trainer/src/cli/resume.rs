@@ -11,7 +11,7 @@ use tenon_train::run_dir::{CONFIG_FILE, last_checkpoint};
 
 use super::finetune::{self, FinetuneArgs};
 use super::pretrain::{self, PretrainArgs};
-use super::{Checkpointing, Common, EARLIER_CHECKPOINT, Ending, Output};
+use super::{Checkpointing, Common, DeviceArg, EARLIER_CHECKPOINT, Ending, Output};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
@@ -29,6 +29,8 @@ pub struct ResumeArgs {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
+    device: DeviceArg,
+    #[command(flatten)]
     checkpointing: Checkpointing,
 }
 
@@ -44,17 +46,27 @@ pub fn run(args: ResumeArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         (None, Stage::Finetune) => Some(recorded(&args.run, provenance, "pretrained")?),
     };
     let common = Common { config: args.run.join(CONFIG_FILE), paper: false, output: args.output };
-    let (out, checkpointing) = (args.run, args.checkpointing);
+    let (out, device, checkpointing) = (args.run, args.device, args.checkpointing);
     match stage {
         Stage::Pretrain => {
             let data = source.context("give --source DIR, the folder of the demonstrations")?;
-            let args = PretrainArgs { common, data, out, epochs: None, seed: None, fresh: false, checkpointing };
+            let args =
+                PretrainArgs { common, data, out, epochs: None, seed: None, fresh: false, device, checkpointing };
             pretrain::run(args, interrupt)
         }
         Stage::Finetune => {
             let (scratch, from) = (source.is_none(), source);
-            let args =
-                FinetuneArgs { common, from, scratch, out, iterations: None, seed: None, fresh: false, checkpointing };
+            let args = FinetuneArgs {
+                common,
+                from,
+                scratch,
+                out,
+                iterations: None,
+                seed: None,
+                fresh: false,
+                device,
+                checkpointing,
+            };
             finetune::run(args, interrupt)
         }
     }

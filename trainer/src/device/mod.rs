@@ -269,9 +269,9 @@ impl Choice {
         match self {
             Self::Cpu => Ok(None),
             Self::Emulated => Ok(Some(Device(Arc::new(emulated::Emulated)))),
-            Self::Cuda { ordinal } => cuda_device(ordinal)
-                .map(Some)
-                .map_err(|detail| TrainError::Device { device: self.to_string(), detail }),
+            Self::Cuda { ordinal } => {
+                cuda_device(ordinal).map(Some).map_err(|detail| TrainError::Device { device: self.to_string(), detail })
+            }
         }
     }
 }

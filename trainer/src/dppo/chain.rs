@@ -6,7 +6,7 @@ use tenon_core::noise::NoiseSource;
 use super::Policy;
 use super::eta::EtaSteps;
 use crate::network::{Mode, Observations, Prepared, Workspace};
-use crate::workers::{Workers, inference_shards, shard_range};
+use crate::workers::{Workers, shard_range};
 
 /// How a chain is walked.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,14 +57,15 @@ impl ChainSampler {
     /// For up to `rows` environments at a time.
     pub fn new(policy: &Policy, workers: &Workers, rows: usize) -> Self {
         let network = &policy.network;
-        let shard_rows = rows.div_ceil(inference_shards(workers, rows, network.has_positions()));
+        let shards = network.inference_shards(workers, rows);
+        let shard_rows = rows.div_ceil(shards);
         let buffers = || ThreadBuffers {
             frozen: network.workspace(shard_rows, Mode::Inference),
             finetuned: network.workspace(shard_rows, Mode::Inference),
             x: vec![0.0; shard_rows * network.chunk_len()],
             draw: vec![0.0; network.chunk_len()],
         };
-        Self { workspaces: (0..workers.threads()).map(|_| buffers()).collect(), rows }
+        Self { workspaces: (0..workers.threads().min(shards)).map(|_| buffers()).collect(), rows }
     }
 
     /// Samples one chunk a row.
@@ -107,7 +108,7 @@ impl ChainSampler {
         };
         let walk = Walk { policy, steps: &steps, eta_steps, frozen: &frozen, finetuned: &finetuned };
 
-        let shards = inference_shards(workers, rows, network.has_positions());
+        let shards = network.inference_shards(workers, rows);
         let (mut observations, mut etas, mut noise, mut chains) = (observations, etas.as_slice(), noise, chains);
         let eta_len = etas.len() / rows.max(1);
         let mut parts = Vec::with_capacity(shards);

@@ -48,6 +48,7 @@ impl Updater {
         workers: &Workers,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        policy.network = policy.network.on(workers.device());
         let (network, steps) = (&policy.network, policy.finetuned_steps());
         if steps == 0 {
             let detail = "fine-tuning needs at least one fine-tuned denoising step".into();

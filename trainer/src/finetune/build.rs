@@ -18,7 +18,7 @@ use crate::ppo::{GaussianPolicy, PpoUpdater};
 use crate::sampling::PretrainedWeights;
 use crate::seeds::Stream;
 use crate::settings::{dppo_config, ppo_config};
-use crate::workers::Workers;
+use crate::workers::{Compute, Workers};
 
 /// Bounds that the reference's pre-trained Gaussian policies carry where their deviation is fixed (spec dppo.md §4).
 const PRETRAINED_STD_BOUNDS: [f64; 2] = [0.01, 1.0];
@@ -45,7 +45,7 @@ impl FinetuneRun {
         config_text: String,
         source: Source,
         provenance: impl IntoIterator<Item = (String, String)>,
-        threads: usize,
+        compute: impl Into<Compute>,
     ) -> Result<Self, TrainError> {
         let finetune = config.finetune()?;
         let mut network = config.policy.model.network();
@@ -78,21 +78,25 @@ impl FinetuneRun {
             config: config_text,
             provenance: known,
         };
-        let workers = Workers::new(threads)?;
+        let workers = Workers::new(compute)?;
         let learner = fresh_learner(config, &run, source, &workers)?;
-        let mut this = Self::assemble(config, run, learner, workers, threads)?;
+        let mut this = Self::assemble(config, run, learner, workers)?;
         // What happens in an environment follows from its own streams only.
         this.environments.reset();
         Ok(this)
     }
 
     /// Continues the run of a checkpoint exactly.
-    pub fn resume(config: &TaskConfig, checkpoint: &Checkpoint, threads: usize) -> Result<Self, TrainError> {
+    pub fn resume(
+        config: &TaskConfig,
+        checkpoint: &Checkpoint,
+        compute: impl Into<Compute>,
+    ) -> Result<Self, TrainError> {
         let run = checkpoint.header.run.clone();
-        let workers = Workers::new(threads)?;
+        let workers = Workers::new(compute)?;
         let mut learner = learner_of(config, &run, &workers)?;
         learner.restore(checkpoint)?;
-        let mut this = Self::assemble(config, run, learner, workers, threads)?;
+        let mut this = Self::assemble(config, run, learner, workers)?;
         this.collector.restore(checkpoint)?;
         this.episodes.restore(checkpoint)?;
         this.environments.restore_state(checkpoint.bytes(ENVIRONMENTS)?)?;
@@ -102,17 +106,11 @@ impl FinetuneRun {
         Ok(this)
     }
 
-    fn assemble(
-        config: &TaskConfig,
-        run: RunInfo,
-        learner: Learner,
-        workers: Workers,
-        threads: usize,
-    ) -> Result<Self, TrainError> {
+    fn assemble(config: &TaskConfig, run: RunInfo, learner: Learner, workers: Workers) -> Result<Self, TrainError> {
         let finetune = config.finetune()?;
         let settings = BatchSettings {
             environments: finetune.environments,
-            threads,
+            threads: workers.threads(),
             seed: finetune.seed,
             auto_reset: auto_resets(config.task),
         };
@@ -130,7 +128,6 @@ impl FinetuneRun {
             environment_steps: 0,
             undone: 0,
             judged_at: 0,
-            threads,
         })
     }
 }

@@ -54,7 +54,6 @@ pub struct FinetuneRun {
     environment_steps: u64,
     undone: u64,
     judged_at: u64,
-    threads: usize,
 }
 
 /// Which iterations do what.
@@ -264,7 +263,7 @@ impl FinetuneRun {
                 episodes: config.evaluate.episodes,
                 seed: config.evaluate.seed,
                 environments,
-                threads: self.threads,
+                threads: self.workers.threads(),
             };
             let mut source = PolicyChunks::new(self.policy(), &self.workers, mode, options.environments);
             let on_episodes = &mut |done, so_far: &Evaluation| on_episodes(name, done, so_far);

@@ -13,6 +13,11 @@ use crate::workers::{Workers, shard_count, shard_range};
 const SMALLEST_SHARD_ROWS: usize = 64;
 const MOST_SHARDS: usize = 8;
 
+/// Most shards of a batch: on a device the whole batch is one, walked in large blocks.
+fn most_shards(on_device: bool) -> usize {
+    if on_device { 1 } else { MOST_SHARDS }
+}
+
 fn blocks(rows: Range<usize>, block_rows: usize) -> impl Iterator<Item = Range<usize>> {
     let end = rows.end;
     rows.step_by(block_rows).map(move |start| start..(start + block_rows).min(end))
@@ -39,6 +44,7 @@ fn add_up(shards: &mut [PlanGradient]) {
 #[derive(Debug)]
 pub struct NoiseBatch {
     block_rows: usize,
+    most_shards: usize,
     workspaces: Vec<Workspace>,
     shards: Vec<PlanGradient>,
 }
@@ -47,10 +53,13 @@ impl NoiseBatch {
     /// For batches of about `rows` rows (more are only slower) whose steps are among `times` distinct ones.
     pub fn new(network: &NoiseNetwork, workers: &Workers, rows: usize, times: usize) -> Self {
         let block_rows = rows.clamp(1, network.plan().block_rows());
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let most_shards = most_shards(network.is_on_device());
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, most_shards);
+        let workspace = |_| network.workspace(block_rows, Mode::Training);
         Self {
             block_rows,
-            workspaces: (0..workers.threads()).map(|_| network.workspace(block_rows, Mode::Training)).collect(),
+            most_shards,
+            workspaces: (0..workers.threads().min(most_shards)).map(workspace).collect(),
             shards: (0..shards).map(|_| network.gradient(times)).collect(),
         }
     }
@@ -69,7 +78,7 @@ impl NoiseBatch {
         read: impl Fn(usize, &[f32], &mut [f32]) + Sync,
     ) {
         let rows = out.len() / width;
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards);
         let mut parts = split_by_shard(out, rows, shards, width);
         let block_rows = self.block_rows;
         workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
@@ -103,7 +112,7 @@ impl NoiseBatch {
         load: impl Fn(usize) -> NoiseRow<'a> + Sync,
         differentiate: impl Fn(usize, &[f32], &mut [f32], &mut S) + Sync,
     ) -> Vec<S> {
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS).min(self.shards.len());
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards).min(self.shards.len());
         let len = network.chunk_len();
         let mut outputs: Vec<(&mut PlanGradient, S)> =
             self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
@@ -138,6 +147,7 @@ impl NoiseBatch {
 #[derive(Debug)]
 pub struct CriticBatch {
     block_rows: usize,
+    most_shards: usize,
     workspaces: Vec<Workspace>,
     shards: Vec<PlanGradient>,
 }
@@ -146,10 +156,13 @@ impl CriticBatch {
     /// For batches of about `rows` states; more are only slower.
     pub fn new(critic: &Critic, workers: &Workers, rows: usize) -> Self {
         let block_rows = rows.clamp(1, critic.block_rows());
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let most_shards = most_shards(critic.is_on_device());
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, most_shards);
+        let workspace = |_| critic.workspace(block_rows, Mode::Training);
         Self {
             block_rows,
-            workspaces: (0..workers.threads()).map(|_| critic.workspace(block_rows, Mode::Training)).collect(),
+            most_shards,
+            workspaces: (0..workers.threads().min(most_shards)).map(workspace).collect(),
             shards: (0..shards).map(|_| critic.gradient()).collect(),
         }
     }
@@ -164,7 +177,7 @@ impl CriticBatch {
         out: &mut [f32],
     ) {
         let rows = out.len();
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards);
         let mut parts = split_by_shard(out, rows, shards, 1);
         let (block_rows, prepared) = (self.block_rows, critic.prepare(parameters));
         workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
@@ -200,7 +213,7 @@ impl CriticBatch {
         load: impl Fn(usize) -> CriticRow<'a> + Sync,
         differentiate: impl Fn(usize, f32, &mut S) -> f32 + Sync,
     ) -> (Vec<S>, &[f32]) {
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS).min(self.shards.len());
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards).min(self.shards.len());
         let mut outputs: Vec<(&mut PlanGradient, S)> =
             self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
         let (block_rows, mut prepared) = (self.block_rows, critic.prepare(parameters));
@@ -226,6 +239,7 @@ impl CriticBatch {
 #[derive(Debug)]
 pub struct GaussianBatch {
     block_rows: usize,
+    most_shards: usize,
     workspaces: Vec<GaussianWorkspace>,
     shards: Vec<PlanGradient>,
 }
@@ -234,10 +248,13 @@ impl GaussianBatch {
     /// For batches of about `rows` rows; more are only slower.
     pub fn new(network: &GaussianNetwork, workers: &Workers, rows: usize) -> Self {
         let block_rows = rows.clamp(1, network.block_rows());
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let most_shards = most_shards(network.is_on_device());
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, most_shards);
+        let workspace = |_| network.workspace(block_rows, Mode::Training);
         Self {
             block_rows,
-            workspaces: (0..workers.threads()).map(|_| network.workspace(block_rows, Mode::Training)).collect(),
+            most_shards,
+            workspaces: (0..workers.threads().min(most_shards)).map(workspace).collect(),
             shards: (0..shards).map(|_| network.gradient()).collect(),
         }
     }
@@ -256,7 +273,7 @@ impl GaussianBatch {
         read: impl Fn(usize, GaussianRow, &mut [f32]) + Sync,
     ) {
         let rows = out.len() / width;
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards);
         let mut parts = split_by_shard(out, rows, shards, width);
         let block_rows = self.block_rows;
         workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
@@ -290,7 +307,7 @@ impl GaussianBatch {
         load: impl Fn(usize) -> CriticRow<'a> + Sync,
         differentiate: impl Fn(usize, GaussianRow, GaussianRowGradient, &mut S) + Sync,
     ) -> Vec<S> {
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS).min(self.shards.len());
+        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards).min(self.shards.len());
         let mut outputs: Vec<(&mut PlanGradient, S)> =
             self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
         let block_rows = self.block_rows;

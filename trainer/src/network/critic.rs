@@ -4,6 +4,7 @@ use tenon_core::network::CriticSpec;
 
 use super::plan::{Plan, PlanBuilder, PlanGradient, Prepared, Workspace};
 use super::{Mode, ParameterTable};
+use crate::device::Device;
 use crate::error::TrainError;
 
 /// V(s), ready to run and to be differentiated.
@@ -34,6 +35,16 @@ impl Critic {
         let value = spec.build(&mut builder, &state, pictures.as_ref());
         let image_len = images.map_or(0, |[positions, channels]| positions * channels);
         Ok(Self { plan: builder.finish(&[value]), state_len, image_len })
+    }
+
+    /// The same network, computed on a device; on the processor for none.
+    pub fn on(self, device: Option<&Device>) -> Self {
+        Self { plan: self.plan.on(device), ..self }
+    }
+
+    /// Whether it is computed elsewhere than on the processor.
+    pub fn is_on_device(&self) -> bool {
+        self.plan.is_on_device()
     }
 
     /// Names and ranges of the parameters.

@@ -7,6 +7,7 @@ use tenon_core::noise::SeededNoise;
 
 use super::plan::{Plan, PlanBuilder, PlanGradient, Prepared, Workspace};
 use super::{CriticRow, Mode, ParameterTable};
+use crate::device::Device;
 use crate::error::TrainError;
 
 /// Name of the learned log-variance that is the same for every state.
@@ -137,6 +138,16 @@ impl GaussianNetwork {
             image_len: images.map_or(0, |[positions, channels]| positions * channels),
             image_px: spec.vision().map_or(0, |v| v.image_px),
         })
+    }
+
+    /// The same network, computed on a device; on the processor for none.
+    pub fn on(self, device: Option<&Device>) -> Self {
+        Self { plan: self.plan.on(device), ..self }
+    }
+
+    /// Whether it is computed elsewhere than on the processor.
+    pub fn is_on_device(&self) -> bool {
+        self.plan.is_on_device()
     }
 
     /// Names and ranges of the parameters.

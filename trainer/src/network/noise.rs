@@ -4,7 +4,9 @@ use tenon_core::network::{NetworkSpec, NoiseInputs};
 
 use super::plan::{Plan, PlanBuilder, PlanGradient, Prepared, Workspace};
 use super::{Mode, ParameterTable};
+use crate::device::Device;
 use crate::error::TrainError;
+use crate::workers::{Workers, inference_shards};
 
 /// A network of [`NetworkSpec`], ready to run and to be differentiated.
 #[derive(Debug, Clone)]
@@ -123,6 +125,16 @@ impl NoiseNetwork {
         &self.plan
     }
 
+    /// The same network, computed on a device; on the processor for none.
+    pub fn on(self, device: Option<&Device>) -> Self {
+        Self { plan: self.plan.on(device), ..self }
+    }
+
+    /// Whether it is computed elsewhere than on the processor.
+    pub fn is_on_device(&self) -> bool {
+        self.plan.is_on_device()
+    }
+
     /// Names and ranges of the parameters.
     pub fn table(&self) -> &ParameterTable {
         self.plan.table()
@@ -131,6 +143,11 @@ impl NoiseNetwork {
     /// Whether layers work on several positions (U-Nets, transformers), and not on plain vectors only.
     pub fn has_positions(&self) -> bool {
         self.plan.has_positions()
+    }
+
+    /// How many shards the rows of a sampling call are cut into.
+    pub fn inference_shards(&self, workers: &Workers, rows: usize) -> usize {
+        if self.is_on_device() { 1 } else { inference_shards(workers, rows, self.has_positions()) }
     }
 
     /// Tp · Da.

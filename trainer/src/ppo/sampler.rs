@@ -4,12 +4,10 @@ use tenon_core::noise::NoiseSource;
 
 use super::GaussianPolicy;
 use super::likelihood::softmax;
-use crate::network::{CriticRow, GaussianPrepared, GaussianRow, GaussianWorkspace, Mode, Observations};
-use crate::workers::{Workers, shard_count, shard_range};
-
-/// Rows below which a batch of environments is not cut: each cut reads all weights once more.
-const SMALLEST_SHARD_ROWS: usize = 24;
-const MOST_SHARDS: usize = 8;
+use crate::network::{
+    CriticRow, GaussianNetwork, GaussianPrepared, GaussianRow, GaussianWorkspace, Mode, Observations,
+};
+use crate::workers::{Workers, inference_shards, shard_range};
 
 /// σ of an evaluation.
 const EVALUATION_STD: f32 = 1e-4;
@@ -48,11 +46,11 @@ struct Shard<'a, N> {
 impl GaussianSampler {
     /// For up to `rows` environments at a time.
     pub fn new(policy: &GaussianPolicy, workers: &Workers, rows: usize) -> Self {
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shards = shards(&policy.network, workers, rows);
         let shard_rows = rows.div_ceil(shards).max(1);
         let block_rows = shard_rows.min(policy.network.block_rows());
         let workspace = || policy.network.workspace(block_rows, Mode::Inference);
-        Self { workspaces: (0..workers.threads()).map(|_| workspace()).collect(), rows }
+        Self { workspaces: (0..workers.threads().min(shards)).map(|_| workspace()).collect(), rows }
     }
 
     /// Samples one chunk a row.
@@ -79,7 +77,7 @@ impl GaussianSampler {
         let parameters = if mode.base_policy { &policy.frozen } else { &policy.finetuned };
         let prepared = network.prepare(parameters);
 
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, MOST_SHARDS);
+        let shards = shards(network, workers, rows);
         let (mut observations, mut noise, mut chunks) = (observations, noise, chunks);
         let mut parts = Vec::with_capacity(shards);
         for shard in 0..shards {
@@ -98,6 +96,11 @@ impl GaussianSampler {
             }
         });
     }
+}
+
+/// Rows are cut by their number alone, whatever the network.
+fn shards(network: &GaussianNetwork, workers: &Workers, rows: usize) -> usize {
+    if network.is_on_device() { 1 } else { inference_shards(workers, rows, true) }
 }
 
 fn draw_block<N: NoiseSource>(

@@ -27,13 +27,14 @@ impl PpoUpdater {
     /// A fresh run: `policy` pre-trained or new, a new critic from `seed`; `envs` = E.
     pub fn new(
         config: PpoConfig,
-        policy: GaussianPolicy,
+        mut policy: GaussianPolicy,
         critic: Critic,
         envs: usize,
         seed: u64,
         workers: &Workers,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        policy.network = policy.network.on(workers.device());
         let network = &policy.network;
         if !(policy.noise_clip.is_finite() && policy.noise_clip > 0.0) {
             let detail = format!("{} must be positive", policy.noise_clip);

@@ -20,7 +20,7 @@ use crate::error::TrainError;
 use crate::network::ParameterTable;
 use crate::optimizer::{AdamW, LrSchedule, gradient_norm, update_ema};
 use crate::seeds::Stream;
-use crate::workers::Workers;
+use crate::workers::{Compute, Workers};
 use objective::{Batch, Objective};
 
 /// Settings of pre-training (spec dppo.md §6.2).
@@ -110,10 +110,15 @@ pub struct Pretrainer {
 }
 
 impl Pretrainer {
-    /// A fresh run from `seed` on `threads` threads. The seed also goes into the checkpoint's provenance.
-    pub fn new(config: PretrainConfig, mut run: RunInfo, seed: u64, threads: usize) -> Result<Self, TrainError> {
+    /// A fresh run from `seed`. The seed also goes into the checkpoint's provenance.
+    pub fn new(
+        config: PretrainConfig,
+        mut run: RunInfo,
+        seed: u64,
+        compute: impl Into<Compute>,
+    ) -> Result<Self, TrainError> {
         run.provenance.insert("seed".into(), seed.to_string());
-        let workers = Workers::new(threads)?;
+        let workers = Workers::new(compute)?;
         let objective = Objective::new(&config, &run, &workers)?;
         let parameters = objective.initialise(&mut Stream::ActorWeights.of(seed));
         let streams = [Stream::Shuffle, Stream::Diffusion, Stream::Pictures].map(|stream| stream.of(seed));
@@ -147,13 +152,17 @@ impl Pretrainer {
     }
 
     /// Continues the run of a checkpoint; with the same data it ends with the same bits as if never stopped.
-    pub fn resume(config: PretrainConfig, checkpoint: &Checkpoint, threads: usize) -> Result<Self, TrainError> {
+    pub fn resume(
+        config: PretrainConfig,
+        checkpoint: &Checkpoint,
+        compute: impl Into<Compute>,
+    ) -> Result<Self, TrainError> {
         if checkpoint.header.stage != Stage::Pretrain {
             let detail = "the checkpoint is of fine-tuning, not of pre-training".into();
             return Err(TrainError::Config { key: "resume", detail });
         }
         let run = checkpoint.header.run.clone();
-        let workers = Workers::new(threads)?;
+        let workers = Workers::new(compute)?;
         let objective = Objective::new(&config, &run, &workers)?;
         let parameters = checkpoint.parameters("network.", objective.table())?;
         let ema = checkpoint.parameters("ema.", objective.table())?;

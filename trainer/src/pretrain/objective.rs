@@ -90,13 +90,13 @@ impl Objective {
         let rows = config.batch_size;
         match &run.network {
             PolicyNetwork::Diffusion(spec) => {
-                let network = NoiseNetwork::new(spec, state_len, horizon, action_dim)?;
+                let network = NoiseNetwork::new(spec, state_len, horizon, action_dim)?.on(workers.device());
                 let steps = policy.diffusion().map_err(|e| wrong(&e))?.denoising_steps;
                 let loss = DenoisingLoss::new(&network, workers, rows, steps, config.prediction);
                 Ok(Self::Denoising { network, loss, steps: steps as u32 })
             }
             PolicyNetwork::Gaussian(spec) => {
-                let network = GaussianNetwork::new(spec, state_len, horizon, action_dim)?;
+                let network = GaussianNetwork::new(spec, state_len, horizon, action_dim)?.on(workers.device());
                 let loss = CloningLoss::new(&network, workers, rows, config.ent_coef);
                 Ok(Self::Likelihood { network, loss })
             }

@@ -16,7 +16,7 @@ use tenon_train::sampling::{ChunkMode, PretrainedWeights, TrainedPolicy};
 use tenon_train::workers::Workers;
 
 use crate::cli::finetune::{self, FinetuneArgs};
-use crate::cli::{Checkpointing, Common, Ending};
+use crate::cli::{Checkpointing, Common, DeviceArg, Ending};
 
 /// Folder of the policy's run within that of the demonstrations.
 const POLICY_FOLDER: &str = "policy";
@@ -49,6 +49,8 @@ pub struct GymArgs {
     /// Train anew whatever the folder holds.
     #[arg(long)]
     fresh: bool,
+    #[command(flatten)]
+    device: DeviceArg,
 }
 
 pub fn run(args: GymArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
@@ -66,6 +68,7 @@ pub fn run(args: GymArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         iterations: None,
         seed: args.seed,
         fresh: args.fresh,
+        device: args.device,
         checkpointing: Checkpointing { keep_last: 3, keep_every: Some(0) },
     };
     let ending = finetune::run_quietly(&training, config.clone(), interrupt)?;
@@ -80,7 +83,8 @@ pub fn run(args: GymArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let TrainedPolicy::Gaussian(_) = &policy else {
         bail!("demonstrations are rolled out from a Gaussian policy; [policy.model] describes a diffusion policy")
     };
-    let workers = Workers::new(threads)?;
+    let workers = Workers::new(training.device.compute(&training.common.output)?)?;
+    let policy = policy.on(workers.device());
     let mode = ChunkMode::Gaussian(SamplingMode { noise: SamplingNoise::Exploration, base_policy: false });
     let mut source = PolicyChunks::new(policy.as_ref(), &workers, mode, ENVIRONMENTS);
     let options = RollOutOptions { task: config.task, frames, seed: demos.seed, environments: ENVIRONMENTS, threads };

@@ -230,12 +230,7 @@ impl<B: Backend> Backward<'_, B> {
         x: NodeId,
         weight: &Range<usize>,
         bias: &Range<usize>,
-        write: impl FnOnce(
-            &mut B,
-            &Buffers<B::Buffer>,
-            Option<Target<B::SliceMut<'_>>>,
-            (B::SliceMut<'_>, B::SliceMut<'_>),
-        ),
+        write: impl FnOnce(&mut B, &Buffers<B::Buffer>, Option<Target<B::SliceMut<'_>>>, (B::SliceMut<'_>, B::SliceMut<'_>)),
     ) {
         let range = self.all(x);
         let both = B::two_mut(&mut self.d_parameters, weight.clone(), bias.clone());

@@ -20,7 +20,8 @@ impl Plan {
         let (Some(device), Some((parameters, there))) = (&self.device, device) else {
             let backend = Host { block, scratch: &mut Vec::new(), zeros: &vec![0.0; self.widest] };
             let parameters = packed.as_deref().unwrap_or(parameters);
-            return Forward { plan, backend, parameters, shared: None, own: buffers, block, times, training }.run(wanted);
+            return Forward { plan, backend, parameters, shared: None, own: buffers, block, times, training }
+                .run(wanted);
         };
         for (i, node) in self.nodes.iter().enumerate() {
             if node.op == Op::Input(Source::Sinusoid) {

@@ -27,9 +27,7 @@ impl<T> Buffers<T> {
     ) -> Self {
         let sized = |of: fn(&Node) -> usize, also: bool| -> Vec<T> {
             let nodes = plan.nodes.iter().enumerate();
-            nodes
-                .map(|(i, n)| zeros(if also && wanted(NodeId(i)) { elements(n.space) * of(n) } else { 0 }))
-                .collect()
+            nodes.map(|(i, n)| zeros(if also && wanted(NodeId(i)) { elements(n.space) * of(n) } else { 0 })).collect()
         };
         let training = mode == Mode::Training;
         Self {

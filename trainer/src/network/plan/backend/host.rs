@@ -5,9 +5,7 @@ use std::ops::Range;
 use tenon_core::network::Activation;
 
 use super::{Backend, Looked, Lookup, Shape, Target, Weight};
-use crate::elementwise::{
-    activate, activation_backward, add, bias_activate, bias_activate_in_place, column_sum,
-};
+use crate::elementwise::{activate, activation_backward, add, bias_activate, bias_activate_in_place, column_sum};
 use crate::linalg::{Into, Matrix, MatrixMut, multiply, multiply_rows, multiply_to};
 use crate::network::plan::attention::{self, AttentionShape};
 use crate::network::plan::convolution::{self, ConvShape, PatchShape};

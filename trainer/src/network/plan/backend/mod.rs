@@ -168,13 +168,7 @@ pub(super) trait Backend {
         channels: usize,
     );
     /// `a = f(x)`, `derivative = f'(x)` (ReLU: left alone).
-    fn activate(
-        &mut self,
-        f: Activation,
-        x: Self::Slice<'_>,
-        a: Self::SliceMut<'_>,
-        derivative: Self::SliceMut<'_>,
-    );
+    fn activate(&mut self, f: Activation, x: Self::Slice<'_>, a: Self::SliceMut<'_>, derivative: Self::SliceMut<'_>);
     /// `d` becomes the gradient before the activation, whose columns are added to `sums` where there are any.
     fn activation_backward(
         &mut self,
@@ -300,13 +294,7 @@ pub(super) trait Backend {
     /// Σ_p weight_p ∘ x_p; `weight [positions, channels]`, `out [n, channels]`; `shape` is that of x.
     fn weighted_sum(&mut self, out: Self::SliceMut<'_>, x: Self::Slice<'_>, weight: Self::Slice<'_>, shape: Shape);
     /// `weight += Σ_r x ∘ d`.
-    fn weighted_sum_weight(
-        &mut self,
-        weight: Self::SliceMut<'_>,
-        x: Self::Slice<'_>,
-        d: Self::Slice<'_>,
-        shape: Shape,
-    );
+    fn weighted_sum_weight(&mut self, weight: Self::SliceMut<'_>, x: Self::Slice<'_>, d: Self::Slice<'_>, shape: Shape);
     fn weighted_sum_input(
         &mut self,
         dx: Target<Self::SliceMut<'_>>,
