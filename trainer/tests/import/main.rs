@@ -1,4 +1,5 @@
-//! Checkpoints and statistics that PyTorch and NumPy wrote (`data/write_checkpoints.py`) become ours.
+//! Checkpoints and statistics that PyTorch and NumPy wrote (`data/write_checkpoints.py`, `data/write_architectures.py`)
+//! become ours.
 
 mod architectures;
 mod cases;
