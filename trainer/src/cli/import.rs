@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use tenon_core::config::{TaskConfig, Values};
 use tenon_core::normalizer::{Limits, Normalizer, ZeroRange};
-use tenon_train::import::{Contents, Entry, Imported, Kind, Number, Progress, TorchCheckpoint, Weights};
+use tenon_train::import::{Contents, Entry, Imported, Kind, Number, Progress, StdBounds, TorchCheckpoint, Weights};
 use tenon_train::import::{import, read_normalizer};
 use tenon_train::run_dir::{CHECKPOINT_FILE, KeepCheckpoints, RunDir, commit, sha256_of, write_json, write_text};
 
@@ -225,13 +225,18 @@ fn describe(listing: &Listing) -> String {
 
 impl Summary {
     fn describe(&self) -> String {
-        let Imported { kind, progress, weights, parts, unused } = &self.imported;
+        let Imported { kind, progress, weights, parts, std_bounds, unused } = &self.imported;
         let progress = progress.map_or_else(String::new, |progress| format!(" of {progress}"));
         let weights =
             if weights.is_empty() { "a state dict by itself".into() } else { format!("weights of `{weights}`") };
         let mut text = format!("{}: {kind} checkpoint{progress}, {weights}", self.file.display());
         for part in parts {
             text += &format!("\n  {}: {} tensors, {} parameters", part.name, part.tensors, part.parameters);
+        }
+        if let Some(StdBounds { file: [min, max], configuration: [low, high] }) = std_bounds {
+            text += &format!(
+                "\n  deviations of {min} to {max}, as the file has them; the configuration says {low} to {high}"
+            );
         }
         let n = &self.normalization;
         let (observations, actions) = (n.observation_values, n.action_values);

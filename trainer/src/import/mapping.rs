@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use tenon_core::config::TaskConfig;
-use tenon_core::network::{CriticSpec, PolicyNetwork};
+use tenon_core::network::{CriticSpec, GaussianSpec, PolicyNetwork, StdSpec};
 use tenon_core::normalizer::Normalizer;
 use tenon_core::spec::PolicySpec;
 
@@ -19,12 +19,13 @@ const LISTED: usize = 40;
 /// Prefix of the η module, which at its fixed value is part of the settings and not of the weights (spec §1.6).
 const ETA: &str = "eta.";
 
-/// The bounds of a Gaussian's deviation lie among its weights, but are never trained: the configuration has them
-/// (spec dppo.md §4, §10).
+/// The bounds of a Gaussian's deviation lie among its weights as log-variances, but are never trained (spec dppo.md §4).
 const STD_BOUNDS: [&str; 2] = ["logvar_min", "logvar_max"];
+/// Log-variances that differ by less are the same number, formed in f32 here and in f64 there.
+const SAME_LOG_VARIANCE: f32 = 2e-6;
 
 /// What an import took over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Imported {
     pub kind: Kind,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -32,6 +33,9 @@ pub struct Imported {
     /// Key of the state dict that was taken: `ema`, `model`, or none where the file is one by itself.
     pub weights: &'static str,
     pub parts: Vec<Part>,
+    /// Bounds of a Gaussian's deviation, where those of the file are not those of the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std_bounds: Option<StdBounds>,
     /// What the file holds and a checkpoint of ours does not need.
     pub unused: Vec<String>,
 }
@@ -43,6 +47,14 @@ pub struct Part {
     pub name: &'static str,
     pub tensors: usize,
     pub parameters: usize,
+}
+
+/// Smallest and largest deviation of a Gaussian.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StdBounds {
+    /// What the imported policy has, so that it says what the authors' says.
+    pub file: [f64; 2],
+    pub configuration: [f64; 2],
 }
 
 /// Makes a checkpoint of ours.
@@ -76,7 +88,7 @@ pub fn import(
     };
     let policy = config.policy_spec(normalizer, finetuned_steps);
     policy.check().map_err(|e| TrainError::Config { key: "policy", detail: e.to_string() })?;
-    let network_spec = config.policy.model.network();
+    let mut network_spec = config.policy.model.network();
     let network = table(&network_spec, &policy)?;
 
     let mut fit = Fit::default();
@@ -97,7 +109,8 @@ pub fn import(
             parts.extend([("network", &network, last), ("ema", &network, average)]);
         }
         Kind::Finetuned => {
-            // `network` is the frozen network under its second name; a mixture has no frozen one.
+            // `network` is a second name, of a diffusion policy's frozen network and of a Gaussian's trained one. A
+            // mixture has no frozen network.
             let frozen = ["actor.", "network."].into_iter().find(|prefix| has(chosen, prefix)).unwrap_or("actor_ft.");
             parts.push(("actor", &network, fit.collect(&network, key, chosen, frozen)));
             parts.push(("actor_ft", &network, fit.collect(&network, key, chosen, "actor_ft.")));
@@ -114,6 +127,8 @@ pub fn import(
         }
     }
     fit.finish().map_err(fail)?;
+    let prefix = if kind == Kind::Finetuned { "actor_ft." } else { only_prefix(chosen) };
+    let std_bounds = take_std_bounds(&mut network_spec, key, chosen, prefix).map_err(fail)?;
 
     let has_critic = parts.iter().any(|(name, ..)| *name == "critic");
     let run = RunInfo {
@@ -138,8 +153,8 @@ pub fn import(
         tensors: table.iter().count(),
         parameters: table.len(),
     };
-    let imported =
-        Imported { kind, progress: found.progress, weights: key, parts: parts.iter().map(part).collect(), unused };
+    let parts = parts.iter().map(part).collect();
+    let imported = Imported { kind, progress: found.progress, weights: key, parts, std_bounds, unused };
     Ok((checkpoint, imported))
 }
 
@@ -148,6 +163,51 @@ fn table(network: &PolicyNetwork, policy: &PolicySpec) -> Result<ParameterTable,
     let (state_len, horizon, action_dim) = (policy.state_len(), policy.prediction_horizon, policy.action_dim());
     network.check(state_len, horizon, action_dim).map_err(TrainError::Network)?;
     Ok(ParameterTable::new(network.parameters(state_len, horizon, action_dim)))
+}
+
+/// Gives a Gaussian the bounds that the file has for its deviation, for they are part of what its policy says. The
+/// authors' fine-tuning loads those of pre-training with the weights, so they need not be the configuration's (spec
+/// dppo.md §4).
+fn take_std_bounds(
+    network: &mut PolicyNetwork,
+    key: &str,
+    dict: &StateDict,
+    prefix: &str,
+) -> Result<Option<StdBounds>, String> {
+    let PolicyNetwork::Gaussian(GaussianSpec { std, .. }) = network else { return Ok(None) };
+    let (start, bounds) = match std {
+        StdSpec::Fixed { .. } => return Ok(None),
+        StdSpec::Learned { std, min, max } => (Some(std), [min, max]),
+        StdSpec::PerState { min, max } => (None, [min, max]),
+    };
+    let configuration = [*bounds[0], *bounds[1]];
+    let mut file = configuration;
+    for (name, bound) in STD_BOUNDS.into_iter().zip(&mut file) {
+        let name = format!("{prefix}{name}");
+        let Some(tensor) = dict.get(&name) else { continue };
+        let &[log_variance] = &tensor.to_f32_vec()[..] else {
+            return Err(format!("{} is {:?}, it should be one number", path(key, &name), tensor.shape()));
+        };
+        let std = (0.5 * f64::from(log_variance)).exp();
+        if !(std.is_finite() && std > 0.0) {
+            return Err(format!("{} is {log_variance}: no deviation has this log-variance", path(key, &name)));
+        }
+        if (log_variance - (2.0 * bound.ln()) as f32).abs() > SAME_LOG_VARIANCE {
+            *bound = std;
+        }
+    }
+    if file[0] > file[1] {
+        let [min, max] = STD_BOUNDS.map(|name| path(key, &format!("{prefix}{name}")));
+        return Err(format!("{min} is above {max}: deviations of {} to {}", file[0], file[1]));
+    }
+    if file == configuration {
+        return Ok(None);
+    }
+    if let Some(start) = start {
+        *start = start.clamp(file[0], file[1]);
+    }
+    bounds.into_iter().zip(file).for_each(|(to, bound)| *to = bound);
+    Ok(Some(StdBounds { file, configuration }))
 }
 
 fn has(dict: &StateDict, prefix: &str) -> bool {

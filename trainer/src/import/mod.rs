@@ -11,5 +11,5 @@ mod statistics;
 
 pub use checkpoint::{Kind, Progress, StateDict, TorchCheckpoint, Weights};
 pub use contents::{Contents, Entry, Number};
-pub use mapping::{Imported, Part, import};
+pub use mapping::{Imported, Part, StdBounds, import};
 pub use statistics::read_normalizer;

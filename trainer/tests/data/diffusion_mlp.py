@@ -12,13 +12,14 @@ ACTIVATIONS = {"relu": nn.ReLU, "mish": nn.Mish}
 
 
 class ResidualMlp(nn.Module):
-    """inputs → h, then blocks x + L2(act(L1(act(x)))), then h → outputs."""
+    """inputs → h, then blocks x + L2(act(N2(L1(act(N1(x)))))), then h → outputs; N1, N2 with `layer_norm` only."""
 
-    def __init__(self, inputs, widths, outputs, activation):
+    def __init__(self, inputs, widths, outputs, activation, layer_norm=False):
         super().__init__()
         assert len(widths) % 2 == 1 and len(set(widths)) == 1
         width, blocks = widths[0], (len(widths) - 1) // 2
-        block = lambda: nn.ModuleDict({"l1": nn.Linear(width, width), "l2": nn.Linear(width, width)})
+        norms = lambda: {f"norm{i}": nn.LayerNorm(width, eps=1e-6) for i in (1, 2)} if layer_norm else {}
+        block = lambda: nn.ModuleDict({"l1": nn.Linear(width, width), "l2": nn.Linear(width, width)} | norms())
         layers = [nn.Linear(inputs, width), *(block() for _ in range(blocks)), nn.Linear(width, outputs)]
         self.layers = nn.ModuleList(layers)
         self.activate = ACTIVATIONS[activation]()
@@ -26,7 +27,9 @@ class ResidualMlp(nn.Module):
     def forward(self, x):
         x = self.layers[0](x)
         for block in self.layers[1:-1]:
-            x = x + block["l2"](self.activate(block["l1"](self.activate(x))))
+            norm = lambda name, h: block[name](h) if name in block else h
+            h = block["l1"](self.activate(norm("norm1", x)))
+            x = x + block["l2"](self.activate(norm("norm2", h)))
         return self.layers[-1](x)
 
 
@@ -60,7 +63,7 @@ class Sinusoid(nn.Module):
 class DiffusionMlp(nn.Module):
     """Noise of a chunk (B, Tp, Da) at step t (B,) given states (B, To, Do)."""
 
-    def __init__(self, state_len, horizon, action_dim, time_dim, widths, cond_widths, activation):
+    def __init__(self, state_len, horizon, action_dim, time_dim, widths, cond_widths, activation, layer_norm=False):
         super().__init__()
         self.time_embedding = nn.Sequential(
             Sinusoid(time_dim), nn.Linear(time_dim, 2 * time_dim), nn.Mish(), nn.Linear(2 * time_dim, time_dim)
@@ -69,7 +72,7 @@ class DiffusionMlp(nn.Module):
             self.cond_mlp = PlainMlp([state_len, *cond_widths], activation)
         condition = cond_widths[-1] if cond_widths else state_len
         chunk = horizon * action_dim
-        self.mlp_mean = ResidualMlp(chunk + time_dim + condition, widths, chunk, activation)
+        self.mlp_mean = ResidualMlp(chunk + time_dim + condition, widths, chunk, activation, layer_norm)
 
     def forward(self, chunk, t, state):
         state = state.flatten(1)

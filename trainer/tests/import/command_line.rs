@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::{MISH, RELU, config_text, data};
+use crate::cases::cases;
+use crate::{MISH, RELU, config_text, data, edited};
 
 fn command(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tenon-train")).current_dir(folder).args(arguments).output().unwrap()
@@ -74,6 +75,24 @@ fn imported_policy_is_finetuned_exported_and_judged() {
 }
 
 #[test]
+fn bounds_of_a_deviation_that_are_not_the_configurations_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let config = &cases(&data("architectures.toml"))["gaussian_mlp_learned_std"];
+    std::fs::write(folder.join("task.toml"), toml::to_string(config).unwrap()).unwrap();
+    let file = data("architectures/gaussian_mlp_learned_std.pt");
+    let arguments = ["import", file.to_str().unwrap(), "--config", "task.toml", "--no-normalization", "--out", "out"];
+    let text = succeed(folder, &arguments);
+    assert!(
+        text.contains("deviations of 0.01 to 1, as the file has them; the configuration says 0.01 to 0.2"),
+        "{text}"
+    );
+    let summary = json(&succeed(folder, &[&arguments[..], &["--replace", "--json"]].concat()));
+    let bounds = serde_json::json!({ "file": [0.01, 1.0], "configuration": [0.01, 0.2] });
+    assert_eq!((&summary["kind"], &summary["std_bounds"]), (&"finetuned".into(), &bounds));
+}
+
+#[test]
 fn contents_are_listed_without_a_configuration() {
     let folder = folder(MISH, &["finetuned.pt", "limits_p5.pkl"]);
     let listing = json(&succeed(folder.path(), &["import", "finetuned.pt", "--list", "--json"]));
@@ -121,17 +140,8 @@ fn files_that_are_not_taken_are_answered_with_what_and_where() {
     assert!(!folder.join("out").exists(), "nothing is written before everything fits");
 
     // Weights that are no numbers.
-    let limits = tenon_pickle::Limits::for_file(whole.len());
-    let zip = tenon_pickle::zip::ZipArchive::open(&whole, &limits).unwrap();
-    let mut out = tenon_pickle::zip::ZipWriter::new(&limits);
-    for (name, content) in zip.entries() {
-        let mut content = content.to_vec();
-        if name == "data/12" {
-            content[40..44].copy_from_slice(&f32::NAN.to_le_bytes());
-        }
-        out.add(&format!("{}/{name}", zip.top_folder()), &content).unwrap();
-    }
-    std::fs::write(folder.join("nan.pt"), out.finish().0).unwrap();
+    let nan = edited(&whole, "data/12", |content| content[40..44].copy_from_slice(&f32::NAN.to_le_bytes()));
+    std::fs::write(folder.join("nan.pt"), nan).unwrap();
     let error = run("nan.pt", "limits_p4.pkl", &[]);
     assert!(error.contains("ema.network.time_embedding.1.weight: value 10 is NaN"), "{error}");
 }

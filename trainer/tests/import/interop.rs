@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView};
-use tenon_core::noise::SeededNoise;
+use tenon_core::config::TaskConfig;
+use tenon_core::noise::{NoiseSource, SeededNoise};
 use tenon_train::checkpoint::{Checkpoint, RunInfo, Stage};
-use tenon_train::network::{Critic, ParameterTable};
+use tenon_train::import::Contents;
 
-use crate::known::Known;
-use crate::{Weights, config, imported, normalizer, policy_of};
+use crate::architectures::{imported, unit_limits};
+use crate::cases::cases;
+use crate::known::{Known, Network, networks};
+use crate::{Kind, Weights};
 
 #[test]
 fn interop_full_size_checkpoints_in_both_directions() {
@@ -18,58 +21,69 @@ fn interop_full_size_checkpoints_in_both_directions() {
         println!("skipped: TENON_INTEROP is not set; `make test-interop` sets it");
         return;
     };
-    let text = std::fs::read_to_string(folder.join("cases.json")).unwrap();
-    let cases: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_str(&text).unwrap();
-    assert!(!cases.is_empty());
-    for (name, case) in cases {
-        println!("{name}");
-        read_theirs(&folder.join(&name), &case["network"], &case["critic"]);
-        write_ours(&folder.join(&name), &case["network"], &case["critic"]);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/cases.toml");
+    for (name, config) in cases(&path) {
+        println!("{name}: PyTorch's in ours");
+        read_theirs(&folder.join(&name), &config);
+        write_ours(&folder.join(&name), &config);
     }
 }
 
-fn read_theirs(folder: &Path, network: &str, critic: &str) {
-    let config = config(network, critic);
-    for (weights, key) in [(Weights::Average, "ema"), (Weights::Raw, "model")] {
-        let (checkpoint, _) = imported(&folder.join("pretrained.pt"), &config, weights).unwrap();
-        Known::open(&folder.join("pretrained.safetensors")).compare_checkpoint(&checkpoint, key, key);
-    }
-    let (checkpoint, _) = imported(&folder.join("finetuned.pt"), &config, Weights::Average).unwrap();
-    Known::open(&folder.join("finetuned.safetensors")).compare_checkpoint(&checkpoint, "actor", "actor_ft");
+fn read_theirs(folder: &Path, config: &TaskConfig) {
+    let contents = Contents::open(&folder.join("theirs.pt")).unwrap();
+    let known = Known::open(&folder.join("theirs_outputs.safetensors"));
+    let (checkpoint, summary) = imported(&contents, config, Weights::Average).unwrap();
+    assert_eq!(summary.kind == Kind::Finetuned, config.finetune.is_some());
+    known.compare_checkpoint(&checkpoint, ["model", "ema"]);
 }
 
 /// A checkpoint of fresh weights, and beside it what our networks say to the inputs of the other direction.
-fn write_ours(folder: &Path, network: &str, critic: &str) {
-    let config = config(network, critic);
-    let policy = config.policy_spec(normalizer(), config.policy.finetuned_steps());
-    let spec = config.finetune().unwrap().critic.clone();
+fn write_ours(folder: &Path, config: &TaskConfig) {
+    let (stage, prefixes) = match &config.finetune {
+        Some(_) => (Stage::Finetune, ["actor.", "actor_ft."]),
+        None => (Stage::Pretrain, ["network.", "ema."]),
+    };
     let run = RunInfo {
         network: config.policy.model.network(),
-        critic: Some(spec.clone()),
+        critic: config.finetune.as_ref().map(|c| c.critic.clone()),
         config: String::new(),
         provenance: BTreeMap::new(),
-        policy: policy.clone(),
+        policy: config.policy_spec(unit_limits(config), config.policy.finetuned_steps()),
     };
-    let (state_len, horizon, action_dim) = (policy.state_len(), policy.prediction_horizon, policy.action_dim());
-    let actor = ParameterTable::new(run.network.parameters(state_len, horizon, action_dim));
-    let critic = Critic::new(&spec, state_len).unwrap();
-    let mut checkpoint = Checkpoint::new(Stage::Finetune, run);
-    for (stream, (prefix, table)) in
-        [("actor.", &actor), ("actor_ft.", &actor), ("critic.", critic.table())].into_iter().enumerate()
-    {
-        checkpoint.put_parameters(prefix, table, &table.initialise(&mut SeededNoise::new(42, stream as u64)));
+    let policies = prefixes.map(|prefix| (prefix, Network::policy(&run)));
+    let critic = Network::critic(&run).map(|network| ("critic.", network));
+    let mut checkpoint = Checkpoint::new(stage, run);
+    for (stream, (prefix, network)) in policies.into_iter().chain(critic).enumerate() {
+        checkpoint.put_parameters(prefix, network.table(), &fresh(&network, stream as u64));
     }
     checkpoint.write(&folder.join("ours.safetensors")).unwrap();
 
-    let known = Known::open(&folder.join("finetuned.safetensors"));
-    let policy = policy_of(&checkpoint);
-    let parameters = checkpoint.parameters("critic.", critic.table()).unwrap();
-    let outputs = [
-        ("actor", known.noise(&policy.network, &policy.frozen)),
-        ("actor_ft", known.noise(&policy.network, &policy.finetuned)),
-        ("critic", known.values_of_states(&critic, &parameters)),
-    ];
-    let bytes = outputs.map(|(name, values)| (name, values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()));
-    let views = bytes.iter().map(|(name, b)| (*name, TensorView::new(Dtype::F32, vec![b.len() / 4], b).unwrap()));
+    let known = Known::open(&folder.join("theirs_outputs.safetensors"));
+    let outputs: Vec<(String, Vec<u8>)> = networks(&checkpoint, ["network", "ema"])
+        .iter()
+        .flat_map(|(key, network, parameters)| known.outputs(key, network, parameters))
+        .map(|(name, values)| (name, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        .collect();
+    let views = outputs
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).unwrap()));
     std::fs::write(folder.join("ours_outputs.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Fresh weights, but no norm is at 1 and 0 and no bias at 0: each has its own effect.
+fn fresh(network: &Network, stream: u64) -> Vec<f32> {
+    let mut noise = SeededNoise::new(42, stream);
+    let mut values = network.initialise(&mut noise);
+    for (name, shape, range) in network.table().iter() {
+        if name.starts_with("compress") && shape.len() == 3 {
+            // N(0, 1) over so many rows drives a Gaussian's tanh to its ends, where both sides only show their rounding.
+            let spread = (shape[1] as f32).sqrt();
+            values[range].iter_mut().for_each(|v| *v /= spread);
+        } else if shape.len() == 1 {
+            let mut draws = vec![0.0; range.len()];
+            noise.fill_standard_normal(&mut draws);
+            values[range].iter_mut().zip(draws).for_each(|(v, draw)| *v += 0.1 * draw);
+        }
+    }
+    values
 }
