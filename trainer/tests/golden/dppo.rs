@@ -8,6 +8,7 @@ use tenon_core::network::{
 use tenon_core::noise::NoiseSource;
 use tenon_core::spec::{Denoising, Prediction, Sampler};
 use tenon_train::actor_critic::{CriticLoss, ValueLoss};
+use tenon_train::device::Device;
 use tenon_train::dppo::{
     ActorGradient, ChainMode, ChainSampler, Likelihood, LossBuffers, LossConfig, Minibatch, Policy, Samples,
 };
@@ -15,7 +16,7 @@ use tenon_train::network::{Critic, Mode, NoiseNetwork, NoiseRow, Observations};
 use tenon_train::optimizer::gradient_norm;
 use tenon_train::workers::Workers;
 
-use crate::load::{Case, case};
+use crate::load::{Case, case, devices, workers};
 
 const FORWARD: f64 = 1e-5;
 const CHAIN: f64 = 1e-4;
@@ -122,14 +123,22 @@ impl Setup {
         Observations { states: &self.states, images: self.images.as_deref() }
     }
 
-    fn open(name: &str) -> Option<Self> {
+    /// The case on everything that computes.
+    fn each(name: &str) -> impl Iterator<Item = Self> {
+        devices().into_iter().map_while(move |device| Self::open(name, device))
+    }
+
+    fn open(name: &str, device: Option<Device>) -> Option<Self> {
         let c = case(name)?;
+        let workers = workers(&device);
         let state_len = c.usize("cond_steps") * c.usize("obs_dim");
         let spec = network(&c);
-        let network = NoiseNetwork::new(&spec, state_len, c.usize("horizon_steps"), c.usize("action_dim")).unwrap();
+        let network = NoiseNetwork::new(&spec, state_len, c.usize("horizon_steps"), c.usize("action_dim"))
+            .unwrap()
+            .on(workers.device());
         let mut critic = CriticSpec::state(&c.dims("critic_mlp_dims"), activation(&c.config["critic_activation"]));
         critic.vision = spec.vision().cloned();
-        let critic = Critic::new(&critic, state_len).unwrap();
+        let critic = Critic::new(&critic, state_len).unwrap().on(workers.device());
         let denoising = Denoising {
             denoising_steps: c.usize("denoising_steps"),
             finetuned_steps: c.usize("ft_denoising_steps"),
@@ -152,7 +161,6 @@ impl Setup {
         let critic_parameters = c.parameters("critic", critic.table());
         let (states, batch) = (c.f32("cond.state"), c.shape("cond.state")[0]);
         let images = c.has("cond.rgb").then(|| c.f32("cond.rgb").into_iter().map(|v| v as u8).collect());
-        let workers = Workers::new(1).unwrap();
         Some(Self { c, workers, policy, critic, critic_parameters, states, images, batch })
     }
 
@@ -449,28 +457,28 @@ macro_rules! golden_case {
 
             #[test]
             fn golden_forward_and_single_steps() {
-                if let Some(s) = Setup::open($case) {
+                for s in Setup::each($case) {
                     s.forward();
                 }
             }
 
             #[test]
             fn golden_chains() {
-                if let Some(s) = Setup::open($case) {
+                for s in Setup::each($case) {
                     s.chains();
                 }
             }
 
             #[test]
             fn golden_log_probs() {
-                if let Some(s) = Setup::open($case) {
+                for s in Setup::each($case) {
                     s.log_probs();
                 }
             }
 
             #[test]
             fn golden_loss_terms_and_gradients() {
-                if let Some(s) = Setup::open($case) {
+                for s in Setup::each($case) {
                     s.losses();
                 }
             }

@@ -12,7 +12,7 @@ use tenon_train::network::{Mode, NoiseNetwork, NoiseRow, Observations, Parameter
 use tenon_train::workers::Workers;
 
 use crate::dppo::Recorded;
-use crate::load::{Case, case};
+use crate::load::{Case, case, devices, workers};
 
 const FORWARD: f64 = 1e-5;
 const CHAIN: f64 = 1e-4;
@@ -86,11 +86,11 @@ fn network(name: &str, parameters: &Value) -> NetworkSpec {
     NetworkSpec::diffusion_mlp(time_dim, &mlp_dims, &cond, activation)
 }
 
-fn check(c: &Case, name: &str, config: &Value) {
+fn check(c: &Case, name: &str, config: &Value, workers: &Workers) {
     let size = |key: &str| config[key].as_u64().expect("a size") as usize;
     let spec = network(name, &config["parameters"]);
     let (state_len, horizon, action_dim) = (size("obs"), size("horizon"), size("action"));
-    let network = NoiseNetwork::new(&spec, state_len, horizon, action_dim).unwrap();
+    let network = NoiseNetwork::new(&spec, state_len, horizon, action_dim).unwrap().on(workers.device());
     assert_eq!(network.table().len(), size("params"), "{name}");
     let parameters = weights(network.table());
     let array = |key: &str| format!("{name}.{key}");
@@ -125,15 +125,14 @@ fn check(c: &Case, name: &str, config: &Value) {
         prediction: Prediction::Noise,
     };
     let policy = Policy::from_pretrained(network, parameters, denoising);
-    let workers = Workers::new(1).unwrap();
-    let mut sampler = ChainSampler::new(&policy, &workers, rows);
+    let mut sampler = ChainSampler::new(&policy, workers, rows);
     for (key, noise) in
         [("chain_det", StepNoise::Evaluation), ("chain_stoch", StepNoise::Exploration { min_std: 0.1, eta: 1.0 })]
     {
         let mut streams = Recorded::rows(&x, &c.f32(&array("step_noise")), len);
         let mut chains = vec![0.0; rows * (executed + 1) * len];
         let mode = ChainMode { noise, base_policy: false };
-        sampler.sample(&workers, &policy, mode, observations, &mut streams, &mut chains);
+        sampler.sample(workers, &policy, mode, observations, &mut streams, &mut chains);
         c.compare_to(&array(key), &chains, CHAIN);
     }
 }
@@ -142,7 +141,7 @@ fn check(c: &Case, name: &str, config: &Value) {
 fn golden_full_size_networks() {
     let Some(c) = case("fullsize") else { return };
     for (name, config) in c.config.as_object().expect("networks") {
-        check(&c, name, config);
+        devices().iter().for_each(|device| check(&c, name, config, &workers(device)));
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value;
+use tenon_train::device::{Choice, Device};
 use tenon_train::network::ParameterTable;
+use tenon_train::workers::{Compute, Workers};
 
 /// One golden case: settings, scalar results and arrays.
 pub struct Case {
@@ -181,4 +183,17 @@ pub fn compare_f64(what: &str, ours: &[f64], reference: &[f64], tolerance: f64) 
         let deviation = (a - b).abs();
         assert!(deviation <= tolerance * b.abs().max(1.0), "{what}[{i}] = {a}, not {b}: off by {deviation:.1e}");
     }
+}
+
+/// What the golden cases are computed on: the processor, the kernels of a card on the processor, and the card itself where
+/// the test is built with the feature `cuda` and `TENON_CUDA` names one (`cuda`, `cuda:1`).
+pub fn devices() -> Vec<Option<Device>> {
+    let card = std::env::var("TENON_CUDA").ok().filter(|name| !name.is_empty());
+    let names = ["cpu", "emulated"].into_iter().map(String::from).chain(card);
+    names.map(|name| name.parse::<Choice>().unwrap().open().unwrap()).collect()
+}
+
+/// One thread, and the networks on a device.
+pub fn workers(device: &Option<Device>) -> Workers {
+    Workers::new(Compute { threads: 1, device: device.clone() }).unwrap()
 }

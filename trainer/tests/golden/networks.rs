@@ -9,7 +9,7 @@ use tenon_core::network::{
 use tenon_train::network::plan::{InputGradient, NodeId, Plan, PlanBuilder};
 use tenon_train::network::{Mode, Prepared};
 
-use crate::load::{Case, case};
+use crate::load::{Case, case, devices};
 
 /// Float32 forward, relative to the largest magnitude.
 const FORWARD: f64 = 1e-5;
@@ -138,6 +138,12 @@ impl Net<'_> {
 
     /// Runs the plan forward and backward and compares everything that the case holds.
     fn check(&self, plan: &Plan, outputs: &[Output]) {
+        for device in devices() {
+            self.check_on_device(&plan.clone().on(device.as_ref()), outputs);
+        }
+    }
+
+    fn check_on_device(&self, plan: &Plan, outputs: &[Output]) {
         let inputs = self.inputs();
         let table = plan.table();
         let parameters = self.c.parameters(&format!("{}.w", self.name), table);

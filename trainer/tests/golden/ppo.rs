@@ -2,13 +2,14 @@
 
 use tenon_core::network::{Activation, CriticSpec, GaussianSpec, MlpSpec, StdSpec, TrunkSpec};
 use tenon_train::actor_critic::{CriticLoss, ValueLoss};
+use tenon_train::device::Device;
 use tenon_train::network::{Critic, CriticRow, GaussianNetwork, Mode};
 use tenon_train::ppo::{
     CloningLoss, GaussianPolicy, Likelihood, Minibatch, MixtureDensity, PpoCompat, PpoLoss, PpoLossConfig, Samples,
 };
 use tenon_train::workers::Workers;
 
-use crate::load::{Case, case};
+use crate::load::{Case, case, devices, workers};
 
 const FORWARD: f64 = 1e-5;
 /// Log-probabilities are sums like those of a chain.
@@ -31,8 +32,14 @@ struct Setup {
 }
 
 impl Setup {
-    fn open(name: &str) -> Option<Self> {
+    /// The case on everything that computes.
+    fn each(name: &str) -> impl Iterator<Item = Self> {
+        devices().into_iter().map_while(move |device| Self::open(name, device))
+    }
+
+    fn open(name: &str, device: Option<Device>) -> Option<Self> {
         let c = case(name)?;
+        let workers = workers(&device);
         let activation = match c.config["activation"].as_str() {
             Some("ReLU") => Activation::ReLU,
             Some("Mish") | None => Activation::Mish,
@@ -55,13 +62,14 @@ impl Setup {
         };
         let shape = c.shape("state");
         let state_len = shape[1..].iter().product();
-        let network = GaussianNetwork::new(&spec, state_len, c.usize("horizon"), c.usize("action")).unwrap();
+        let network =
+            GaussianNetwork::new(&spec, state_len, c.usize("horizon"), c.usize("action")).unwrap().on(workers.device());
         let parameters = c.parameters("actor_ft", network.table());
         // Width and depth of the critic are not among the settings: read off its weights.
         let width = c.shape("critic.Q1.layers.0.bias")[0];
         let blocks = (1..).take_while(|i| c.has(&format!("critic.Q1.layers.{i}.l1.weight"))).count();
         let critic_spec = CriticSpec::state(&vec![width; 2 * blocks + 1], Activation::Mish);
-        let critic = Critic::new(&critic_spec, state_len).unwrap();
+        let critic = Critic::new(&critic_spec, state_len).unwrap().on(workers.device());
         Some(Self {
             policy: GaussianPolicy::from_parameters(network, parameters, 3.0),
             critic_parameters: c.parameters("critic", critic.table()),
@@ -69,7 +77,7 @@ impl Setup {
             states: c.f32("state"),
             chunks: c.f32("actions"),
             rows: shape[0],
-            workers: Workers::new(1).unwrap(),
+            workers,
             c,
         })
     }
@@ -187,21 +195,21 @@ macro_rules! golden_case {
 
             #[test]
             fn golden_outputs() {
-                if let Some(s) = Setup::open($case) {
+                for s in Setup::each($case) {
                     s.outputs();
                 }
             }
 
             #[test]
             fn golden_log_probs_loss_terms_and_gradients() {
-                if let Some(s) = Setup::open($case) {
+                for s in Setup::each($case) {
                     s.losses();
                 }
             }
 
             #[test]
             fn golden_behaviour_cloning() {
-                if let Some(s) = Setup::open($case) {
+                for s in Setup::each($case) {
                     s.cloning();
                 }
             }

@@ -6,7 +6,7 @@ use tenon_train::optimizer::{AdamW, LrSchedule, update_ema};
 use tenon_train::pretrain::{DenoisingLoss, Prediction};
 use tenon_train::workers::Workers;
 
-use crate::load::{Case, case, compare_f64};
+use crate::load::{Case, case, compare_f64, devices, workers};
 
 fn network(c: &Case) -> NoiseNetwork {
     let spec = NetworkSpec::diffusion_mlp(
@@ -41,19 +41,23 @@ fn steps_of(c: &Case, s: usize) -> Vec<u32> {
 #[test]
 fn golden_pretrain_losses_and_gradients() {
     let Some(c) = case("pretrain") else { return };
-    let (network, workers) = (network(&c), Workers::new(1).unwrap());
+    devices().iter().for_each(|device| losses_and_gradients(&c, &workers(device)));
+}
+
+fn losses_and_gradients(c: &Case, workers: &Workers) {
+    let network = network(c).on(workers.device());
     let parameters = c.parameters("network", network.table());
     let rows = c.shape("t")[1];
     for (name, prediction) in [("eps", Prediction::Noise), ("x0", Prediction::Sample)] {
-        let mut loss = DenoisingLoss::new(&network, &workers, rows, c.usize("denoising_steps"), prediction);
+        let mut loss = DenoisingLoss::new(&network, workers, rows, c.usize("denoising_steps"), prediction);
         let (value, gradient) = loss.gradient(
-            &workers,
+            workers,
             &network,
             &parameters,
-            &batch(&c, "state", 0),
-            &batch(&c, "actions", 0),
-            &steps_of(&c, 0),
-            &batch(&c, "noise", 0),
+            &batch(c, "state", 0),
+            &batch(c, "actions", 0),
+            &steps_of(c, 0),
+            &batch(c, "noise", 0),
         );
         c.compare_loss(&format!("loss.{name}"), value);
         c.compare_gradient(network.table(), gradient, |parameter| {
@@ -67,7 +71,11 @@ fn golden_pretrain_losses_and_gradients() {
 #[test]
 fn golden_pretrain_five_steps() {
     let Some(c) = case("pretrain") else { return };
-    let (network, workers) = (network(&c), Workers::new(1).unwrap());
+    devices().iter().for_each(|device| five_steps(&c, &workers(device)));
+}
+
+fn five_steps(c: &Case, workers: &Workers) {
+    let network = network(c).on(workers.device());
     let mut parameters = c.parameters("network", network.table());
     let mut ema = parameters.clone();
     let mut optimizer = AdamW::new(parameters.len(), c.number("weight_decay"));
@@ -79,18 +87,18 @@ fn golden_pretrain_five_steps() {
     };
     let (losses, rates) = (c.f64("step_losses"), c.f64("step_lrs"));
     let rows = c.shape("t")[1];
-    let mut loss = DenoisingLoss::new(&network, &workers, rows, c.usize("denoising_steps"), Prediction::Noise);
+    let mut loss = DenoisingLoss::new(&network, workers, rows, c.usize("denoising_steps"), Prediction::Noise);
     for s in 0..losses.len() {
         let lr = schedule.rate(s as u64);
         compare_f64("step_lrs", &[lr], &rates[s..=s], 1e-12);
         let (value, gradient) = loss.gradient(
-            &workers,
+            workers,
             &network,
             &parameters,
-            &batch(&c, "state", s),
-            &batch(&c, "actions", s),
-            &steps_of(&c, s),
-            &batch(&c, "noise", s),
+            &batch(c, "state", s),
+            &batch(c, "actions", s),
+            &steps_of(c, s),
+            &batch(c, "noise", s),
         );
         assert!((value - losses[s]).abs() <= 1e-5 + 1e-4 * losses[s], "step {s}: loss {value}, not {}", losses[s]);
         optimizer.step(&mut parameters, gradient, lr, None);

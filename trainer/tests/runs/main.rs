@@ -1,7 +1,8 @@
-//! Whole runs in process: how they begin, environments in batches, exact restarts, what is not finite.
+//! Whole runs in process: how they begin, environments in batches, exact restarts, networks on a device, what is not finite.
 
 mod beginnings;
 mod compat;
+mod devices;
 mod environments;
 mod failures;
 mod restarting;
