@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 INSTALL = PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BUILT="$(BUILT)" CPUS="$(CPUS)" scripts/install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench-trainer install install-files install-units uninstall fmt-check clippy clean
+.PHONY: help setup build demo test test-interop bench-trainer check-cuda install install-files install-units uninstall fmt-check clippy clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,16 @@ BENCH_VENV ?= .deps/venv-bench
 bench-trainer: build ## training speed beside PyTorch, which is fetched from PyPI (7 GB); BENCH_FLAGS='--quick --json'
 	@trainer/peer/setup.sh "$(BENCH_VENV)"
 	@"$(BUILT)/tenon-train" bench $(BENCH_FLAGS) --peer "$(BENCH_VENV)/bin/python" trainer/peer/peer.py
+
+# Builds the CUDA back end and compiles its kernels with NVRTC (90 MB from PyPI); wants no card. TENON_CUDA=cuda also runs the
+# golden cases on the card.
+CUDA_NVRTC := .deps/nvrtc
+check-cuda: setup ## type-check the CUDA back end and compile its kernels, without a card
+	@test -e $(CUDA_NVRTC)/nvidia || (mkdir -p $(CUDA_NVRTC) && \
+		python3 -m pip download --quiet --no-deps --dest $(CUDA_NVRTC) nvidia-cuda-nvrtc-cu12==12.8.93 && \
+		python3 -m zipfile -e $(CUDA_NVRTC)/*.whl $(CUDA_NVRTC))
+	TENON_NVRTC=1 LD_LIBRARY_PATH="$(CURDIR)/$(CUDA_NVRTC)/nvidia/cuda_nvrtc/lib:$$LD_LIBRARY_PATH" \
+		$(CARGO) test $(BUILD_FLAGS) --features tenon-train/cuda --test cuda --test golden -- --nocapture
 
 # Heavy peers never run in `make test`. TENON_TORCH_VENV=DIR keeps PyTorch between runs.
 test-interop: build ## checkpoints in both directions with PyTorch, which is fetched (3 GB) into a throw-away environment

@@ -70,7 +70,7 @@ fn text<T>(result: Result<T, impl Display>) -> Result<T, String> {
 }
 
 /// The kernels for an architecture, e.g. `compute_90`.
-fn compile(architecture: &str) -> Result<Ptx, String> {
+pub(super) fn compile(architecture: &str) -> Result<Ptx, String> {
     let options = vec![format!("--gpu-architecture={architecture}")];
     let options = CompileOptions { name: Some("kernels.cu".into()), options, ..CompileOptions::default() };
     compile_ptx_with_opts(KERNELS, options).map_err(|e| match e {
@@ -163,37 +163,6 @@ impl Driver for Cuda {
                 out.address() as *mut f32,
                 size(out_stride)?,
             ))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Needs NVRTC, but no card; `make check-cuda` fetches it.
-    #[test]
-    fn kernels_compile_for_every_generation_of_cards() {
-        // SAFETY: looks for a shared library of NVIDIA's.
-        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
-            assert!(std::env::var_os("TENON_NVRTC").is_none(), "TENON_NVRTC is set, and libnvrtc.so is not found");
-            println!("skipped: libnvrtc.so is not found; `make check-cuda` fetches it");
-            return;
-        }
-        for architecture in ["compute_70", "compute_80", "compute_90", "compute_100"] {
-            let ptx = compile(architecture).unwrap_or_else(|e| panic!("{architecture}: {e}")).to_src();
-            for kernel in Kernel::ALL {
-                assert!(ptx.contains(&format!(".entry {}(", kernel.symbol())), "{architecture}: {kernel:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_machine_without_a_card_is_told_so() {
-        if let Err(error) = Cuda::open(99) {
-            assert!(error.contains("libcuda.so") || error.contains("cards") || error.contains("driver"), "{error}");
-        } else {
-            panic!("nobody has a hundred cards");
         }
     }
 }

@@ -276,6 +276,27 @@ impl Choice {
     }
 }
 
+/// The kernels compiled for an architecture of NVIDIA's cards, e.g. `compute_90`, as PTX; none where NVRTC is not found. Wants
+/// no card: this is how the kernels are checked on a machine without one.
+#[cfg(feature = "cuda")]
+pub fn kernels_for(architecture: &str) -> Result<Option<String>, TrainError> {
+    // SAFETY: looks for a shared library of NVIDIA's and loads it.
+    if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
+        return Ok(None);
+    }
+    let ptx = cuda::compile(architecture)
+        .map_err(|detail| TrainError::Device { device: architecture.to_string(), detail })?
+        .to_src();
+    let missing = Kernel::ALL.iter().find(|kernel| !ptx.contains(&format!(".entry {}(", kernel.symbol())));
+    match missing {
+        Some(kernel) => {
+            let detail = format!("{} is not among the compiled kernels", kernel.symbol());
+            Err(TrainError::Device { device: architecture.to_string(), detail })
+        }
+        None => Ok(Some(ptx)),
+    }
+}
+
 #[cfg(feature = "cuda")]
 fn cuda_device(ordinal: usize) -> Result<Device, String> {
     Ok(Device(Arc::new(cuda::Cuda::open(ordinal)?)))
