@@ -9,6 +9,7 @@ use tenon_core::task::TaskName;
 use tenon_sim::gym::CHUNK_STEPS;
 
 use crate::actor_critic::ActorCriticSettings;
+use crate::device::Choice;
 use crate::dppo::{ChainMode, ChainSampler, FinetuneConfig, Policy, Samples, Sums, Updater};
 use crate::environments::{BatchSettings, TaskBatch};
 use crate::error::TrainError;
@@ -18,7 +19,7 @@ use crate::pretrain::permutation;
 use crate::sampling::{ChunkMode, PolicyRef};
 pub use crate::stopwatch::Timing;
 use crate::stopwatch::timed;
-use crate::workers::Workers;
+use crate::workers::{Compute, Workers};
 
 /// What the parts of one repetition took, in their order.
 pub type Parts = Vec<(&'static str, Timing)>;
@@ -27,12 +28,20 @@ pub type Parts = Vec<(&'static str, Timing)>;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sizes {
     pub threads: usize,
+    /// Where networks are computed.
+    pub device: Choice,
     /// Rows of a minibatch of the update.
     pub rows: usize,
     /// Environments that sample together.
     pub environments: usize,
     /// Whether benches that take minutes compute a share of their work and multiply its times.
     pub quick: bool,
+}
+
+impl Sizes {
+    fn workers(&self) -> Result<Workers, TrainError> {
+        Workers::new(Compute { threads: self.threads, device: self.device.open()? })
+    }
 }
 
 /// One benchmark: a line of [`BENCHES`].
@@ -153,7 +162,7 @@ fn hopper_settings(batch_size: usize, update_epochs: usize) -> FinetuneConfig {
 /// both optimiser steps.
 fn update_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
     let (state_len, steps, rows) = (11, 10, sizes.rows);
-    let workers = Workers::new(sizes.threads)?;
+    let workers = sizes.workers()?;
     let (policy, actor_flops) = policy(&mlp(Activation::ReLU), [state_len, 4, 3], 20, Sampler::Ddpm, steps)?;
     let chunk_len = policy.network.chunk_len();
     let n = (4 * rows).div_ceil(steps);
@@ -211,9 +220,10 @@ fn sample_one_leg(sizes: &Sizes) -> Result<Case, TrainError> {
 }
 
 /// A repetition is one call: a chunk for each of `sizes.environments`.
-fn sampling(sizes: &Sizes, (policy, flops): (Policy, f64)) -> Result<Case, TrainError> {
+fn sampling(sizes: &Sizes, (mut policy, flops): (Policy, f64)) -> Result<Case, TrainError> {
     let envs = sizes.environments;
-    let workers = Workers::new(sizes.threads)?;
+    let workers = sizes.workers()?;
+    policy.network = policy.network.on(workers.device());
     let mut sampler = ChainSampler::new(&policy, &workers, envs);
     let states = normal(envs * policy.network.state_len(), 0);
     let mut chains = vec![0.0; envs * (policy.finetuned_steps() + 1) * policy.network.chunk_len()];
@@ -236,7 +246,7 @@ fn iteration_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
     let (envs, steps, kept) = (40, if sizes.quick { 25 } else { 500 }, 10);
     let task = TaskName::Hopper;
     let dims = [task.observation_dim(), CHUNK_STEPS, task.action_dim()];
-    let workers = Workers::new(sizes.threads)?;
+    let workers = sizes.workers()?;
     let (policy, actor_flops) = policy(&mlp(Activation::ReLU), dims, 20, Sampler::Ddpm, kept)?;
     let critic = Critic::new(&CriticSpec::state(&[256; 3], Activation::Mish), dims[0])?;
     let critic_flops = forward_flops(critic.table());

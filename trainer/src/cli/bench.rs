@@ -8,8 +8,8 @@ use serde::Serialize;
 use tenon_train::bench::{BENCHES, Bench, Parts, Sizes, Timing};
 use tenon_train::interrupt::Interrupt;
 
-use super::Ending;
 use super::bench_peer::Peer;
+use super::{DeviceArg, Ending};
 
 const QUICK_REPETITIONS: usize = 3;
 
@@ -19,7 +19,7 @@ const QUICK_REPETITIONS: usize = 3;
     `make bench-trainer` runs it beside a PyTorch version of the same work, repetitions in turn.\n\n\
     Times are processor time of all threads, which stays comparable on a busy machine; names that end in /wall are\n\
     time on the clock. GFLOP/s (names that end in /gflops) count what the plain mathematics needs, for both alike.\n\
-    A ratio above 1: ours is faster.")]
+    A ratio above 1: ours is faster. On a card (--device cuda) compare the times on the clock: the processor waits.")]
 pub struct BenchArgs {
     /// Run only this bench; may be given several times [default: all].
     #[arg(long, value_name = "NAME", value_parser = BENCHES.map(|b| b.name))]
@@ -36,6 +36,8 @@ pub struct BenchArgs {
     /// Threads, of the peer too.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     threads: u16,
+    #[command(flatten)]
+    device: DeviceArg,
     /// At most 3 repetitions, and a twentieth of an iteration, its times multiplied: shows that it runs, and roughly how fast.
     #[arg(long)]
     quick: bool,
@@ -66,7 +68,7 @@ struct Line {
 pub fn run(args: BenchArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let threads = usize::from(args.threads);
     let (rows, environments) = (args.rows as usize, args.environments as usize);
-    let sizes = Sizes { threads, rows, environments, quick: args.quick };
+    let sizes = Sizes { threads, device: args.device.device, rows, environments, quick: args.quick };
     let mut peer = match args.peer.split_first() {
         Some((program, arguments)) => Some(Peer::start(program, arguments)?),
         None => None,

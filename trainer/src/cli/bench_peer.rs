@@ -85,7 +85,7 @@ impl Peer {
     }
 
     fn ask(&mut self, bench: &str, sizes: &Sizes, repetitions: usize) -> anyhow::Result<Answer> {
-        let &Sizes { threads, rows, environments, quick } = sizes;
+        let &Sizes { threads, rows, environments, quick, .. } = sizes;
         let request = Request { bench, threads, repetitions, rows, environments, quick };
         let requests = self.requests.as_mut().context("was told to end")?;
         let mut line = serde_json::to_string(&request)?;
