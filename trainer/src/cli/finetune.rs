@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use tenon_core::config::TaskConfig;
+use tenon_core::config::{FinetuneConfig, TaskConfig};
 use tenon_train::TrainError;
 use tenon_train::checkpoint::{Checkpoint, Stage};
 use tenon_train::finetune::{Evaluations, FinetuneRun, Goal, IterationRecord, Judgement, NoisePair, Source};
@@ -31,7 +31,9 @@ const BEFORE_FILE: &str = "evaluation_before.json";
     and under training noise). Ends early once both noises reach finetune.stop_at_success, or training noise reaches \
     finetune.stop_at_return.\n\
     --scratch trains a policy from fresh weights; the configuration then gives policy.limits.\n\
-    An unfinished run of the same settings in the folder is continued; --fresh begins anew.\n\
+    An unfinished run of the same settings in the folder is continued, and a finished one with more --iterations is \
+    extended (where its learning rate is constant or actor_cycle_iterations is given, so that nothing that was done \
+    would have been done otherwise); --fresh begins anew.\n\
     Exit code 3: all iterations are done and the goal (success of 95 %, or finetune.stop_at_return) was missed.")]
 pub struct FinetuneArgs {
     #[command(flatten)]
@@ -93,7 +95,15 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
 
     let before_sha256 = pretrained.as_ref().map(|p| p.sha256.as_str());
     let (mut run, continued) = match previous(&args.out, args.fresh, config, before_sha256)? {
-        Some(checkpoint) => (FinetuneRun::resume(config, &checkpoint, compute)?, true),
+        Some(mut checkpoint) => {
+            if checkpoint.header.run.config != config_text(config)? {
+                // More iterations than before: what the run came to counts no more.
+                remove(&args.out.join(JUDGEMENT_FILE))?;
+                checkpoint.header.run.config = config_text(config)?;
+                write_text(&args.out.join(CONFIG_FILE), &checkpoint.header.run.config)?;
+            }
+            (FinetuneRun::resume(config, &checkpoint, compute)?, true)
+        }
         None => {
             folder.begin_anew()?;
             for file in [JUDGEMENT_FILE, BEFORE_FILE] {
@@ -275,7 +285,16 @@ impl Pretrained {
     }
 }
 
-/// The checkpoint to continue from: that of the same settings and pre-trained policy.
+/// Whether these are the settings of a run with more iterations, of which the iterations before are the beginning.
+fn extends(config: &TaskConfig, before: &TaskConfig) -> bool {
+    let (Some(now), Some(before)) = (&config.finetune, &before.finetune) else { return false };
+    // A cycle that is not given is as long as the run.
+    let same_rates = now.actor_cycle_iterations.is_some() || now.actor_learning_rate == now.actor_min_learning_rate;
+    let as_long = FinetuneConfig { iterations: before.iterations, ..now.clone() };
+    same_rates && now.iterations > before.iterations && as_long == *before
+}
+
+/// The checkpoint to continue from: that of the same settings and pre-trained policy, or of fewer iterations.
 fn previous(
     folder: &Path,
     fresh: bool,
@@ -288,7 +307,7 @@ fn previous(
         "a pre-training run"
     } else if before.task != config.task
         || before.policy != config.policy
-        || before.finetune != config.finetune
+        || (before.finetune != config.finetune && !extends(config, &before))
         || before.evaluate != config.evaluate
         || before.compat != config.compat
     {

@@ -331,6 +331,15 @@ mod tests {
         assert!(error.contains("cuda:0") && error.contains("--features cuda"), "{error}");
     }
 
+    /// The command line turns it into an error.
+    #[test]
+    fn memory_that_is_not_to_be_had_is_a_failure_of_the_device() {
+        let device = Choice::Emulated.open().unwrap().unwrap();
+        let panic = std::panic::catch_unwind(|| device.zeros(usize::MAX / 4)).unwrap_err();
+        let failure = panic.downcast::<DeviceFailure>().expect("a failure");
+        assert!(failure.0.contains("MB of memory"), "{failure:?}");
+    }
+
     #[test]
     fn products_of_views_and_transposes_equal_sums_by_hand() {
         let device = Choice::Emulated.open().unwrap().unwrap();

@@ -12,7 +12,7 @@ use crate::error::TrainError;
 /// An environment of any task.
 #[derive(Debug)]
 pub enum TaskEnv {
-    Avoid(TracedAvoid),
+    Avoid(Box<TracedAvoid>),
     Gym(GymEnv),
 }
 
@@ -34,7 +34,7 @@ pub(super) fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>,
     match task {
         TaskName::AvoidM1 | TaskName::AvoidM2 | TaskName::AvoidM3 => {
             let scene = AvoidScene::new().map_err(simulation)?;
-            Ok((0..count).map(|_| TaskEnv::Avoid(TracedAvoid::new(&scene))).collect())
+            Ok((0..count).map(|_| TaskEnv::Avoid(Box::new(TracedAvoid::new(&scene)))).collect())
         }
         TaskName::Hopper => gym(GymTask::HOPPER),
         TaskName::Walker2d => gym(GymTask::WALKER2D),
@@ -52,14 +52,14 @@ pub(super) fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>,
 impl TaskEnv {
     fn inner(&self) -> &dyn Environment {
         match self {
-            Self::Avoid(env) => env,
+            Self::Avoid(env) => &**env,
             Self::Gym(env) => env,
         }
     }
 
     fn inner_mut(&mut self) -> &mut dyn Environment {
         match self {
-            Self::Avoid(env) => env,
+            Self::Avoid(env) => &mut **env,
             Self::Gym(env) => env,
         }
     }

@@ -135,6 +135,35 @@ fn hopper_runs_killed_at_any_moment_continue_exactly() {
     assert!(episodes > (20 * ENVIRONMENTS * CHUNK_STEPS / 18) as u64, "{episodes}: many episodes end in such a run");
 }
 
+#[test]
+fn a_finished_run_is_extended_to_the_run_that_was_longer_from_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    hopper_config(folder, 7, "actor_cycle_iterations = 20\n");
+    succeed(folder, &scratch("short", &[]));
+    succeed(folder, &scratch("long", &["--iterations", "10"]));
+    let judgement = |run: &str| {
+        let text = std::fs::read_to_string(folder.join(run).join("evaluation.json")).unwrap();
+        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value.as_object_mut().unwrap().remove("seconds");
+        value
+    };
+    assert_ne!(judgement("short"), judgement("long"));
+    succeed(folder, &scratch("short", &["--iterations", "10"]));
+    assert_same_run(folder, "short", "long");
+    assert_eq!(judgement("short"), judgement("long"));
+    // It is a run like any other now, and a shorter one is none of its beginnings.
+    succeed(folder, &["resume", "short"]);
+    let error = refuse(folder, &scratch("short", &["--iterations", "9"]));
+    assert!(error.contains("other settings"), "{error}");
+
+    // Where the rates would have fallen more slowly, it would have been another run from the start.
+    hopper_config(folder, 3, "");
+    succeed(folder, &scratch("falling", &[]));
+    let error = refuse(folder, &scratch("falling", &["--iterations", "5"]));
+    assert!(error.contains("other settings"), "{error}");
+}
+
 /// Once training noise reaches the return, the policy is judged, which ends the run; a kill meanwhile changes nothing.
 #[test]
 fn a_run_killed_while_it_judges_ends_after_the_same_iteration() {

@@ -15,6 +15,9 @@ const BLOCK_ROWS: usize = 512;
 const BLOCK_POSITIONS: usize = 1024;
 const LEAST_ROWS: usize = 8;
 
+/// Inputs of one product sum with their shares of the weight.
+type Parts = Vec<(NodeId, WeightPart)>;
+
 /// Rows of a block on the processor, for values of so many positions.
 pub(super) fn block_rows(positions: usize) -> usize {
     match positions {
@@ -183,7 +186,7 @@ impl Layers for PlanBuilder {
         let space = inputs.iter().fold(Space::Constant, |s, x| s.join(self.nodes[x.0].space));
         let positions = inputs.iter().map(|x| self.nodes[x.0].positions).max().unwrap_or(1);
         // Inputs of one space and number of positions make one product sum.
-        let mut groups: Vec<((Space, usize), Vec<(NodeId, WeightPart)>)> = Vec::new();
+        let mut groups: Vec<((Space, usize), Parts)> = Vec::new();
         let mut column = 0;
         for &&x in inputs {
             let node = &self.nodes[x.0];
