@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use tenon_core::network::Activation;
 
+use super::orders::{DeviceBlock, NONE, Scratch, attention_sizes, order, patch_weight, with_adds};
 use super::{Backend, Looked, Lookup, Shape, Target, Weight};
-use crate::device::{Device, Kernel, Launch, Memory, Operand, Product, View};
+use crate::device::{Device, Kernel, Memory, Operand, View};
 use crate::network::plan::attention::AttentionShape;
 use crate::network::plan::convolution::{ConvShape, PatchShape};
 use crate::network::plan::norm::NormShape;
@@ -18,58 +19,6 @@ pub(in crate::network::plan) struct OnDevice<'a> {
     pub scratch: &'a mut Scratch,
 }
 
-/// Which rows a block holds, as the device wants to know it.
-#[derive(Debug, Clone, Default)]
-pub(in crate::network::plan) struct DeviceBlock {
-    /// For each row, the index of its state.
-    pub state_of_row: Memory,
-    /// For each row, the index of its step.
-    pub slots: Memory,
-    /// For each state, its first row; one more at the end. Rows of a state are neighbours.
-    pub first_row: Memory,
-}
-
-/// Memory that is made larger where a kernel wants more.
-#[derive(Debug, Clone, Default)]
-pub(in crate::network::plan) struct Scratch {
-    values: Memory,
-    ones: Memory,
-}
-
-impl Scratch {
-    fn values(&mut self, device: &Device, len: usize) -> View<'_> {
-        if self.values.len() < len {
-            self.values = device.zeros(len);
-        }
-        self.values.view(0..len)
-    }
-
-    fn ones(&mut self, device: &Device, len: usize) -> View<'_> {
-        if self.ones.len() < len {
-            self.ones = device.zeros(len);
-            device.launch(Kernel::Fill, order([self.ones.all()], [], [1.0, 0.0], len));
-        }
-        self.ones.view(0..len)
-    }
-}
-
-/// An order to a kernel.
-fn order<const V: usize, const S: usize>(
-    values: [View; V],
-    sizes: [usize; S],
-    factors: [f32; 2],
-    elements: usize,
-) -> Launch {
-    let mut launch = Launch { factors, elements: elements as u64, ..Launch::default() };
-    for (to, view) in launch.values.iter_mut().zip(values) {
-        *to = view.address();
-    }
-    for (to, size) in launch.sizes.iter_mut().zip(sizes) {
-        *to = size as u64;
-    }
-    launch
-}
-
 /// Kinds of activation in `kernels.cu`.
 fn kind(f: Activation) -> usize {
     match f {
@@ -78,86 +27,6 @@ fn kind(f: Activation) -> usize {
         Activation::Tanh => 2,
         Activation::Gelu => 3,
         Activation::Elu => 4,
-    }
-}
-
-const NONE: [f32; 2] = [0.0; 2];
-
-impl OnDevice<'_> {
-    fn run<const V: usize, const S: usize>(&self, kernel: Kernel, values: [View; V], sizes: [usize; S], n: usize) {
-        self.device.launch(kernel, order(values, sizes, NONE, n));
-    }
-
-    fn run_with<const V: usize, const S: usize>(
-        &self,
-        kernel: Kernel,
-        values: [View; V],
-        sizes: [usize; S],
-        factors: [f32; 2],
-        n: usize,
-    ) {
-        self.device.launch(kernel, order(values, sizes, factors, n));
-    }
-
-    /// The list of a lookup, and its kind in `kernels.cu`.
-    fn list(&self, lookup: Lookup) -> (View<'_>, usize) {
-        match lookup {
-            Lookup::One => (self.block.slots.all(), 0),
-            Lookup::Same => (self.block.slots.all(), 1),
-            Lookup::Time => (self.block.slots.all(), 2),
-            Lookup::State => (self.block.state_of_row.all(), 2),
-        }
-    }
-
-    /// `out (+)= left · right`.
-    fn product(
-        &self,
-        (out, adds): Target<View>,
-        out_stride: usize,
-        [m, n, k]: [usize; 3],
-        left: Operand,
-        right: Operand,
-    ) {
-        self.device.multiply(Product { m, n, k, left, right, out, out_stride, factor: 1.0, adds });
-    }
-
-    /// `sums += ` the columns of `d`, of `channels` values a row.
-    fn columns(&mut self, sums: View, channels: usize, d: View) {
-        let rows = d.len() / channels;
-        let ones = self.scratch.ones(self.device, rows);
-        self.device.multiply(Product {
-            m: 1,
-            n: channels,
-            k: rows,
-            left: Operand::new(ones, rows),
-            right: Operand::new(d, channels),
-            out: sums,
-            out_stride: channels,
-            factor: 1.0,
-            adds: true,
-        });
-    }
-
-    /// Gradients of a norm's weight and bias: columns of `d ∘ z` and of `d`.
-    fn norm_parameters(&mut self, (weight, bias): (View, View), channels: usize, d: View, z: View) {
-        self.columns(bias, channels, d);
-        let len = d.len();
-        let product = self.scratch.values(self.device, len);
-        self.device.launch(Kernel::Multiply, order([product, d, z], [], NONE, len));
-        let ones = self.scratch.ones.len();
-        let rows = len / channels;
-        debug_assert!(ones >= rows, "the bias has asked for them");
-        self.device.multiply(Product {
-            m: 1,
-            n: channels,
-            k: rows,
-            left: Operand::new(self.scratch.ones.view(0..rows), rows),
-            right: Operand::new(self.scratch.values.view(0..len), channels),
-            out: weight,
-            out_stride: channels,
-            factor: 1.0,
-            adds: true,
-        });
     }
 }
 
@@ -526,43 +395,5 @@ impl Backend for OnDevice<'_> {
     fn weighted_sum_input(&mut self, (dx, adds): Target<View>, d: View, weight: View, shape: Shape) {
         let sizes = [shape.n, shape.channels, adds.into()];
         self.run(Kernel::WeightedSumInput, [dx, d, weight], sizes, dx.len());
-    }
-}
-
-impl OnDevice<'_> {
-    /// Puts the patches of a picture into the scratch memory; how many values they are.
-    fn patches(&mut self, shape: PatchShape, x: View, rows: usize) -> usize {
-        let PatchShape { n, inputs, picture, kernel, stride, .. } = shape;
-        let len = rows * kernel * kernel * inputs;
-        let patches = self.scratch.values(self.device, len);
-        let sizes = [n, inputs, shape.output()[1], picture[1], kernel, stride];
-        self.device.launch(Kernel::Patches, order([patches, x], sizes, NONE, len));
-        len
-    }
-}
-
-fn patch_weight(shape: PatchShape, values: View<'_>) -> Weight<View<'_>> {
-    let patch = shape.patch();
-    Weight { values, outputs: shape.outputs, inputs: patch, stride: patch }
-}
-
-fn attention_sizes(shape: AttentionShape) -> [usize; 5] {
-    [shape.n, shape.positions, shape.memory, shape.channels, shape.heads]
-}
-
-fn with_adds([n, positions, memory, channels, heads]: [usize; 5], adds: bool) -> [usize; 6] {
-    [n, positions, memory, channels, heads, adds.into()]
-}
-
-impl ConvShape {
-    /// One tap of a packed weight or of its gradient.
-    fn tap_of<'a>(&self, weight: View<'a>, tap: usize) -> Weight<View<'a>> {
-        let len = self.outputs * self.inputs;
-        Weight {
-            values: weight.part(tap * len..(tap + 1) * len),
-            outputs: self.outputs,
-            inputs: self.inputs,
-            stride: self.inputs,
-        }
     }
 }

@@ -6,14 +6,16 @@
 
 mod device;
 mod host;
+mod orders;
 
 use std::fmt::Debug;
 use std::ops::Range;
 
 use tenon_core::network::Activation;
 
-pub(super) use device::{DeviceBlock, OnDevice, Scratch};
+pub(super) use device::OnDevice;
 pub(super) use host::Host;
+pub(super) use orders::{DeviceBlock, Scratch};
 
 use super::attention::AttentionShape;
 use super::convolution::{ConvShape, PatchShape};
