@@ -119,8 +119,7 @@ pub fn render(runs: &[Run]) -> String {
     legend(&mut h, &comparison);
     finals(&mut h, &comparison);
     settings(&mut h, &comparison);
-    let steps: Vec<Vec<f64>> =
-        runs.iter().map(|run| run.history.steps.iter().map(|&step| step as f64).collect()).collect();
+    let steps = steps_of(runs);
     let mut families: Vec<&str> = Vec::new();
     for run in runs {
         families.extend(run.history.families().into_iter().filter(|f| !families.contains(f)).collect::<Vec<_>>());
@@ -203,14 +202,37 @@ fn settings(h: &mut String, comparison: &Comparison) {
     h.push_str("</table></div>");
 }
 
+fn steps_of(runs: &[Run]) -> Vec<Vec<f64>> {
+    runs.iter().map(|run| run.history.steps.iter().map(|&step| step as f64).collect()).collect()
+}
+
+/// Axes of a metric that hold all runs.
+fn common_frame(runs: &[Run], steps: &[Vec<f64>], family: &str, metric: &Metric) -> Frame {
+    let each = runs.iter().zip(steps).flat_map(|(run, steps)| {
+        run.history.family(family).into_iter().map(move |series| (&steps[..], &series.values[..]))
+    });
+    Frame::fit(each, metric)
+}
+
+/// One metric of all runs in one picture, as a file of its own. None where not all have it, or it is a list.
+pub fn picture(runs: &[Run], name: &str) -> Option<String> {
+    let (steps, metric) = (steps_of(runs), Metric::of(name));
+    let frame = common_frame(runs, &steps, name, &metric);
+    let names: Vec<String> = runs.iter().map(Run::title).collect();
+    let all: Option<Vec<&Series>> = runs.iter().map(|run| run.history.series(name)).collect();
+    let curves = all?.into_iter().enumerate();
+    let curves = curves
+        .map(|(i, series)| Curve { name: &names[i], color: Color::Nth(i), xs: &steps[i], ys: &series.values })
+        .collect();
+    let counter = &runs.first()?.history.counter;
+    Some(Chart { title: metric.title.clone(), counter, metric: &metric, frame: &frame, curves, raw: true }.file())
+}
+
 /// One metric: all runs in one chart, then each run in its own, all with the same axes.
 fn curves(h: &mut String, runs: &[Run], steps: &[Vec<f64>], family: &str) {
     let metric = Metric::of(family);
     let with_family: Vec<usize> = (0..runs.len()).filter(|&i| !runs[i].history.family(family).is_empty()).collect();
-    let each = with_family.iter().flat_map(|&i| {
-        runs[i].history.family(family).into_iter().map(move |series| (&steps[i][..], &series.values[..]))
-    });
-    let frame = Frame::fit(each, &metric);
+    let frame = common_frame(runs, steps, family, &metric);
     let names: Vec<String> = runs.iter().map(|run| run.folder.display().to_string()).collect();
     let _ = write!(h, "<h3>{}</h3><div class=\"row\">", escape(&metric.title));
     let scalars: Option<Vec<&Series>> = with_family.iter().map(|&i| runs[i].history.series(family)).collect();

@@ -341,10 +341,24 @@ fn runs_are_listed_plotted_compared_and_judged() {
     assert!(comparison["metrics"][0]["values"][1]["last_tenth"].is_f64());
     let page = std::fs::read_to_string(folder.join("both.html")).unwrap();
     assert!(page.contains("all, smoothed") && page.contains("runs/deeper/two"));
+    let picture = ["compare", "runs/one", "runs/deeper/two", "--metric", "loss", "--out", "both.svg"];
+    succeed(folder, &picture);
+    let svg = std::fs::read_to_string(folder.join("both.svg")).unwrap();
+    assert!(svg.contains("seed 1") && svg.contains("seed 2") && svg.ends_with("</svg>\n"), "{svg}");
+    for (metric, wanted) in [(&["--metric", "los"][..], "`los`"), (&[], "--metric")] {
+        let error = refuse(folder, &with(&with(&picture[..3], metric), &["--out", "none.svg"]));
+        assert!(error.contains(wanted) && !folder.join("none.svg").exists(), "{error}");
+    }
 
     let judged = json(&succeed(folder, &["eval", "runs/one", "--episodes", "2", "--json"]));
     let arguments = ["evaluate", "--checkpoint", "runs/one/last", "--config", "task.toml", "--episodes", "2", "--json"];
     assert_eq!(judged, json(&succeed(folder, &arguments)));
+    // The kernels of a card, on the processor.
+    let emulated = json(&succeed(folder, &with(&arguments, &["--device", "emulated"])));
+    assert_eq!(emulated["episodes"], judged["episodes"]);
+    let error = refuse(folder, &with(&arguments, &["--device", "cuda:7"]));
+    assert!(error.contains("device cuda:7: "), "{error}");
+    assert_eq!(run(folder, &with(&arguments, &["--device", "gpu"])).status.code(), Some(2));
 }
 
 #[test]
