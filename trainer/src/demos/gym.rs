@@ -67,6 +67,8 @@ pub struct GymSummary {
     /// Share of the episodes that a fall ended.
     pub fallen: f64,
     pub seed: u64,
+    /// Policies that were rolled out.
+    pub policies: usize,
     pub seconds: f64,
     /// Of `train.npz`.
     pub sha256: String,
@@ -156,6 +158,17 @@ impl Recording {
         self.rewards.len()
     }
 
+    /// Adds the episodes of another recording.
+    pub fn extend(&mut self, other: &Self) {
+        self.observations.extend_from_slice(&other.observations);
+        self.actions.extend_from_slice(&other.actions);
+        self.rewards.extend_from_slice(&other.rewards);
+        self.terminals.extend_from_slice(&other.terminals);
+        self.lengths.extend_from_slice(&other.lengths);
+        self.returns.extend_from_slice(&other.returns);
+        self.left_out += other.left_out;
+    }
+
     /// Adds one episode.
     fn append(&mut self, episode: &Self) {
         let sum = episode.rewards.iter().map(|&r| f64::from(r)).sum::<f64>();
@@ -163,12 +176,7 @@ impl Recording {
             self.left_out += 1;
             return;
         }
-        self.observations.extend_from_slice(&episode.observations);
-        self.actions.extend_from_slice(&episode.actions);
-        self.rewards.extend_from_slice(&episode.rewards);
-        self.terminals.extend_from_slice(&episode.terminals);
-        self.lengths.push(episode.frames());
-        self.returns.push(sum);
+        self.extend(&Self { lengths: vec![episode.frames()], returns: vec![sum], ..episode.clone() });
     }
 }
 
@@ -176,6 +184,7 @@ impl Recording {
 pub fn write_recording(
     folder: &Path,
     options: RollOutOptions,
+    policies: usize,
     recording: Recording,
     seconds: f64,
 ) -> Result<GymSummary, TrainError> {
@@ -218,6 +227,7 @@ pub fn write_recording(
         mean_steps: frames as f64 / episodes.max(1) as f64,
         fallen,
         seed: options.seed,
+        policies,
         seconds,
         sha256: sha256_of(&path)?,
     };

@@ -361,6 +361,55 @@ fn runs_are_listed_plotted_compared_and_judged() {
     assert_eq!(run(folder, &with(&arguments, &["--device", "gpu"])).status.code(), Some(2));
 }
 
+/// Two policies, trained for two iterations, so far from D4RL's returns that this has to be said.
+#[test]
+fn gym_policies_are_trained_and_share_the_recorded_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let gaussian = "method = \"gaussian\"\ntrunk = { kind = \"mlp\", dims = [16, 16, 16], activation = \"tanh\" }\n\
+                    std = { kind = \"learned\", std = 0.3, min = 0.01, max = 0.6 }";
+    let text = small_hopper::config_text(gaussian)
+        .replace("horizon = 4", "horizon = 1")
+        .replace("iterations = 8\n", "iterations = 2\nstop_at_return = 1e6\n")
+        .replace("evaluate_every = 3", "evaluate_every = 0");
+    std::fs::write(folder.join("gym.toml"), text + "\n[demos]\nseed = 5\nframes = 400\npolicies = 2\n").unwrap();
+    let arguments = ["demos", "gym", "--config", "gym.toml", "--out", "demos", "--json"];
+    let missed = run(folder, &arguments);
+    assert_eq!(missed.status.code(), Some(3), "{}", String::from_utf8_lossy(&missed.stderr));
+    assert!(!folder.join("demos/train.npz").exists(), "a policy that missed its return is not recorded");
+
+    let record = |more: &[&'static str]| {
+        let output = run(folder, &with(&with(&arguments, &["--any-return"]), more));
+        assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+        json(std::str::from_utf8(&output.stdout).unwrap())
+    };
+    let two = record(&[]);
+    assert_eq!((&two["policies"], &two["seed"]), (&2.into(), &5.into()));
+    let seeds = ["policy_1", "policy_2"].map(|name| {
+        let config = std::fs::read_to_string(folder.join("demos").join(name).join("config.toml")).unwrap();
+        config.lines().find(|line| line.starts_with("seed = 4")).unwrap().to_string()
+    });
+    assert_eq!(seeds, ["seed = 42", "seed = 43"]);
+    let dataset = tenon_train::dataset::Dataset::open(&folder.join("demos/train.npz")).unwrap();
+    let frames = dataset.lengths.iter().sum::<usize>();
+    assert_eq!(
+        (two["frames"].as_u64(), two["episodes"].as_u64()),
+        (Some(frames as u64), Some(dataset.lengths.len() as u64))
+    );
+    // Whole episodes: no more than one beyond what was asked for.
+    assert!(frames >= 400 && frames - dataset.lengths.last().unwrap() < 400, "{:?}", dataset.lengths);
+    let again = record(&[]);
+    assert_eq!(again["sha256"], two["sha256"], "the policies are there: the same recording");
+    let one = record(&["--policies", "1"]);
+    assert_eq!(one["policies"], 1);
+    // The first policy's own steps come first, whoever shares them.
+    let alone = tenon_train::dataset::Dataset::open(&folder.join("demos/train.npz")).unwrap();
+    assert_eq!(alone.lengths[0], dataset.lengths[0]);
+    assert_ne!(alone.lengths.last(), dataset.lengths.last());
+    let error = refuse(folder, &with(&arguments, &["--policies", "0"]));
+    assert!(error.contains("--policies 0"), "{error}");
+}
+
 #[test]
 fn what_is_no_run_or_damaged_is_answered_with_where_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

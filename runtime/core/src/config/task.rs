@@ -44,6 +44,9 @@ pub struct DemosConfig {
     /// Gym: control steps rolled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<usize>,
+    /// Gym: policies that are trained, with seeds one after the other, and share the control steps [default: 1].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<usize>,
 }
 
 /// Episodes on the (simulated) robot.
