@@ -311,6 +311,8 @@ fn cuda_device(_: usize) -> Result<Device, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
+
     use super::*;
 
     #[test]
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn memory_that_is_not_to_be_had_is_a_failure_of_the_device() {
         let device = Choice::Emulated.open().unwrap().unwrap();
-        let panic = std::panic::catch_unwind(|| device.zeros(usize::MAX / 4)).unwrap_err();
+        let panic = std::panic::catch_unwind(AssertUnwindSafe(|| device.zeros(usize::MAX / 4))).unwrap_err();
         let failure = panic.downcast::<DeviceFailure>().expect("a failure");
         assert!(failure.0.contains("MB of memory"), "{failure:?}");
     }
