@@ -40,8 +40,8 @@ pub fn imported(contents: &Contents, config: &TaskConfig, weights: Weights) -> R
 }
 
 /// The weights that evaluation and fine-tuning take from a checkpoint.
-fn weights_in_use(checkpoint: &Checkpoint) -> Vec<f32> {
-    match TrainedPolicy::of(checkpoint, PretrainedWeights::Finetuning, 3.0).unwrap() {
+fn weights_in_use(checkpoint: &Checkpoint, which: PretrainedWeights) -> Vec<f32> {
+    match TrainedPolicy::of(checkpoint, which, 3.0).unwrap() {
         TrainedPolicy::Diffusion(policy) => policy.finetuned,
         TrainedPolicy::Gaussian(policy) => policy.finetuned,
     }
@@ -59,23 +59,21 @@ fn every_architecture_gives_the_outputs_of_pytorch() {
             Kind::Finetuned => {
                 assert!(config.finetune.is_some(), "{name}");
                 assert_eq!(parts, ["actor", "actor_ft", "critic"], "{name}");
-                "actor_ft"
+                ["actor_ft"; 2]
             }
             Kind::Pretrained => {
                 assert!(config.pretrain.is_some(), "{name}");
                 assert_eq!(parts, ["network", "ema"], "{name}");
                 let (raw, _) = imported(&contents, &config, Weights::Raw).unwrap();
                 known(&name).compare_checkpoint(&raw, ["model", "model"]);
-                // A Gaussian goes on from its last weights, a diffusion policy from their average.
-                match config.policy.model {
-                    PolicyModel::Diffusion(_) => "ema",
-                    PolicyModel::Gaussian(_) => "model",
-                }
+                ["ema", "model"]
             }
         };
         let policy = Network::policy(&checkpoint.header.run);
-        for (output, values) in known(&name).outputs(in_use, &policy, &weights_in_use(&checkpoint)) {
-            known(&name).compare(&output, &values);
+        for (in_use, which) in in_use.into_iter().zip([PretrainedWeights::Finetuning, PretrainedWeights::Raw]) {
+            for (output, values) in known(&name).outputs(in_use, &policy, &weights_in_use(&checkpoint, which)) {
+                known(&name).compare(&output, &values);
+            }
         }
     }
 }
