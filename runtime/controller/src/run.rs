@@ -137,7 +137,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
 
     let mut session =
         session::Session::new(handles, policy_errors, interrupted.clone(), options.quiet, options.robot == Robot::Sim);
-    let outcome = session.episodes(&spec, options.episodes);
+    let outcome = session.episodes(&spec, &settings.safety.workspace, options.episodes);
     session.finish();
     let late_chunks = session.late_chunks;
     let fault = outcome.err().map(|e| format!("{e:#}"));

@@ -3,9 +3,14 @@
 use tenon_core::arm::Joints;
 use tenon_core::avoid;
 use tenon_core::geometry::{Pose, pose_from_wxyz};
+use tenon_core::safety::WorkspaceBox;
 use tenon_core::spec::PolicySpec;
 
 use crate::motion::Motion;
+
+/// How far a motion keeps from the sides of the workspace. An episode may leave the arm at one of them, where turning and
+/// lifting on the spot would be refused for the last micrometre.
+const MARGIN_M: f64 = 0.02;
 
 /// How a task's episodes begin and how long they are.
 pub struct Program {
@@ -28,18 +33,73 @@ impl Program {
         })
     }
 
-    /// Up, over the obstacles, and down to the start; then the joints.
-    pub fn return_motions(&self, from: &Pose) -> [Option<Motion>; 2] {
+    /// Away from the sides of the workspace, up, over the obstacles, and down to the start; then the joints.
+    pub fn return_motions(&self, from: &Pose, workspace: &WorkspaceBox) -> [Option<Motion>; 2] {
         let joints = Motion::Joints { goal_rad: self.start_joints_rad, max_speed_rad_s: 0.8 };
         let distance = (from.translation.vector - self.start.translation.vector).norm();
         if distance < 0.03 {
             return [None, Some(joints)];
         }
-        let mut lifted = *from;
+        let mut inside = *from;
+        for axis in 0..2 {
+            let (min_m, max_m) = (workspace.min_m[axis] + MARGIN_M, workspace.max_m[axis] - MARGIN_M);
+            inside.translation.vector[axis] = inside.translation.vector[axis].max(min_m).min(max_m);
+        }
+        let mut lifted = inside;
         lifted.translation.vector.z = self.return_height_m;
         lifted.rotation = self.start.rotation;
         let mut above = self.start;
         above.translation.vector.z = self.return_height_m;
-        [Motion::waypoints(&[lifted, above, self.start], 0.6), Some(joints)]
+        let way = [inside, lifted, above, self.start];
+        // Where nothing is near, the first would be a stop on the spot.
+        let way = if inside.translation == from.translation { &way[1..] } else { &way[..] };
+        [Motion::waypoints(way, 0.6), Some(joints)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::motion::{Progress, Setpoint};
+
+    /// The tool point of a whole motion at 143 Hz.
+    fn path(motion: Motion, from: Pose) -> Vec<[f64; 3]> {
+        let mut progress = Progress::new(motion, from, avoid::START_JOINTS_RAD);
+        let mut points = Vec::new();
+        loop {
+            let (setpoint, done) = progress.advance(0.007);
+            let Setpoint::Pose(pose) = setpoint else { panic!("along the tool's way-points") };
+            points.push([0, 1, 2].map(|axis| pose.translation.vector[axis]));
+            if done {
+                return points;
+            }
+        }
+    }
+
+    #[test]
+    fn the_way_back_leaves_the_side_of_the_workspace_before_it_turns_and_lifts() {
+        let program = Program {
+            actions: 1,
+            start_joints_rad: avoid::START_JOINTS_RAD,
+            return_height_m: 0.26,
+            start: pose_from_wxyz(avoid::START_COMMAND_M, avoid::COMMANDED_QUAT_WXYZ),
+        };
+        let workspace = WorkspaceBox { min_m: [0.11, -0.4, 0.05], max_m: [0.85, 0.6, 0.6] };
+        let z = avoid::START_COMMAND_M[2];
+        for (x, y, sides) in [(0.5, 0.6, 1), (0.85, 0.6, 2), (0.11, 0.3, 1), (0.5, 0.3, 0), (0.5, 0.601, 1)] {
+            let from = pose_from_wxyz([x, y, z], avoid::COMMANDED_QUAT_WXYZ);
+            let [Some(way), Some(_)] = program.return_motions(&from, &workspace) else { panic!("two motions") };
+            let points = path(way, from);
+            // Until it is at the margin it only moves inwards, at one height.
+            let margin =
+                |p: &[f64; 3]| (p[0] - 0.11).min(0.85 - p[0]).min(p[1] + 0.4).min(0.6 - p[1]) >= MARGIN_M - 1e-9;
+            let near = points.iter().take_while(|p| !margin(p)).count();
+            assert_eq!(near > 0, sides > 0, "{x} {y}");
+            assert!(points[..near].iter().all(|p| (p[2] - z).abs() < 1e-12), "{x} {y}");
+            assert!(points[..near].windows(2).all(|w| (w[1][1] <= w[0][1]) || y < 0.5), "{x} {y}");
+            assert!(points[near..].iter().all(margin), "{x} {y}: never near a side again");
+            let end = points.last().unwrap();
+            assert!((0..3).all(|axis| (end[axis] - avoid::START_COMMAND_M[axis]).abs() < 1e-9), "{end:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use crossbeam::channel::Receiver;
+use tenon_core::safety::WorkspaceBox;
 use tenon_core::spec::PolicySpec;
 use tenon_core::time::MonotonicTime;
 
@@ -56,7 +57,7 @@ impl Session {
     }
 
     /// Arms and runs the episodes. An error names the fault; the windows of finished episodes stay.
-    pub fn episodes(&mut self, spec: &PolicySpec, episodes: usize) -> Result<()> {
+    pub fn episodes(&mut self, spec: &PolicySpec, workspace: &WorkspaceBox, episodes: usize) -> Result<()> {
         let program = Program::of(spec).with_context(|| {
             format!(
                 "task {} has no start that `tenon run` knows; this release runs avoid_m1, avoid_m2 and avoid_m3",
@@ -69,7 +70,7 @@ impl Session {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         for index in 0..episodes {
             let from = self.handles.view.read().commanded_pose;
-            for motion in program.return_motions(&from).into_iter().flatten() {
+            for motion in program.return_motions(&from, workspace).into_iter().flatten() {
                 self.order(Order::Move(motion));
                 self.wait(Duration::from_secs(20), "moving to the start", |e| matches!(e, Event::MotionEnded))?;
             }
