@@ -96,7 +96,8 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
     let before_sha256 = pretrained.as_ref().map(|p| p.sha256.as_str());
     let (mut run, continued) = match previous(&args.out, args.fresh, config, before_sha256)? {
         Some(mut checkpoint) => {
-            if checkpoint.header.run.config != config_text(config)? {
+            // By value: another release may write the same settings in other words, and that is no reason to forget.
+            if config_of(&checkpoint)?.finetune != config.finetune {
                 // More iterations than before: what the run came to counts no more.
                 remove(&args.out.join(JUDGEMENT_FILE))?;
                 checkpoint.header.run.config = config_text(config)?;
