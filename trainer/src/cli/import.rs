@@ -23,7 +23,7 @@ use super::{Ending, Speech, config_text, read_config};
     them: whatever is not plain data is refused by its name and place. Names and shapes must be\n\
     those of the configuration's network.\n\
     A pre-trained file becomes a folder that `finetune --from` takes; a fine-tuned one, with both\n\
-    networks and the critic, can be evaluated and exported.\n\
+    networks, the critic and a learned η, can be evaluated and exported.\n\
     Writes config.toml, checkpoint.safetensors and summary.json.")]
 pub struct ImportArgs {
     /// Checkpoint of PyTorch; with --list also a file of statistics (.pth, .pkl).

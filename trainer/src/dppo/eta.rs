@@ -20,7 +20,7 @@ use crate::network::{Mode, ParameterTable, Workspace};
 use crate::optimizer::LrSchedule;
 
 /// tanh is ±1 to the last bit of f32 from here on: stands for the ∞ of a base at an end of its range.
-const LARGEST_LOGIT: f64 = 20.0;
+pub(crate) const LARGEST_LOGIT: f32 = 20.0;
 /// Gain of the Xavier-normal weights that a state's η begins with.
 const GAIN: f64 = 1e-2;
 /// Widest hidden layer: a damaged description must not fill the memory.
@@ -108,8 +108,8 @@ impl EtaModule {
                 // w = atanh(2 (base − min)/(max − min) − 1)
                 ("eta_logit", _) => {
                     let place = 2.0 * (spec.base - spec.min) / (spec.max - spec.min) - 1.0;
-                    let logit = if place.is_nan() { LARGEST_LOGIT } else { place.atanh() };
-                    parameters[range].fill(logit.clamp(-LARGEST_LOGIT, LARGEST_LOGIT) as f32);
+                    let logit = if place.is_nan() { LARGEST_LOGIT } else { place.atanh() as f32 };
+                    parameters[range].fill(logit.clamp(-LARGEST_LOGIT, LARGEST_LOGIT));
                 }
                 (_, [outputs, inputs]) => {
                     let std = (GAIN * (2.0 / (inputs + outputs) as f64).sqrt()) as f32;

@@ -43,6 +43,7 @@ pub use advantage::{quantile, shape_advantages};
 pub use annealing::StdSchedule;
 pub use chain::{ChainMode, ChainSampler};
 pub use config::{FinetuneConfig, LossConfig};
+pub(crate) use eta::LARGEST_LOGIT;
 pub use eta::{EtaLearning, EtaModule, EtaSettings, EtaStep, EtaSteps, SampleEtas};
 pub use likelihood::{EtaLikelihood, Likelihood, TransitionLikelihood};
 pub use loss::{ActorGradient, ActorTerms, LossBuffers, Minibatch, Samples};

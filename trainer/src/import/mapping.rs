@@ -11,13 +11,19 @@ use tenon_core::spec::PolicySpec;
 use super::checkpoint::{Kind, Progress, StateDict, TorchCheckpoint, Weights};
 use super::contents::Contents;
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
+use crate::dppo::{EtaModule, LARGEST_LOGIT};
 use crate::error::TrainError;
 use crate::network::{Critic, ParameterTable};
+use crate::seeds::Stream;
+use crate::settings::dppo_config;
 
 /// Most names of a list in a message.
 const LISTED: usize = 40;
-/// Prefix of the η module, which at its fixed value is part of the settings and not of the weights (spec §1.6).
+/// Prefix of the η module. At its fixed value it is part of the settings and not of the weights (spec §1.6).
 const ETA: &str = "eta.";
+
+/// Name of a learned constant η.
+const ETA_LOGIT: &str = "eta.eta_logit";
 
 /// The bounds of a Gaussian's deviation lie among its weights as log-variances, but are never trained (spec dppo.md §4).
 const STD_BOUNDS: [&str; 2] = ["logvar_min", "logvar_max"];
@@ -95,6 +101,7 @@ pub fn import(
     let mut parts: Vec<(&'static str, &ParameterTable, Vec<f32>)> = Vec::new();
     let critic_spec: Option<CriticSpec> = config.finetune.as_ref().map(|c| c.critic.clone());
     let critic = critic_spec.as_ref().map(|spec| Critic::new(spec, policy.state_len())).transpose()?;
+    let eta = learned_eta(config, &policy)?;
     match kind {
         Kind::Pretrained => {
             let average = fit.collect(&network, key, chosen, only_prefix(chosen));
@@ -123,6 +130,9 @@ pub fn import(
                 };
                 parts.push(("critic", critic.table(), fit.collect(critic.table(), key, chosen, "critic.")));
             }
+            if let Some(eta) = &eta {
+                parts.push(("eta", eta.table(), fit.collect(eta.table(), key, chosen, ETA)));
+            }
             fit.refuse_others(key, chosen, &["network.", "actor.", "actor_ft.", "critic.", ETA]);
         }
     }
@@ -147,7 +157,7 @@ pub fn import(
         checkpoint.header.counters.insert(name.into(), n);
     }
     let mut unused = found.unused.clone();
-    unused.extend(has(chosen, ETA).then(|| format!("{}*", path(key, ETA))));
+    unused.extend((eta.is_none() && has(chosen, ETA)).then(|| format!("{}*", path(key, ETA))));
     let part = |(name, table, _): &(&'static str, &ParameterTable, Vec<f32>)| Part {
         name,
         tensors: table.iter().count(),
@@ -163,6 +173,19 @@ fn table(network: &PolicyNetwork, policy: &PolicySpec) -> Result<ParameterTable,
     let (state_len, horizon, action_dim) = (policy.state_len(), policy.prediction_horizon, policy.action_dim());
     network.check(state_len, horizon, action_dim).map_err(TrainError::Network)?;
     Ok(ParameterTable::new(network.parameters(state_len, horizon, action_dim)))
+}
+
+/// The η module of a policy that learns it (spec dppo.md §1.6).
+fn learned_eta(config: &TaskConfig, policy: &PolicySpec) -> Result<Option<EtaModule>, TrainError> {
+    if config.finetune.as_ref().is_none_or(|c| c.diffusion.is_none()) {
+        return Ok(None);
+    }
+    let settings = dppo_config(config)?.eta;
+    settings.check()?;
+    // Every weight comes from the file.
+    let module =
+        || EtaModule::new(&settings.module, policy.state_len(), policy.action_dim(), &mut Stream::EtaWeights.of(0));
+    Ok(settings.constant().is_none().then(module))
 }
 
 /// Gives a Gaussian the bounds that the file has for its deviation, for they are part of what its policy says. The
@@ -248,7 +271,11 @@ impl Fit {
                 self.misshapen.push(format!("{full} is {:?}, the configuration wants {shape:?}", tensor.shape()));
                 continue;
             }
-            let values = tensor.to_f32_vec();
+            let mut values = tensor.to_f32_vec();
+            if full.ends_with(ETA_LOGIT) {
+                // At a bound of η the authors' logit is infinite.
+                values.iter_mut().for_each(|v| *v = v.clamp(-LARGEST_LOGIT, LARGEST_LOGIT));
+            }
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 self.not_finite.push(format!("{full}: value {i} is {}", values[i]));
             }

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from diffusion_mlp import Critic, DiffusionMlp, Finetuned, Pretrained
+from diffusion_mlp import Critic, DiffusionMlp, Finetuned, PlainMlp, Pretrained
 from gaussian import gaussian_network
 from unet import Unet
 from vision import VitCritic, VitMlp, VitUnet
@@ -138,6 +138,39 @@ class FinetunedGaussian(nn.Module):
             self.actor = frozen
 
 
+class Eta(nn.Module):
+    """η of DDIM as the authors save it, a constant for each action or an MLP on the state (spec dppo.md §1.6)."""
+
+    def __init__(self, state, action, spec):
+        super().__init__()
+        self.base, self.min, self.max = spec["base"], spec["min"], spec["max"]
+        outputs = action if spec.get("per_action", False) else 1
+        if "mlp_dims" in spec:
+            self.mlp_res = PlainMlp([state, *spec["mlp_dims"], outputs], "relu")
+        else:
+            self.eta_logit = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, state):
+        state = state.flatten(1)
+        if hasattr(self, "eta_logit"):
+            eta = 0.5 * (torch.tanh(self.eta_logit) + 1) * (self.max - self.min) + self.min
+            return eta.expand(len(state), -1)
+        return torch.clamp(torch.tanh(self.mlp_res(state)) + self.base, self.min, self.max)
+
+
+def eta_module(config, generator):
+    """A learned η where the configuration has one, else the authors' fixed one: η = 1 where at most 1 is allowed."""
+    learned = config["finetune"]["diffusion"].get("eta")
+    if not learned:
+        eta = Eta(1, 1, {"base": 1.0, "min": 0.1, "max": 1.0})
+    else:
+        eta = randomise(Eta(*DIMENSIONS[config["task"]], learned["module"]), generator)
+    if hasattr(eta, "eta_logit"):
+        with torch.no_grad():
+            eta.eta_logit[0] = float("inf")
+    return eta
+
+
 def finetuned(config, generator, bounds=None):
     """What the authors' fine-tuning saves, and its networks by prefix. `bounds`: of the deviation, in the file."""
     frozen, trained = fresh(config, generator), fresh(config, generator)
@@ -148,13 +181,13 @@ def finetuned(config, generator, bounds=None):
     if is_diffusion(config):
         whole = Finetuned(frozen, trained, critic)
         if model["sampler"]["kind"] == "ddim":
-            # η = 1 where at most 1 is allowed: atanh(1).
-            whole.eta = nn.Module()
-            whole.eta.eta_logit = nn.Parameter(torch.tensor([float("inf")]))
+            whole.eta = eta_module(config, generator)
     else:
         frozen = None if model.get("modes", 0) else frozen
         whole = FinetunedGaussian(frozen, trained, critic)
     networks = {"actor": frozen, "actor_ft": trained, "critic": critic}
+    if is_diffusion(config) and "eta" in config["finetune"]["diffusion"]:
+        networks["eta"] = whole.eta
     return {"itr": 51, "model": whole.state_dict()}, {key: n for key, n in networks.items() if n is not None}
 
 
@@ -176,7 +209,7 @@ def inputs(config, rows, generator):
 
 def outputs(key, network, given):
     """What a network says to these inputs, by name: a policy's under its key, a Gaussian's three with their own."""
-    names = ("state", "rgb") if key == "critic" or "chunk" not in given else ("chunk", "t", "state", "rgb")
+    names = ("state",) if key == "eta" else ("state", "rgb") if key == "critic" or "chunk" not in given else ("chunk", "t", "state", "rgb")
     with torch.no_grad():
         said = network(*(given[name] for name in names if name in given))
     if not isinstance(said, tuple):

@@ -7,8 +7,10 @@ use tenon_core::network::{GaussianSpec, NetworkSpec, PolicyNetwork, StdSpec};
 use tenon_core::noise::{NoiseSource, SeededNoise};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_train::checkpoint::Checkpoint;
+use tenon_train::dppo::EtaSettings;
 use tenon_train::import::{Contents, Imported, Kind, StdBounds, Weights, import};
 use tenon_train::sampling::{PretrainedWeights, TrainedPolicy};
+use tenon_train::settings::dppo_config;
 
 use crate::cases::cases;
 use crate::known::{Known, Network, networks};
@@ -58,7 +60,8 @@ fn every_architecture_gives_the_outputs_of_pytorch() {
         let in_use = match summary.kind {
             Kind::Finetuned => {
                 assert!(config.finetune.is_some(), "{name}");
-                assert_eq!(parts, ["actor", "actor_ft", "critic"], "{name}");
+                let eta = learned_eta(&config).map(|_| "eta");
+                assert_eq!(parts, ["actor", "actor_ft", "critic"].into_iter().chain(eta).collect::<Vec<_>>(), "{name}");
                 ["actor_ft"; 2]
             }
             Kind::Pretrained => {
@@ -126,6 +129,54 @@ fn outputs_tell_of_every_tensor_of_a_file() {
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     let largest = a.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     a.iter().zip(b).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs())) / largest
+}
+
+fn learned_eta(config: &TaskConfig) -> Option<EtaSettings> {
+    config.finetune.as_ref()?.diffusion.as_ref()?;
+    Some(dppo_config(config).unwrap().eta).filter(|eta| eta.constant().is_none())
+}
+
+/// η of the states of a file.
+fn etas(policy: &TrainedPolicy, states: &[f32]) -> Vec<f32> {
+    let TrainedPolicy::Diffusion(policy) = policy else { panic!("a diffusion policy") };
+    let len = policy.network.state_len();
+    policy.eta.as_ref().unwrap().values(states.len() / len, |i| &states[i * len..][..len])
+}
+
+#[test]
+fn a_learned_eta_is_that_of_the_file() {
+    let cases = architectures();
+    let mut seen = 0;
+    for (name, config) in &cases {
+        let Some(settings) = learned_eta(config) else { continue };
+        seen += 1;
+        let (checkpoint, summary) = imported(&contents(name), config, Weights::Average).unwrap();
+        assert_eq!(summary.unused, [""; 0], "{name}");
+        let mut policy = TrainedPolicy::of(&checkpoint, PretrainedWeights::Finetuning, 3.0).unwrap();
+        policy.take_eta(&checkpoint, &settings).unwrap();
+        let known = known(name);
+        let states = known.values("state");
+        let values = etas(&policy, &states);
+        known.compare("eta", &values);
+        // Every tensor of the module has its effect, so none is another's.
+        let TrainedPolicy::Diffusion(diffusion) = &policy else { panic!("{name}") };
+        let module = diffusion.eta.as_ref().unwrap();
+        for (parameter, _, range) in module.table().iter() {
+            let mut changed = policy.clone();
+            let TrainedPolicy::Diffusion(diffusion) = &mut changed else { panic!("{name}") };
+            diffusion.eta.as_mut().unwrap().parameters[range].iter_mut().for_each(|v| *v += 0.05);
+            let deviation = difference(&values, &etas(&changed, &states));
+            assert!(deviation > 1e-4, "{name}: {parameter}: {deviation:e}");
+        }
+    }
+    assert_eq!(seen, 2);
+    // A file whose η is another one's.
+    let error = imported(&contents("eta_per_action"), &cases["eta_of_state"], Weights::Average).unwrap_err();
+    assert!(
+        error.contains("missing, 6") && error.contains("model.eta.mlp_res.moduleList.0.linear_1.weight"),
+        "{error}"
+    );
+    assert!(error.contains("model.eta.eta_logit [10]"), "{error}");
 }
 
 #[test]
