@@ -7,6 +7,7 @@ pub mod cli;
 pub mod diagnose;
 pub mod draw;
 mod error;
+pub mod extrinsics;
 pub mod font;
 pub mod photo;
 pub mod report;

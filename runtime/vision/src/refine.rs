@@ -43,11 +43,42 @@ pub fn refine_pose(camera: &Camera, start: &Pose, seen: &[Correspondence]) -> Op
     if seen.len() < 3 {
         return None;
     }
+    let minimum = minimise(
+        start,
+        |pose| squared_error(camera, pose, seen),
+        |pose| normal_equations(camera, pose, seen),
+        |pose, step| exp_se3(step) * pose,
+    )?;
+    Some(Refined {
+        T_camera_body: minimum.pose,
+        rms_px: (minimum.cost / seen.len() as f64).sqrt(),
+        normal_matrix: minimum.normal_matrix,
+        iterations: minimum.iterations,
+    })
+}
+
+/// Where [`minimise`] ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Minimum {
+    pub pose: Pose,
+    pub cost: f64,
+    pub normal_matrix: Matrix6<f64>,
+    pub iterations: usize,
+}
+
+/// Levenberg–Marquardt over one pose, without allocation. `normal_equations`: JᵀJ and Jᵀr by the step that `retract`
+/// takes. `None` where the start has no cost, the problem is singular or a value is not finite.
+pub(crate) fn minimise(
+    start: &Pose,
+    cost: impl Fn(&Pose) -> Option<f64>,
+    normal_equations: impl Fn(&Pose) -> Option<(Matrix6<f64>, Vector6<f64>)>,
+    retract: impl Fn(&Pose, &Vector6<f64>) -> Pose,
+) -> Option<Minimum> {
     let mut pose = *start;
-    let mut error = squared_error(camera, &pose, seen)?;
+    let mut error = cost(&pose)?;
     let mut damping = 1e-4;
     let mut iterations = 0;
-    let (mut normal, mut gradient) = normal_equations(camera, &pose, seen)?;
+    let (mut normal, mut gradient) = normal_equations(&pose)?;
     'outer: while iterations < MAX_ITERATIONS {
         iterations += 1;
         loop {
@@ -57,14 +88,14 @@ pub fn refine_pose(camera: &Camera, start: &Pose, seen: &[Correspondence]) -> Op
                 damped[(i, i)] += damping * normal[(i, i)].max(1e-9);
             }
             let step: Vector6<f64> = -damped.cholesky()?.solve(&gradient);
-            let candidate = exp_se3(&step) * pose;
-            match squared_error(camera, &candidate, seen) {
+            let candidate = retract(&pose, &step);
+            match cost(&candidate) {
                 Some(lower) if lower <= error => {
                     let gain = error - lower;
                     pose = candidate;
                     error = lower;
                     damping = (damping * 0.1).max(1e-12);
-                    (normal, gradient) = normal_equations(camera, &pose, seen)?;
+                    (normal, gradient) = normal_equations(&pose)?;
                     // Steps below a nanometre and a nanoradian, or gains below rounding, change nothing anyone can see.
                     if step.norm() < 1e-9 || gain <= 1e-14 * error {
                         break 'outer;
@@ -83,12 +114,7 @@ pub fn refine_pose(camera: &Camera, start: &Pose, seen: &[Correspondence]) -> Op
     // exp() products drift off the unit sphere by rounding only; a projected quaternion is exact again.
     pose.rotation.renormalize();
     let finite = error.is_finite() && pose.translation.vector.iter().all(|v| v.is_finite());
-    finite.then(|| Refined {
-        T_camera_body: pose,
-        rms_px: (error / seen.len() as f64).sqrt(),
-        normal_matrix: normal,
-        iterations,
-    })
+    finite.then_some(Minimum { pose, cost: error, normal_matrix: normal, iterations })
 }
 
 /// Covariance of the twist `[v; ω]` (m², m·rad, rad²; camera frame, T ← exp(ξ) T) when each pixel coordinate has standard
