@@ -9,8 +9,10 @@ pub mod draw;
 mod error;
 pub mod extrinsics;
 pub mod font;
+pub mod measure;
 pub mod photo;
 pub mod report;
+pub mod rig;
 pub mod run;
 pub mod text;
 

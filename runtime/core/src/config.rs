@@ -4,6 +4,7 @@
 
 mod parse;
 mod policy;
+pub mod rig;
 mod robot;
 mod task;
 mod training;

@@ -10,6 +10,7 @@
 pub mod action;
 pub mod arm;
 pub mod avoid;
+pub mod calendar;
 pub mod config;
 pub mod diffusion;
 pub mod geometry;

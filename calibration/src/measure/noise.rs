@@ -1,0 +1,120 @@
+//! Noise at rest: how much the pose of a part that does not move jumps about, as domain randomisation wants it (spec
+//! perception.md §7.3, step 6).
+
+use nalgebra::{Matrix4, Quaternion, UnitQuaternion, Vector3};
+use tenon_core::config::rig::NoiseRecord;
+use tenon_vision::Pose;
+
+/// Fewer poses say nothing about a distribution.
+pub const MIN_SAMPLES: usize = 30;
+/// A part whose mean moves farther than this between the halves of the record was not at rest, m and rad.
+const REST_M: f64 = 2e-3;
+const REST_RAD: f64 = 0.02;
+
+/// Why there is no record.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NoiseError {
+    #[error("{part}: {samples} poses are too few, {MIN_SAMPLES} are needed: is the part in view?")]
+    TooFew { part: String, samples: usize },
+    #[error(
+        "{part} moved by {moved_mm:.1} mm and {moved_deg:.1} degrees while it was measured: leave it alone and measure again"
+    )]
+    Moved { part: String, moved_mm: f64, moved_deg: f64 },
+}
+
+/// Noise of one part from poses in the order of time. Quaternions take the sign of the mean's, so that a seam is no jump.
+pub fn at_rest(part: &str, poses: &[Pose], duration_s: f64, date: &str) -> Result<NoiseRecord, NoiseError> {
+    if poses.len() < MIN_SAMPLES {
+        return Err(NoiseError::TooFew { part: part.to_owned(), samples: poses.len() });
+    }
+    let (first, second) = poses.split_at(poses.len() / 2);
+    let (a, b) = (mean(first), mean(second));
+    let (moved_m, moved_rad) = ((a.0 - b.0).norm(), a.1.angle_to(&b.1));
+    if !(moved_m <= REST_M && moved_rad <= REST_RAD) {
+        let (moved_mm, moved_deg) = (1e3 * moved_m, moved_rad.to_degrees());
+        return Err(NoiseError::Moved { part: part.to_owned(), moved_mm, moved_deg });
+    }
+    let (position, rotation) = mean(poses);
+    let vector = |pose: &Pose| -> [f64; 7] {
+        let q = pose.rotation.coords * pose.rotation.coords.dot(&rotation.coords).signum();
+        let p = pose.translation.vector;
+        [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
+    };
+    let vectors: Vec<[f64; 7]> = poses.iter().map(vector).collect();
+    let n = poses.len() as f64;
+    let mean: [f64; 7] = std::array::from_fn(|i| vectors.iter().map(|v| v[i]).sum::<f64>() / n);
+    let spread =
+        |values: &dyn Fn(usize) -> f64| ((0..poses.len()).map(|k| values(k).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+    let turns: Vec<Vector3<f64>> = poses.iter().map(|p| (p.rotation * rotation.inverse()).scaled_axis()).collect();
+    Ok(NoiseRecord {
+        part: part.to_owned(),
+        samples: poses.len(),
+        duration_s,
+        mean,
+        min: std::array::from_fn(|i| vectors.iter().map(|v| v[i]).fold(f64::INFINITY, f64::min)),
+        max: std::array::from_fn(|i| vectors.iter().map(|v| v[i]).fold(f64::NEG_INFINITY, f64::max)),
+        std: std::array::from_fn(|i| spread(&|k| vectors[k][i] - mean[i])),
+        position_std_m: std::array::from_fn(|i| spread(&|k| poses[k].translation.vector[i] - position[i])),
+        rotation_std_rad: std::array::from_fn(|i| spread(&|k| turns[k][i])),
+        date: date.to_owned(),
+    })
+}
+
+/// Mean position, and the rotation whose quaternion is nearest to all (Markley).
+fn mean(poses: &[Pose]) -> (Vector3<f64>, UnitQuaternion<f64>) {
+    let mut position = Vector3::zeros();
+    let mut A = Matrix4::zeros();
+    for pose in poses {
+        position += pose.translation.vector / poses.len() as f64;
+        A += pose.rotation.coords * pose.rotation.coords.transpose();
+    }
+    let eigen = A.symmetric_eigen();
+    let q = eigen.eigenvectors.column(eigen.eigenvalues.imax()).into_owned();
+    (position, UnitQuaternion::from_quaternion(Quaternion::from(q)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nalgebra::Translation3;
+    use tenon_core::noise::{NoiseSource, SeededNoise};
+
+    /// About the seam w = 0, where noise flips all four signs.
+    fn poses(n: usize, sigma_m: f64, sigma_rad: f64, drift_m: f64) -> Vec<Pose> {
+        let mut source = SeededNoise::new(3, 0);
+        let middle = UnitQuaternion::from_quaternion(Quaternion::new(0.0, 0.0, -0.7071, 0.7071));
+        let pose = |k: usize| {
+            let mut d = [0.0_f32; 6];
+            source.fill_standard_normal(&mut d);
+            let d = d.map(f64::from);
+            let place = Vector3::new(0.0, 0.24, -0.0156) + Vector3::new(d[0], d[1], d[2]) * sigma_m;
+            let drift = Vector3::x() * (drift_m * k as f64 / n as f64);
+            let turn = UnitQuaternion::from_scaled_axis(Vector3::new(d[3], d[4], d[5]) * sigma_rad);
+            let rotation = turn * middle;
+            // As a detector gives it: w not negative.
+            let rotation =
+                if rotation.w < 0.0 { UnitQuaternion::new_unchecked(-rotation.into_inner()) } else { rotation };
+            Pose::from_parts(Translation3::from(place + drift), rotation)
+        };
+        (0..n).map(pose).collect()
+    }
+
+    #[test]
+    fn the_spread_is_that_of_the_poses_and_the_seam_is_no_jump() {
+        let record = at_rest("square_table_top", &poses(2000, 5e-4, 4e-3, 0.0), 66.0, "today").unwrap();
+        assert!(record.position_std_m.iter().all(|s| (s - 5e-4).abs() < 5e-5), "{record:?}");
+        assert!(record.rotation_std_rad.iter().all(|s| (s - 4e-3).abs() < 4e-4), "{record:?}");
+        // Half the angle.
+        assert!(record.std[3..].iter().all(|s| *s < 3e-3), "{record:?}");
+        assert!((0..7).all(|i| record.min[i] <= record.mean[i] && record.mean[i] <= record.max[i]));
+        assert_eq!(record.samples, 2000);
+    }
+
+    #[test]
+    fn few_poses_and_moving_parts_are_refused() {
+        let said = at_rest("leg", &poses(10, 1e-4, 1e-3, 0.0), 0.3, "today").unwrap_err().to_string();
+        assert!(said.contains("10 poses are too few"), "{said}");
+        let said = at_rest("leg", &poses(300, 1e-4, 1e-3, 0.02), 10.0, "today").unwrap_err().to_string();
+        assert!(said.contains("leg moved by 10.0 mm"), "{said}");
+    }
+}
