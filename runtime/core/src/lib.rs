@@ -13,6 +13,7 @@ pub mod avoid;
 pub mod calendar;
 pub mod config;
 pub mod diffusion;
+pub mod fusion;
 pub mod geometry;
 pub mod ik;
 pub mod message;
