@@ -4,6 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tenon_vision::FrameVariant;
 
+use crate::commands::{BoardArgs, CheckArgs, ExportArgs, ImportArgs, IntrinsicsArgs, NoiseArgs, PlaceArgs, ShowArgs};
+
 /// Focal length assumed where none is given: a RealSense D435 colour stream at 1280x720 has 900 to 930 px.
 pub const ASSUMED_FOCAL_PX: f64 = 915.0;
 
@@ -11,7 +13,7 @@ pub const ASSUMED_FOCAL_PX: f64 = 915.0;
 #[command(
     name = "tenon-calibrate",
     version,
-    about = "Looks at pictures of the rig and says where the camera and the parts are",
+    about = "Measures the rig: where the cameras and the parts are, and how sure that is",
     after_help = "Example:\n  tenon-calibrate photo rig.png"
 )]
 pub struct Cli {
@@ -23,6 +25,22 @@ pub struct Cli {
 pub enum Command {
     /// Find AprilTags on still pictures: corners, poses, camera pose from the base board
     Photo(PhotoArgs),
+    /// Print a calibration board, true to scale
+    Board(BoardArgs),
+    /// Focal length, principal point and distortion of a camera, from pictures of a board
+    Intrinsics(IntrinsicsArgs),
+    /// Take factory values from a file of OpenCV or ROS
+    ImportIntrinsics(ImportArgs),
+    /// Write the intrinsics in use as a file of OpenCV or ROS
+    ExportIntrinsics(ExportArgs),
+    /// Where the cameras stand: from the base board and, with the arm's poses, from a tag in the gripper
+    Place(PlaceArgs),
+    /// Has a camera moved since it was calibrated?
+    Check(CheckArgs),
+    /// Noise of part poses while nothing moves
+    Noise(NoiseArgs),
+    /// What is known of a rig, and which version is in use
+    Show(ShowArgs),
 }
 
 const PHOTO_HELP: &str = "\

@@ -3,17 +3,21 @@
 //! [`cli`] says what may be asked, [`photo`] measures one picture (values in, a [`report::PhotoReport`] out), [`text`]
 //! prints it for people, [`draw`] draws it onto the picture, [`run`] ties them to files and the terminal.
 
+pub mod boards;
 pub mod cli;
+pub mod commands;
 pub mod diagnose;
 pub mod draw;
 mod error;
 pub mod extrinsics;
 pub mod font;
+pub mod intrinsics;
 pub mod measure;
 pub mod photo;
 pub mod report;
 pub mod rig;
 pub mod run;
+pub mod steps;
 pub mod text;
 
 pub use error::CalibrateError;

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 use tenon_calibrate::CalibrateError;
 use tenon_calibrate::cli::{Cli, Command};
+use tenon_calibrate::commands;
 use tenon_calibrate::run::{self, Outcome};
 
 fn main() -> ExitCode {
@@ -21,8 +22,17 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: &Cli) -> anyhow::Result<Outcome> {
+    let out = &mut std::io::stdout().lock();
     match &cli.command {
-        Command::Photo(args) => run::photo(args, &mut std::io::stdout().lock()).context("photo"),
+        Command::Photo(args) => run::photo(args, out).context("photo"),
+        Command::Board(args) => commands::board(args, out).context("board"),
+        Command::Intrinsics(args) => commands::intrinsics(args, out).context("intrinsics"),
+        Command::ImportIntrinsics(args) => commands::import_intrinsics(args, out).context("import-intrinsics"),
+        Command::ExportIntrinsics(args) => commands::export_intrinsics(args, out).context("export-intrinsics"),
+        Command::Place(args) => commands::place(args, out).context("place"),
+        Command::Check(args) => commands::check(args, out).context("check"),
+        Command::Noise(args) => commands::noise(args, out).context("noise"),
+        Command::Show(args) => commands::show(args, out).context("show"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use nalgebra::{DMatrix, Matrix6, SMatrix};
 use serde::Serialize;
+use tenon_core::geometry::skew;
 use tenon_vision::{Camera, Pose};
 
 use super::board::{Misplaced, misplaced, refined, start_pose};
@@ -9,6 +10,10 @@ use super::bundle::refine;
 use super::hand_eye::{self, HandEye, Method, Station};
 use super::problem::{Body, Layout, Problem, TagSighting, Unknowns};
 
+/// Views of the board that a start is taken from: it only has to be near.
+const STARTS: usize = 8;
+/// Views that are asked whether the board's tags are where the layout says.
+const JUDGES: usize = 15;
 /// Half the width of a 95 % interval, standard deviations.
 const NORMAL_95: f64 = 1.959_964;
 
@@ -156,6 +161,34 @@ impl Solution {
         };
         let checks = [check("the tag in the gripper", self.hand_scale), check("the base board", self.board_scale)];
         checks.into_iter().flatten().collect()
+    }
+
+    /// A camera in the frame of the base board, with its covariance there (both poses are uncertain, and not independently).
+    pub fn in_board(&self, camera: usize) -> (Pose, Matrix6<f64>) {
+        let place = &self.cameras[camera];
+        let Some(board) = self.layout.board else {
+            // The board is the base; or, never seen, it stands where the robot does.
+            return (place.T_base_camera, place.covariance);
+        };
+        let covariance = self.covariance();
+        let R_board_base = *self.T_base_board.rotation.inverse().to_rotation_matrix().matrix();
+        let arm = place.T_base_camera.translation.vector - self.T_base_board.translation.vector;
+        // Position R_bᵀ (t_c − t_b) and rotation R_bᵀ R_c: both ends move them.
+        let mut by_steps: SMatrix<f64, 6, 12> = SMatrix::zeros();
+        by_steps.fixed_view_mut::<3, 3>(0, 0).copy_from(&R_board_base);
+        by_steps.fixed_view_mut::<3, 3>(3, 3).copy_from(&R_board_base);
+        by_steps.fixed_view_mut::<3, 3>(0, 6).copy_from(&-R_board_base);
+        by_steps.fixed_view_mut::<3, 3>(0, 9).copy_from(&(R_board_base * skew(&arm)));
+        by_steps.fixed_view_mut::<3, 3>(3, 9).copy_from(&-R_board_base);
+        let index = |i: usize| if i < 6 { 6 * camera + i } else { board + i - 6 };
+        let joint: SMatrix<f64, 12, 12> = SMatrix::from_fn(|r, c| covariance[(index(r), index(c))]);
+        (self.T_base_board.inverse() * place.T_base_camera, by_steps * joint * by_steps.transpose())
+    }
+
+    /// Of all unknowns.
+    fn covariance(&self) -> DMatrix<f64> {
+        let inverse = self.normal_matrix.clone().cholesky().expect("checked when it was solved").inverse();
+        inverse * (self.sigma_px * self.sigma_px)
     }
 
     pub(super) fn normal_matrix(&self) -> DMatrix<f64> {
@@ -323,8 +356,10 @@ fn bad_view(view: &ViewResidual, problem: &Problem) -> Option<BadView> {
 fn misplaced_tags(problem: &Problem) -> Vec<Misplaced> {
     let mut votes: std::collections::BTreeMap<Misplaced, usize> = std::collections::BTreeMap::new();
     let mut judges = 0;
-    // More views than this tell nothing new.
-    for view in problem.views.iter().take(60) {
+    let mut views = problem.views.iter();
+    while judges < JUDGES
+        && let Some(view) = views.next()
+    {
         let camera = &problem.cameras[view.camera].1;
         if problem.board.iter().filter(|tag| view.detections.iter().any(|d| d.id == tag.id)).count() < 3 {
             continue;
@@ -359,7 +394,7 @@ struct Start {
 fn start_on_board(problem: &Problem) -> Result<Start, ExtrinsicsError> {
     let mut T_base_camera = Vec::with_capacity(problem.cameras.len());
     for (index, (name, camera)) in problem.cameras.iter().enumerate() {
-        let poses = problem.views.iter().filter(|view| view.camera == index);
+        let poses = problem.views.iter().filter(|view| view.camera == index).take(STARTS);
         let poses = poses.filter_map(|view| start_pose(camera, &problem.board, &view.detections));
         let Some((best, _)) = poses.min_by(|a, b| a.1.total_cmp(&b.1)) else {
             let advice = "move the arm out of the way, or bring the board into the picture";
@@ -393,7 +428,7 @@ fn start_with_arm(problem: &Problem, settings: &SolveSettings) -> Result<Start, 
     let board_in = |camera: usize| {
         let views = problem.views.iter().filter(move |view| view.camera == camera);
         let poses = views.filter_map(|view| start_pose(&problem.cameras[camera].1, &problem.board, &view.detections));
-        poses.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(T_camera_board, _)| T_camera_board)
+        poses.take(STARTS).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(T_camera_board, _)| T_camera_board)
     };
     let both = found.iter().enumerate().find_map(|(camera, eye)| Some(eye.as_ref()?.T_base_camera * board_in(camera)?));
     let mut T_base_camera = Vec::with_capacity(found.len());

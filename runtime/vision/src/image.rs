@@ -140,6 +140,12 @@ impl GreyImage {
         &mut self.pixels
     }
 
+    /// Takes another size in the memory it has, where that suffices; the pixels are the caller's to fill.
+    pub fn resize(&mut self, width: usize, height: usize) {
+        self.pixels.resize(width * height, 0);
+        (self.width, self.height) = (width, height);
+    }
+
     /// The picture as seen in a mirror (left and right exchanged).
     pub fn mirrored(&self) -> Self {
         let mut out = self.clone();

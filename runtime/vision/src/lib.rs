@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! still::StillImage ── grey ──► detector::Detector ── TagDetection (corners, px) ──► pose::tag_pose   one tag, both minima
-//!                                                                              └──► board::body_pose  all tags of a body
+//!                                                                              ├──► board::body_pose  all tags of a body
+//!                                                                              └──► part_pose::PartSolver  … in all cameras
 //! ```
 //!
 //! Terms: a *body* is a rigid thing with tags at known places (the base board, a furniture part); [`rig`] says which tag
@@ -12,8 +13,9 @@
 //! the top left pixel, so pixel centres lie at +0.5 (OpenCV and librealsense count from the centre of that pixel: add 0.5
 //! to their principal point).
 //!
-//! Nothing here opens a device, starts a thread or reads a clock.
+//! Only [`source`] opens devices, starts threads and reads a clock; [`track::BackgroundSearch`] has a thread of its own.
 
+pub mod bench;
 pub mod board;
 pub mod camera;
 pub mod detector;
@@ -24,7 +26,9 @@ pub mod pose;
 pub mod refine;
 pub mod render;
 pub mod rig;
+pub mod source;
 pub mod still;
+pub mod track;
 
 pub use board::{BodyPose, TagOnBody, TagResidual, body_pose};
 pub use camera::{Camera, Distortion};

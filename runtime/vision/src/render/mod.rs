@@ -1,7 +1,22 @@
 //! A synthetic camera: pictures of tags at known poses, with the truth known exactly.
 //!
+//! - [`render`] draws clean tags on a flat background: enough to test a detector.
+//! - [`SyntheticCamera`] takes photographs of a [`Scene`]: solid bodies that carry tags and hide what lies behind them,
+//!   moving during the exposure, through a lens (distortion, defocus, vignetting) onto a sensor (exposure, shot and read
+//!   noise, tone curve). Each photograph comes with the truth of every tag ([`TagTruth`]) and depends on the seed only.
+//!
 //! Every pixel is the mean of `supersampling`² rays (box filter), traced through the full camera model, so rendered corners
 //! lie where [`Camera::project`] puts them.
+
+mod paint;
+pub mod scene;
+mod sensor;
+mod studio;
+pub mod workbench;
+
+pub use scene::{Convex, Motion, Scene, SceneBody, Solid};
+pub use sensor::{Backdrop, CameraEffects};
+pub use studio::{SyntheticCamera, TagTruth};
 
 use crate::pose::corners_in_tag;
 use crate::{Camera, Family, GreyImage, Pose, VisionError};

@@ -1,0 +1,142 @@
+//! `tenon-calibrate place`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use tenon_vision::{Pose, TagOnBody};
+
+use super::{PicturesArgs, RigArgs, finish, now, print_findings, program, search_all};
+use crate::rig::{Ended, Step};
+use crate::run::Outcome;
+use crate::steps::place::{PlaceInput, Placed};
+use crate::steps::{Grade, arm_poses, place as step, worst};
+
+const HELP: &str = "\
+Examples:
+  tenon-calibrate place --rig bench --from-images front:822512060853=pictures/front --yes
+  tenon-calibrate place --rig bench --from-images front:822512060853=front --from-images side:817612070315=side \\
+    --arm-poses poses.csv --hand-tag 40 --hand-tag-size-m 0.048 --yes
+
+Without the arm's poses the cameras are placed in the frame of the base board ('april'). With them, and with a tag in the
+gripper, the board's place in the robot's base is found too, and a print of the wrong size shows.
+
+A file of arm poses has one line for each picture: picture,x_m,y_m,z_m,qw,qx,qy,qz (pose of the hand in the robot's base).
+
+Exit code: 0 passed (with or without warnings); 1 a limit was missed, and nothing was taken into use; 2 something cannot be read or
+solved.";
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct PlaceArgs {
+    #[command(flatten)]
+    pub rig: RigArgs,
+
+    #[command(flatten)]
+    pub pictures: PicturesArgs,
+
+    /// The arm's pose for each picture
+    #[arg(long, value_name = "FILE", requires = "hand_tag")]
+    pub arm_poses: Option<PathBuf>,
+
+    /// Id of the tag in the gripper
+    #[arg(long, value_name = "ID", requires = "hand_tag_size_m")]
+    pub hand_tag: Option<u32>,
+
+    /// Edge of its black border, as measured on the print
+    #[arg(long, value_name = "M")]
+    pub hand_tag_size_m: Option<f64>,
+
+    /// Focal length for cameras that have no intrinsics yet: distances are then wrong by as many percent as it is
+    #[arg(long, value_name = "PX")]
+    pub assume_focal_px: Option<f64>,
+
+    /// Take a result that passes into use without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Runs the step.
+pub fn place(args: &PlaceArgs, out: &mut impl Write) -> anyhow::Result<Outcome> {
+    let layout = args.rig.layout()?;
+    let folder = args.rig.folder()?;
+    let arm_poses: BTreeMap<String, Pose> = match &args.arm_poses {
+        Some(path) => arm_poses::read(path)?,
+        None => BTreeMap::new(),
+    };
+    let hand: Vec<TagOnBody> = match (args.hand_tag, args.hand_tag_size_m) {
+        (Some(id), Some(size_m)) => vec![TagOnBody { id, size_m, T_body_tag: Pose::identity() }],
+        _ => Vec::new(),
+    };
+    let cameras = search_all(&args.pictures.from_images, &layout)?;
+    let date = now();
+    let mut draft = folder.draft(&program(), &date)?;
+    let input = PlaceInput {
+        cameras: &cameras,
+        board: &layout.base_tags,
+        hand: &hand,
+        arm_poses: &arm_poses,
+        assume_focal_px: args.assume_focal_px,
+        hold_out_every: 0,
+    };
+    let placed = step::place(draft.calibration(), &input, &date)?;
+    let grade = worst(&placed.findings);
+    print(args, &placed, out)?;
+    let report = serde_json::to_string_pretty(&placed.report())?;
+    draft.write_file("place.json", report.as_bytes())?;
+    if grade == Grade::Fail {
+        writeln!(std::io::stderr(), "tenon-calibrate: limits are missed: nothing was taken into use")?;
+        return Ok(Outcome::NothingFound);
+    }
+    draft.change(|calibration| {
+        placed.cameras.iter().for_each(|camera| calibration.put_camera(camera.clone()));
+        if placed.board.is_some() {
+            calibration.board.clone_from(&placed.board);
+        }
+    })?;
+    draft.end_step(Step::Place, Ended::Done { date: date.clone() })?;
+    finish(&folder, draft, &date, args.yes)
+}
+
+fn print(args: &PlaceArgs, placed: &Placed, out: &mut impl Write) -> anyhow::Result<()> {
+    if args.rig.json {
+        writeln!(out, "{}", serde_json::to_string(&placed.report())?)?;
+        return Ok(());
+    }
+    let base = if placed.solution.base_is_robot { "robot's base" } else { "base board" };
+    writeln!(
+        out,
+        "noise of a corner {:.3} px, {} pictures, base: {base}",
+        placed.solution.sigma_px,
+        placed.solution.views.len()
+    )?;
+    for (index, camera) in placed.cameras.iter().enumerate() {
+        let (pose, covariance) = placed.solution.in_board(index);
+        let (p, r) = (pose.translation.vector, pose.rotation.euler_angles());
+        let half = |i: usize| 1.96 * covariance[(i, i)].max(0.0).sqrt();
+        writeln!(out, "{} ({}) in april:", camera.name, camera.serial)?;
+        for (i, (axis, value)) in ["x", "y", "z"].iter().zip([p.x, p.y, p.z]).enumerate() {
+            writeln!(out, "  {axis}     {value:>9.4} ± {:.4} m", half(i))?;
+        }
+        for (i, (axis, value)) in ["roll", "pitch", "yaw"].iter().zip([r.0, r.1, r.2]).enumerate() {
+            writeln!(out, "  {axis:<5} {:>9.3} ± {:.3} degrees", value.to_degrees(), half(3 + i).to_degrees())?;
+        }
+        for (method, form) in &placed.solution.cameras[index].closed_forms {
+            let away = (form.T_base_camera.translation.vector
+                - placed.solution.cameras[index].T_base_camera.translation.vector)
+                .norm();
+            writeln!(out, "  {} alone is {:.1} mm away", method.name(), 1e3 * away)?;
+        }
+    }
+    for (name, scale) in
+        [("tag in the gripper", placed.solution.hand_scale), ("base board", placed.solution.board_scale)]
+    {
+        if let Some(scale) = scale {
+            let (value, half) = (100.0 * (scale.value - 1.0), 196.0 * scale.sigma);
+            writeln!(out, "size of the {name}: {value:+.2} ± {half:.2} % of what was given")?;
+        }
+    }
+    print_findings(out, &placed.findings)?;
+    Ok(())
+}
