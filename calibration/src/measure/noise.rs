@@ -1,8 +1,9 @@
 //! Noise at rest: how much the pose of a part that does not move jumps about, as domain randomisation wants it (spec
 //! perception.md §7.3, step 6).
 
-use nalgebra::{Matrix4, Quaternion, UnitQuaternion, Vector3};
+use nalgebra::{UnitQuaternion, Vector3};
 use tenon_core::config::rig::NoiseRecord;
+use tenon_core::fusion::average_poses;
 use tenon_vision::Pose;
 
 /// Fewer poses say nothing about a distribution.
@@ -28,13 +29,15 @@ pub fn at_rest(part: &str, poses: &[Pose], duration_s: f64, date: &str) -> Resul
         return Err(NoiseError::TooFew { part: part.to_owned(), samples: poses.len() });
     }
     let (first, second) = poses.split_at(poses.len() / 2);
-    let (a, b) = (mean(first), mean(second));
+    // Rotations half a turn apart have no mean, and values that are not finite none either.
+    let no_mean = || NoiseError::Moved { part: part.to_owned(), moved_mm: f64::NAN, moved_deg: 180.0 };
+    let (a, b) = mean(first).zip(mean(second)).ok_or_else(no_mean)?;
     let (moved_m, moved_rad) = ((a.0 - b.0).norm(), a.1.angle_to(&b.1));
     if !(moved_m <= REST_M && moved_rad <= REST_RAD) {
         let (moved_mm, moved_deg) = (1e3 * moved_m, moved_rad.to_degrees());
         return Err(NoiseError::Moved { part: part.to_owned(), moved_mm, moved_deg });
     }
-    let (position, rotation) = mean(poses);
+    let (position, rotation) = mean(poses).ok_or_else(no_mean)?;
     let vector = |pose: &Pose| -> [f64; 7] {
         let q = pose.rotation.coords * pose.rotation.coords.dot(&rotation.coords).signum();
         let p = pose.translation.vector;
@@ -60,23 +63,15 @@ pub fn at_rest(part: &str, poses: &[Pose], duration_s: f64, date: &str) -> Resul
     })
 }
 
-/// Mean position, and the rotation whose quaternion is nearest to all (Markley).
-fn mean(poses: &[Pose]) -> (Vector3<f64>, UnitQuaternion<f64>) {
-    let mut position = Vector3::zeros();
-    let mut A = Matrix4::zeros();
-    for pose in poses {
-        position += pose.translation.vector / poses.len() as f64;
-        A += pose.rotation.coords * pose.rotation.coords.transpose();
-    }
-    let eigen = A.symmetric_eigen();
-    let q = eigen.eigenvectors.column(eigen.eigenvalues.imax()).into_owned();
-    (position, UnitQuaternion::from_quaternion(Quaternion::from(q)))
+/// Mean position and rotation.
+fn mean(poses: &[Pose]) -> Option<(Vector3<f64>, UnitQuaternion<f64>)> {
+    average_poses(poses).map(|mean| (mean.translation.vector, mean.rotation))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nalgebra::Translation3;
+    use nalgebra::{Quaternion, Translation3};
     use tenon_core::noise::{NoiseSource, SeededNoise};
 
     /// About the seam w = 0, where noise flips all four signs.

@@ -15,6 +15,7 @@
 //!
 //! Only [`source`] opens devices, starts threads and reads a clock; [`track::BackgroundSearch`] has a thread of its own.
 
+pub mod averaging;
 pub mod bench;
 pub mod board;
 pub mod camera;

@@ -4,6 +4,7 @@ use nalgebra::{Translation3, UnitQuaternion, Vector3, Vector6};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+use tenon_vision::averaging::averaged_pose;
 use tenon_vision::part_pose::{Verdict, position_covariance};
 use tenon_vision::pose::corners_in_tag;
 use tenon_vision::rig::Part;
@@ -215,4 +216,34 @@ fn uncertain_cameras_and_prints_make_the_pose_uncertain() {
     assert!(spread(PartSettings { placement_sigma_m: 3e-4, ..exact() }, 0.0, 0.0) > 1.5 * plain);
     assert!(spread(exact(), 1e-3, 0.0) > 3.0 * plain);
     assert!(spread(exact(), 0.0, 2e-3) > 3.0 * plain);
+}
+
+#[test]
+fn the_benchmarks_average_is_there_and_solving_together_is_better() {
+    let part = part("square_table_leg4");
+    let (mut solver, cameras) = (PartSolver::new(exact()), cameras());
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let (mut joint, mut averaged) = (Vec::new(), Vec::new());
+    for run in 0..200 {
+        let truth = lying_leg(0.1 + 0.03 * run as f64, 0.2);
+        let mut views: Vec<_> = cameras.iter().map(|placed| view(placed, &part, &truth)).collect();
+        if run == 0 {
+            // Without noise both are exact.
+            let pose = averaged_pose(&cameras, &part.tags, views.iter().map(Vec::as_slice)).unwrap();
+            assert!(error(&pose, &truth).norm() < 1e-5, "{pose}");
+        }
+        views.iter_mut().for_each(|view| add_noise(view, NOISE_PX, &mut rng));
+        let pose = averaged_pose(&cameras, &part.tags, views.iter().map(Vec::as_slice)).unwrap();
+        averaged.push(error(&pose, &truth).fixed_rows::<3>(0).norm());
+        let pose = solve(&mut solver, &part, &views).unwrap().T_april_part;
+        joint.push(error(&pose, &truth).fixed_rows::<3>(0).norm());
+    }
+    let p95 = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        1e3 * values[values.len() * 95 / 100]
+    };
+    let (joint, averaged) = (p95(&mut joint), p95(&mut averaged));
+    println!("95 % within {joint:.2} mm together, {averaged:.2} mm averaged");
+    assert!(2.0 * joint < averaged, "{joint} {averaged}");
+    assert_eq!(averaged_pose(&cameras, &part.tags, [&[][..], &[], &[]]), None);
 }
