@@ -47,7 +47,8 @@ check-cuda: setup ## type-check the CUDA back end and compile its kernels, witho
 		$(CARGO) test $(BUILD_FLAGS) --features tenon-train/cuda --test cuda --test golden -- --nocapture
 
 # Heavy peers never run in `make test`. TENON_TORCH_VENV=DIR keeps PyTorch between runs.
-test-interop: build ## checkpoints in both directions with PyTorch, which is fetched (3 GB) into a throw-away environment
+test-interop: build ## tags beside pupil-apriltags, checkpoints in both directions with PyTorch; both are fetched (3 GB) and thrown away
+	@TENON="$(BUILT)/tenon" QUICK="$(QUICK)" tests/interop/tags.sh
 	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/run.sh
 
 install: build ## build, then put programs, libraries, configurations and services under PREFIX

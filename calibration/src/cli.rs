@@ -4,7 +4,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tenon_vision::FrameVariant;
 
-use crate::commands::{BoardArgs, CheckArgs, ExportArgs, ImportArgs, IntrinsicsArgs, NoiseArgs, PlaceArgs, ShowArgs};
+use crate::commands::{
+    BoardArgs, CheckArgs, ExportArgs, ImportArgs, IntrinsicsArgs, LatencyArgs, NoiseArgs, PlaceArgs, ProofArgs,
+    ShowArgs, TouchOffArgs, WizardArgs,
+};
 
 /// Focal length assumed where none is given: a RealSense D435 colour stream at 1280x720 has 900 to 930 px.
 pub const ASSUMED_FOCAL_PX: f64 = 915.0;
@@ -23,6 +26,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// All steps one after the other, with questions a newcomer can answer
+    Wizard(WizardArgs),
     /// Find AprilTags on still pictures: corners, poses, camera pose from the base board
     Photo(PhotoArgs),
     /// Print a calibration board, true to scale
@@ -35,6 +40,12 @@ pub enum Command {
     ExportIntrinsics(ExportArgs),
     /// Where the cameras stand: from the base board and, with the arm's poses, from a tag in the gripper
     Place(PlaceArgs),
+    /// Where the base board lies in the robot's base, from points that the tool touched
+    TouchOff(TouchOffArgs),
+    /// How wrong the calibration is, on pictures that took no part in it
+    Proof(ProofArgs),
+    /// Delays of cameras, arm, gripper and link, from records of a motion
+    Latency(LatencyArgs),
     /// Has a camera moved since it was calibrated?
     Check(CheckArgs),
     /// Noise of part poses while nothing moves

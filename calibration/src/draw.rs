@@ -9,12 +9,12 @@ use tenon_vision::{Camera, Pose, TagDetection};
 
 const OUTLINE: Rgb<u8> = Rgb([60, 230, 90]);
 const AMBIGUOUS: Rgb<u8> = Rgb([255, 170, 30]);
-const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
-const BLACK: Rgb<u8> = Rgb([0, 0, 0]);
+pub(crate) const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
+pub(crate) const BLACK: Rgb<u8> = Rgb([0, 0, 0]);
 const FIRST_CORNER: Rgb<u8> = Rgb([255, 60, 60]);
 const AXES: [(&str, Rgb<u8>); 3] = [("X", Rgb([255, 50, 50])), ("Y", Rgb([40, 210, 60])), ("Z", Rgb([70, 120, 255]))];
 /// Length of drawn axes, m (what the benchmark's overlay uses for the board).
-const BOARD_AXIS_M: f64 = 0.05;
+pub(crate) const BOARD_AXIS_M: f64 = 0.05;
 const PART_AXIS_M: f64 = 0.03;
 
 /// The annotated picture, `zoom` times as large as the original so that small tags can be told apart.
@@ -39,12 +39,12 @@ pub fn annotate(picture: &RgbImage, measured: &Measured, zoom: u32) -> RgbImage 
     sketch.canvas
 }
 
-struct Sketch {
-    canvas: RgbImage,
+pub(crate) struct Sketch {
+    pub canvas: RgbImage,
     /// Size of a font pixel, px of the canvas.
-    scale: usize,
+    pub scale: usize,
     /// Canvas pixels per picture pixel.
-    zoom: f64,
+    pub zoom: f64,
 }
 
 impl Sketch {
@@ -94,7 +94,7 @@ impl Sketch {
         draw_text_centred(&mut self.canvas, centre, &tag.id.to_string(), id_scale, WHITE, BLACK);
     }
 
-    fn axes(&mut self, camera: &Camera, T_camera_body: &Pose, length_m: f64, name: &str) {
+    pub fn axes(&mut self, camera: &Camera, T_camera_body: &Pose, length_m: f64, name: &str) {
         let size = self.scale as f64;
         let project = |point: Point3<f64>| camera.project(&(T_camera_body * point));
         let Some(origin) = project(Point3::origin()) else { return };
@@ -169,7 +169,14 @@ fn draw_text_centred(
 }
 
 /// Text with its upper left corner at `at`, on a strip so that it can be read on any picture.
-fn draw_text(canvas: &mut RgbImage, at: [f64; 2], text: &str, scale: usize, colour: Rgb<u8>, strip: Rgb<u8>) {
+pub(crate) fn draw_text(
+    canvas: &mut RgbImage,
+    at: [f64; 2],
+    text: &str,
+    scale: usize,
+    colour: Rgb<u8>,
+    strip: Rgb<u8>,
+) {
     let (left, top) = (at[0].round() as i64, at[1].round() as i64);
     let (width, height) = (text_width(text, scale) as i64, (GLYPH_SIZE.1 * scale) as i64);
     let margin = scale as i64;

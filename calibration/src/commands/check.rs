@@ -1,13 +1,14 @@
 //! `tenon-calibrate check`.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::{PicturesArgs, RigArgs, search_all};
-use crate::measure::drift::{DriftLimits, DriftVerdict};
+use crate::measure::drift::DriftVerdict;
 use crate::run::Outcome;
-use crate::steps::check as step;
+use crate::steps::{Limits, check as step};
 
 const HELP: &str = "\
 Example:
@@ -15,8 +16,8 @@ Example:
 
 Compares the base board in pictures taken now with the calibration in use and says how far each camera moved.
 
-Exit code: 0 in place (or a warning); 1 a camera moved by more than 5 mm or 1 degree beyond what noise explains; 2 something cannot be
-read.";
+Exit code: 0 in place (or a warning); 1 a camera moved farther than the limits ([calibration.drift] of robot.toml: 5 mm, 1 degree), beyond
+what noise explains; 2 something cannot be read.";
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -26,6 +27,10 @@ pub struct CheckArgs {
 
     #[command(flatten)]
     pub pictures: PicturesArgs,
+
+    /// The robot's configuration with the limits; without it configs/robot.toml where there is one, else those that Tenon ships
+    #[arg(long, value_name = "FILE")]
+    pub robot: Option<PathBuf>,
 }
 
 /// Runs the check.
@@ -33,7 +38,8 @@ pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<Outcome> 
     let layout = args.rig.layout()?;
     let current = args.rig.folder()?.current()?;
     let cameras = search_all(&args.pictures.from_images, &layout)?;
-    let found = step::drift(&current.calibration, &cameras, &layout.base_tags, &DriftLimits::default())?;
+    let found =
+        step::drift(&current.calibration, &cameras, &layout.base_tags, &Limits::load(args.robot.as_deref())?.drift())?;
     let stop = found.iter().any(|camera| camera.drift.verdict == DriftVerdict::Stop);
     if args.rig.json {
         let report = serde_json::json!({ "schema": "tenon.check/1", "version": current.name, "passed": !stop, "cameras": found });

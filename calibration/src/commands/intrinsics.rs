@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use tenon_core::config::rig::{CameraRecord, IntrinsicsRecord, IntrinsicsSource};
 
 use super::board::{board_of, write_new};
-use super::{CameraArg, RigArgs, finish, now, program};
+use super::{CameraArg, RigArgs, finish, now, print_findings, program};
 use crate::boards::print::Paper;
 use crate::intrinsics::exchange::Format;
 use crate::intrinsics::{CameraInfo, Free, Intrinsics, Options, Progress, calibrate_images};
@@ -16,6 +16,7 @@ use crate::rig::{Draft, Ended, Step};
 use crate::run::Outcome;
 use crate::steps::pictures::list;
 use crate::steps::place::camera_of;
+use crate::steps::{Finding, Grade, intrinsics as step, worst};
 
 const HELP: &str = "\
 Example:
@@ -26,11 +27,6 @@ Pictures of the board of `tenon-calibrate board` from 10 to 30 places: near and 
 --all-distortion.
 
 Exit code: 0 passed; 1 a limit was missed, and nothing was taken into use; 2 too few views, or something cannot be read.";
-
-/// Largest distance of corners from the solution, px.
-const PASS_RMS_PX: f64 = 0.5;
-/// Largest standard deviation of the focal length, as a part of it: half a millimetre at a metre.
-const PASS_FOCAL: f64 = 0.0005;
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -66,32 +62,24 @@ pub fn intrinsics(args: &IntrinsicsArgs, out: &mut impl Write) -> anyhow::Result
     let options =
         if args.all_distortion { Options { free: Free::ALL, ..Default::default() } } else { Options::default() };
     let found = calibrate_images(&board, &files, &options, &mut say_progress)?;
-    let focal = found.std()[0].max(found.std()[1]) / found.parameters[0];
-    let passed = found.rms_px <= PASS_RMS_PX && focal <= PASS_FOCAL;
+    let findings = step::findings(&found);
+    let passed = worst(&findings) != Grade::Fail;
     if args.rig.json {
         let mut report = serde_json::to_value(found.report())?;
         report["schema"] = "tenon.intrinsics/1".into();
         report["passed"] = passed.into();
         writeln!(out, "{report}")?;
     } else {
-        print(&found, focal, out)?;
+        print(&found, &findings, out)?;
     }
-    let name = format!("intrinsics-{}.json", camera.serial);
+    let failed = if passed { "" } else { "-failed" };
+    let name = format!("intrinsics-{}{failed}.json", camera.serial);
     draft.write_file(&name, serde_json::to_string_pretty(&found.report())?.as_bytes())?;
     if !passed {
         writeln!(std::io::stderr(), "tenon-calibrate: limits are missed: nothing was taken into use")?;
         return Ok(Outcome::NothingFound);
     }
-    let record = IntrinsicsRecord {
-        source: IntrinsicsSource::Calibrated,
-        focal_px: [found.parameters[0], found.parameters[1]],
-        principal_px: [found.parameters[2], found.parameters[3]],
-        distortion: std::array::from_fn(|i| found.parameters[4 + i]),
-        sigma: Some(found.std()),
-        rms_px: Some(found.rms_px),
-        views: Some(found.views.len()),
-        date: date.clone(),
-    };
+    let record = step::record(&found, &date);
     put(&mut draft, camera, [found.width, found.height], record)?;
     draft.end_step(Step::Intrinsics, Ended::Done { date: date.clone() })?;
     finish(&folder, draft, &date, args.yes)
@@ -110,7 +98,11 @@ fn put(draft: &mut Draft, camera: &CameraArg, size_px: [usize; 2], intrinsics: I
         intrinsics,
         place: None,
     };
-    Ok(draft.change(|calibration| calibration.put_camera(record))?)
+    Ok(draft.change(|calibration| {
+        calibration.put_camera(record);
+        // It rested on other intrinsics.
+        calibration.proof = None;
+    })?)
 }
 
 fn say_progress(progress: Progress) {
@@ -127,7 +119,7 @@ fn say_progress(progress: Progress) {
     }
 }
 
-fn print(found: &Intrinsics, focal: f64, out: &mut impl Write) -> std::io::Result<()> {
+fn print(found: &Intrinsics, findings: &[Finding], out: &mut impl Write) -> std::io::Result<()> {
     let std = found.std();
     writeln!(
         out,
@@ -143,20 +135,7 @@ fn print(found: &Intrinsics, focal: f64, out: &mut impl Write) -> std::io::Resul
             None => writeln!(out, "  {:<3} {:>11.5} (kept)", parameter.name, parameter.value)?,
         }
     }
-    let mark = |ok: bool| if ok { "ok  " } else { "FAIL" };
-    writeln!(
-        out,
-        "{} corners lie {:.2} px from the solution (limit {PASS_RMS_PX})",
-        mark(found.rms_px <= PASS_RMS_PX),
-        found.rms_px
-    )?;
-    writeln!(
-        out,
-        "{} focal length known to {:.3} % (limit {:.2} %): take more tilted views where it is missed",
-        mark(focal <= PASS_FOCAL),
-        100.0 * focal,
-        100.0 * PASS_FOCAL
-    )?;
+    print_findings(out, findings)?;
     for view in &found.dropped {
         writeln!(
             out,

@@ -3,9 +3,13 @@
 mod board;
 mod check;
 mod intrinsics;
+mod latency;
 mod noise;
 mod place;
+mod proof;
 mod show;
+mod touch_off;
+mod wizard;
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -19,14 +23,20 @@ use tenon_vision::{Detector, DetectorSettings, Rig};
 pub use board::{BoardArgs, board};
 pub use check::{CheckArgs, check};
 pub use intrinsics::{ExportArgs, ImportArgs, IntrinsicsArgs, export_intrinsics, import_intrinsics, intrinsics};
+pub use latency::{LatencyArgs, latency};
 pub use noise::{NoiseArgs, noise};
 pub use place::{PlaceArgs, place};
+pub use proof::{ProofArgs, proof};
 pub use show::{ShowArgs, show};
+pub use touch_off::{TouchOffArgs, touch_off};
+pub use wizard::{WizardArgs, wizard};
 
+use crate::report_page;
 use crate::rig::{Draft, RigFolder, state_folder};
 use crate::run::Outcome;
+use crate::steps::Finding;
 use crate::steps::pictures::{Pictures, search};
-use crate::steps::{Finding, Grade};
+use crate::wizard::worker::finding_lines;
 
 /// What every step needs to know.
 #[derive(Debug, Args)]
@@ -119,20 +129,13 @@ fn program() -> String {
 }
 
 fn print_findings(out: &mut impl Write, findings: &[Finding]) -> std::io::Result<()> {
-    for finding in findings {
-        let mark = match finding.grade {
-            Grade::Pass => "ok  ",
-            Grade::Warn => "warn",
-            Grade::Fail => "FAIL",
-        };
-        writeln!(out, "{mark} {}", finding.text)?;
-    }
-    Ok(())
+    finding_lines(findings).iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// Takes a draft into use, if that is wanted.
-fn finish(folder: &RigFolder, draft: Draft, date: &str, yes: bool) -> anyhow::Result<Outcome> {
+fn finish(folder: &RigFolder, mut draft: Draft, date: &str, yes: bool) -> anyhow::Result<Outcome> {
     if yes || ask("Take it into use?")? {
+        report_page::write(&mut draft, date)?;
         let version = folder.publish(draft, date, true)?;
         writeln!(std::io::stderr(), "in use: {}", version.path.display())?;
     } else {

@@ -94,6 +94,8 @@ pub fn place(args: &PlaceArgs, out: &mut impl Write) -> anyhow::Result<Outcome> 
         if placed.board.is_some() {
             calibration.board.clone_from(&placed.board);
         }
+        // It was of other places.
+        calibration.proof = None;
     })?;
     draft.end_step(Step::Place, Ended::Done { date: date.clone() })?;
     finish(&folder, draft, &date, args.yes)

@@ -4,4 +4,5 @@ pub mod drift;
 pub mod latency;
 pub mod noise;
 pub mod proof;
+pub mod registration;
 pub mod statistics;

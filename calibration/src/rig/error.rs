@@ -26,6 +26,9 @@ pub enum StoreError {
     #[error("{}: {reason}; take an earlier version by moving the link `current`", path.display())]
     Manifest { path: PathBuf, reason: String },
 
+    #[error("rig {rig}: this session's draft has become a version already; begin a new session")]
+    NoDraft { rig: String },
+
     #[error("{}: another calibration of this rig is under way (process {process})", folder.display())]
     UnderWay { folder: PathBuf, process: u32 },
 

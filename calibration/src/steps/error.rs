@@ -1,9 +1,13 @@
 use std::path::PathBuf;
 
+use tenon_core::config::ConfigError;
 use tenon_vision::VisionError;
+use tenon_vision::source::SourceError;
 
 use crate::extrinsics::ExtrinsicsError;
+use crate::measure::latency::LatencyError;
 use crate::measure::noise::NoiseError;
+use crate::measure::registration::RegistrationError;
 use crate::rig::StoreError;
 
 /// Why a step gave nothing.
@@ -17,12 +21,23 @@ pub enum StepError {
     Extrinsics(#[from] ExtrinsicsError),
     #[error(transparent)]
     Noise(#[from] NoiseError),
+    #[error(transparent)]
+    Latency(#[from] LatencyError),
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
 
     #[error("cannot read {}: {reason}", path.display())]
     Read { path: PathBuf, reason: String },
 
     #[error("{}:{line}: {reason}", path.display())]
     ArmPoses { path: PathBuf, line: usize, reason: String },
+
+    #[error("{}:{line}: {reason}", path.display())]
+    Line { path: PathBuf, line: usize, reason: String },
 
     #[error(
         "camera {serial} has no intrinsics in this rig: run `tenon-calibrate intrinsics` for it, import factory values, or give \
@@ -47,4 +62,24 @@ pub enum StepError {
 
     #[error("pictures belong together by their order: {} has {pictures}, {} has {others}", folder.display(), other.display())]
     Unequal { folder: PathBuf, pictures: usize, other: PathBuf, others: usize },
+
+    #[error(
+        "there is nothing to hold the calibration against: {reason}; take pictures of a tag in the gripper with the arm's poses, or of \
+         parts that two cameras see at once"
+    )]
+    NothingToProve { reason: String },
+
+    #[error(
+        "the base board has no place in the robot's base yet: place the cameras with the arm's poses, or touch it off"
+    )]
+    NoBoard,
+
+    #[error("{what}: the tag was seen in {seen} of {frames} frames, that is too few: keep it in view while it moves")]
+    LostTag { what: String, seen: usize, frames: usize },
+
+    #[error("there is no published camera pose for {furniture}; known are {known}")]
+    NoReference { furniture: String, known: String },
+
+    #[error("{what}: {reason}")]
+    Picture { what: String, reason: String },
 }

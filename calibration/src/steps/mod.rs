@@ -3,13 +3,20 @@
 
 pub mod arm_poses;
 pub mod check;
+pub mod intrinsics;
+pub mod latency;
+pub mod limits;
 pub mod noise;
+pub mod overlay;
 pub mod pictures;
 pub mod place;
+pub mod proof;
+pub mod touch_off;
 
 mod error;
 
 pub use error::StepError;
+pub use limits::Limits;
 
 /// How a number stands to its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

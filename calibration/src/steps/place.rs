@@ -66,6 +66,8 @@ pub struct PlaceReport<'a> {
     pub misplaced_tags: &'a [crate::extrinsics::board::Misplaced],
     pub hand_tag_scale: Option<crate::extrinsics::Scale>,
     pub board_scale: Option<crate::extrinsics::Scale>,
+    /// How well each picture fits.
+    pub views: &'a [crate::extrinsics::ViewResidual],
 }
 
 /// The intrinsics that pictures of a camera are to be read with.
@@ -248,6 +250,7 @@ impl Placed {
             misplaced_tags: &self.solution.misplaced,
             hand_tag_scale: self.solution.hand_scale,
             board_scale: self.solution.board_scale,
+            views: &self.solution.views,
         }
     }
 }

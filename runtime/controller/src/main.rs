@@ -56,6 +56,10 @@ enum Bench {
     /// Inference: each network as one step and as a whole chunk, tract and ONNX Runtime.
     #[command(after_help = "Example:\n  tenon bench infer --quick --json")]
     Infer(bench::InferArgs),
+    /// Vision on rendered pictures: the whole search and tracking beside the C library used plainly, and three cameras at
+    /// 30 Hz from frames to fused poses.
+    #[command(after_help = "Example:\n  tenon bench vision --quick\n  tenon bench vision --accuracy --json")]
+    Vision(bench::VisionArgs),
 }
 
 #[derive(Args)]
@@ -109,6 +113,7 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         Cmd::Run(args) => run_episodes(args, interrupted),
         Cmd::Report(options) => report::run(&options),
         Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
+        Cmd::Bench(Bench::Vision(args)) => bench::vision(&args),
         Cmd::Train(rest) => hand_over("tenon-train", &rest.args),
         Cmd::Calibrate(rest) => hand_over("tenon-calibrate", &rest.args),
     }

@@ -11,7 +11,10 @@ mod training;
 
 pub use parse::{Check, ConfigError, parse};
 pub use policy::{DiffusionModel, PolicyConfig, PolicyLimits, PolicyModel};
-pub use robot::{BridgeConfig, ControlConfig, DampingConfig, LinkConfig, RobotConfig, SafetyConfig, ToolConfig};
+pub use robot::{
+    BridgeConfig, CalibrationConfig, ControlConfig, DampingConfig, DriftConfig, LinkConfig, ProofConfig, RobotConfig,
+    SafetyConfig, ToolConfig,
+};
 pub use task::{DemosConfig, DeployConfig, MissingStage, TaskConfig, Values};
 pub use training::{
     AdvantageConfig, AnnealingConfig, BatchUnit, CompatConfig, DiffusionFinetuneConfig, EtaConfig, EvaluateConfig,

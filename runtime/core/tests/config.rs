@@ -82,3 +82,14 @@ fn a_configuration_reads_back_as_it_was_written() {
         assert_eq!(TaskConfig::parse(name, &written, Values::Latest).unwrap(), task);
     }
 }
+
+#[test]
+fn limits_of_the_calibration_are_checked_with_their_line() {
+    let e = robot_error("position_m = 0.003", "position_m = 0.3");
+    let line = ROBOT.lines().position(|l| l.starts_with("position_m = ")).expect("the key is there") + 1;
+    assert_eq!(e.line, line);
+    assert!(e.message.contains("calibration.proof.position_m: 0.3"), "{e}");
+    // A stop below the warning would never warn.
+    assert!(robot_error("stop_m = 0.005", "stop_m = 0.001").message.contains("calibration.drift.stop_m"));
+    assert!(robot_error("min_views = 12", "min_view = 12").message.contains("`min_views`"));
+}

@@ -13,7 +13,8 @@
 //! the top left pixel, so pixel centres lie at +0.5 (OpenCV and librealsense count from the centre of that pixel: add 0.5
 //! to their principal point).
 //!
-//! Only [`source`] opens devices, starts threads and reads a clock; [`track::BackgroundSearch`] has a thread of its own.
+//! [`pipeline`] takes frames of several cameras to poses on a board. Only [`source`] opens devices and reads a clock; threads are
+//! its own, [`track::BackgroundSearch`]'s and [`pipeline::VisionThreads`]'.
 
 pub mod averaging;
 pub mod bench;
@@ -23,6 +24,7 @@ pub mod detector;
 mod error;
 pub mod image;
 pub mod part_pose;
+pub mod pipeline;
 pub mod pose;
 pub mod refine;
 pub mod render;

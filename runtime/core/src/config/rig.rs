@@ -315,7 +315,7 @@ fn check_pose(p: &mut Problems, key: &'static str, position_m: &[f64; 3], quat_w
     }
     let norm = quat_wxyz.iter().map(|v| v * v).sum::<f64>().sqrt();
     // A NaN is not near one.
-    if !((norm - 1.0).abs() < 1e-3) {
+    if !norm.is_finite() || (norm - 1.0).abs() >= 1e-3 {
         p.add(key, format!("quat_wxyz {quat_wxyz:?} must have length 1"));
     }
 }

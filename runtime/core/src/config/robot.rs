@@ -16,6 +16,7 @@ pub struct RobotConfig {
     pub safety: SafetyConfig,
     pub link: LinkConfig,
     pub bridge: BridgeConfig,
+    pub calibration: CalibrationConfig,
 }
 
 /// The tool point in the flange.
@@ -89,6 +90,41 @@ pub struct BridgeConfig {
     pub cartesian_damping: [f64; 6],
 }
 
+/// What a calibration must reach before it is taken into use, and how far a camera may move afterwards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrationConfig {
+    /// Largest root mean square distance of touched points from where the registration puts them.
+    pub touch_off_rms_m: f64,
+    pub proof: ProofConfig,
+    pub drift: DriftConfig,
+}
+
+/// Limits of the proof on held-out views.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProofConfig {
+    /// 95 % of the views must be off by no more than this.
+    pub position_m: f64,
+    pub rotation_deg: f64,
+    /// Views that are needed to say so.
+    pub min_views: usize,
+    /// Distance between the two farthest views: a proof at one place says nothing about the others.
+    pub min_extent_m: f64,
+}
+
+/// Motion of a camera since it was calibrated, beyond what noise explains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriftConfig {
+    /// From here on it is said.
+    pub warn_m: f64,
+    pub warn_deg: f64,
+    /// From here on no trial is started.
+    pub stop_m: f64,
+    pub stop_deg: f64,
+}
+
 impl RobotConfig {
     pub fn arm(&self) -> Arm {
         Arm::new(tool_along_flange_z(self.tool.offset_m, self.tool.yaw_rad))
@@ -148,6 +184,24 @@ impl Check for RobotConfig {
             p.within("bridge.joint_stiffness_nm_rad", self.bridge.joint_stiffness_nm_rad[i], 0.0, 1000.0);
             p.within("bridge.joint_damping_nms_rad", self.bridge.joint_damping_nms_rad[i], 0.0, 200.0);
         }
+        self.calibration.check(&mut p);
         p.0
+    }
+}
+
+impl CalibrationConfig {
+    fn check(&self, p: &mut Problems) {
+        let Self { touch_off_rms_m, proof, drift } = self;
+        // Wider limits than these prove nothing: a leg's hole is 5 mm wide.
+        p.within("calibration.touch_off_rms_m", *touch_off_rms_m, 1e-5, 0.02);
+        p.within("calibration.proof.position_m", proof.position_m, 1e-5, 0.05);
+        p.within("calibration.proof.rotation_deg", proof.rotation_deg, 1e-3, 20.0);
+        p.at_least_one("calibration.proof.min_views", proof.min_views);
+        p.within("calibration.proof.min_extent_m", proof.min_extent_m, 0.0, 2.0);
+        p.within("calibration.drift.warn_m", drift.warn_m, 1e-5, 0.1);
+        p.within("calibration.drift.warn_deg", drift.warn_deg, 1e-3, 45.0);
+        // A NaN is caught here too.
+        p.within("calibration.drift.stop_m", drift.stop_m, drift.warn_m, 0.1);
+        p.within("calibration.drift.stop_deg", drift.stop_deg, drift.warn_deg, 45.0);
     }
 }

@@ -4,6 +4,7 @@
 //! and Rao's for independent corner coordinates of that noise: σ² (JᵀJ)⁻¹ at the true pose. It is a bound of first order, so
 //! that a nearly frontal tag, whose tilt hardly moves its corners, may stay below it.
 
+use super::{HEIGHT, WIDTH, lens};
 use crate::pose::{Hypothesis, SAME_MINIMUM_RAD, corners_in_tag};
 use crate::refine::{Correspondence, covariance, refine_pose};
 use crate::render::{CameraEffects, Motion, Scene, SceneBody, SyntheticCamera};
@@ -19,14 +20,11 @@ use tenon_core::geometry::skew;
 use tenon_core::noise::{NoiseSource, SeededNoise};
 use tenon_core::time::MonotonicTime;
 
-const WIDTH: usize = 1280;
-const HEIGHT: usize = 720;
-const FOCAL_PX: f64 = 915.0;
 /// Tags of one picture stand in the cells of this grid.
 const COLUMNS: usize = 4;
 const ROWS: usize = 3;
 /// A wrong orientation that is off by less than this does no harm, rad (10 degrees).
-const FLIP_RAD: f64 = 0.175;
+pub(super) const FLIP_RAD: f64 = 0.175;
 
 /// What the table covers.
 #[derive(Debug, Clone)]
@@ -91,11 +89,11 @@ pub struct AccuracyCell {
 
 /// Measures all cells.
 pub fn accuracy(settings: &AccuracySettings) -> Result<Vec<AccuracyCell>, VisionError> {
-    let lens = Camera::pinhole(FOCAL_PX, FOCAL_PX, WIDTH as f64 / 2.0, HEIGHT as f64 / 2.0)?;
+    let lens = lens()?;
     let mut studio = Studio {
         camera: SyntheticCamera::new(lens, WIDTH, HEIGHT, settings.effects, settings.seed)?,
         image: GreyImage::filled(WIDTH, HEIGHT, 0),
-        library: Detector::new(settings.detector)?,
+        library: Detector::plain(settings.detector)?,
         slices: SliceSearch::new(&SliceSettings::default(), &settings.detector, WIDTH, HEIGHT)?,
         random: SeededNoise::new(settings.seed, 1 << 40),
         photographs: 0,

@@ -1,8 +1,8 @@
 //! The search in slices on a thread of low priority.
 //!
 //! The camera's thread calls [`BackgroundSearch::exchange`] once a frame: it takes back what the last slice found and, when
-//! the searching thread is free, copies the next slice of this frame and hands it over. It never waits; one slice is on its
-//! way at most, and two buffers go round.
+//! one is due and the searching thread is free, copies the next slice of this frame and hands it over. It never waits; one
+//! slice is on its way at most.
 
 use super::Tracker;
 use super::slices::{Cutout, SlicePlan, SliceSearcher, SliceSettings};
@@ -22,9 +22,10 @@ pub enum SearchPriority {
 }
 
 impl Default for SearchPriority {
-    /// A tenth of the share of ordinary work: new tags are still found on a busy machine.
+    /// A third of the share of ordinary work: new tags are still found in time on a busy machine, and a frame that comes
+    /// takes the processor away from the search.
     fn default() -> Self {
-        Self::Nice(10)
+        Self::Nice(5)
     }
 }
 
@@ -33,6 +34,8 @@ impl Default for SearchPriority {
 pub enum Exchange {
     /// A slice of this frame was handed over.
     Started,
+    /// None was due yet.
+    NotDue,
     /// The thread is still searching an earlier slice.
     Busy,
     /// The thread has ended; the tracker goes on with what it knows. Start a new search.
@@ -55,6 +58,9 @@ pub struct BackgroundSearch {
     spare: Option<Box<Slice>>,
     thread: Option<JoinHandle<()>>,
     searched: u64,
+    every_frames: u32,
+    /// Since a slice was last handed over.
+    frames: u32,
 }
 
 impl BackgroundSearch {
@@ -88,8 +94,20 @@ impl BackgroundSearch {
         };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(search);
         let thread = thread.map_err(|_| VisionError::DetectorCreate)?;
-        let spare = Some(Box::default());
-        Ok(Self { plan, to_thread: Some(to_thread), from_thread, spare, thread: Some(thread), searched: 0 })
+        // Room for the largest slice, so that no frame waits for memory.
+        let mut first = Box::<Slice>::default();
+        first.cutout.reserve(size.0 * size.1);
+        first.found.reserve(64);
+        Ok(Self {
+            plan,
+            to_thread: Some(to_thread),
+            from_thread,
+            spare: Some(first),
+            thread: Some(thread),
+            searched: 0,
+            every_frames: settings.every_frames,
+            frames: settings.every_frames,
+        })
     }
 
     /// Takes back finds for `tracker` and hands over the next slice of `frame`, exposed at `exposed_at`. Never blocks.
@@ -111,6 +129,10 @@ impl BackgroundSearch {
         if let Some(pixel) = tracker.take_lost_place() {
             self.plan.hurry_to(pixel);
         }
+        self.frames = self.frames.saturating_add(1);
+        if self.frames < self.every_frames && !self.plan.is_urgent() {
+            return Ok(if self.spare.is_some() { Exchange::NotDue } else { Exchange::Busy });
+        }
         let Some(mut slice) = self.spare.take() else {
             return Ok(Exchange::Busy);
         };
@@ -119,6 +141,7 @@ impl BackgroundSearch {
             return Err(error);
         }
         slice.exposed_at = exposed_at;
+        self.frames = 0;
         match self.to_thread.as_ref().map(|sender| sender.try_send(slice)) {
             Some(Ok(())) => Ok(Exchange::Started),
             _ => Ok(Exchange::Ended),

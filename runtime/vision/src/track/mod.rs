@@ -14,7 +14,6 @@
 
 mod background;
 mod edges;
-mod flat;
 mod slices;
 pub mod window;
 
@@ -24,7 +23,6 @@ pub use window::{Window, WindowGrid};
 
 use crate::pose::corners_in_tag;
 use crate::{Camera, Detector, DetectorSettings, GreyView, Pose, TagDetection, TagOnBody, VisionError};
-use flat::Flattener;
 use nalgebra::Vector3;
 use tenon_core::time::MonotonicTime;
 
@@ -99,6 +97,9 @@ struct Track {
 const HINT_FRAMES: u32 = 2;
 /// Motion is carried on for no longer than this, s.
 const MAX_PREDICTION_S: f64 = 0.2;
+/// What was found by a search that took long may have moved on meanwhile, at most this fast, px/s (a hand at 0.3 m/s, half a
+/// metre away, seen with 915 px).
+const HINT_SPEED_PX_S: f64 = 550.0;
 /// Windows searched again at most in a frame.
 const MAX_SEARCHES_AGAIN: usize = 8;
 /// Tags seen more edge-on than this are not expected to be found (cosine to the line of sight).
@@ -113,8 +114,6 @@ pub struct Tracker {
     tracks: Vec<Track>,
     windows: Vec<Window>,
     cutout: Vec<u8>,
-    least_contrast: Option<u8>,
-    flattener: Flattener,
     /// Finds of one window.
     in_window: Vec<TagDetection>,
     /// Finds to be searched again in windows of their own.
@@ -148,8 +147,6 @@ impl Tracker {
             tracks: Vec::with_capacity(max),
             windows: Vec::with_capacity(max),
             cutout: Vec::new(),
-            least_contrast: flat::least_contrast(&settings.detector),
-            flattener: Flattener::default(),
             in_window: Vec::with_capacity(max),
             near_rim: Vec::with_capacity(max),
             found: Vec::with_capacity(2 * max),
@@ -175,6 +172,12 @@ impl Tracker {
     /// Detections of the last frame, ordered by id, then from top to bottom.
     pub fn found(&self) -> &[TagDetection] {
         &self.found
+    }
+
+    /// Velocity of the centre of a tag of the last frame, px/s; zero for one that was seen for the first time.
+    pub fn velocity_px_s(&self, tag: &TagDetection) -> [f64; 2] {
+        let track = self.tracks.iter().find(|track| track.id == tag.id && track.corners_px == tag.corners_px);
+        track.map_or([0.0; 2], |track| centre(&track.velocity_px_s))
     }
 
     /// Forgets all tags.
@@ -248,14 +251,7 @@ impl Tracker {
         self.begin(&frame, exposed_at);
         let (width, height) = (frame.width(), frame.height());
         let whole = Window { left: 0, top: 0, right: width, bottom: height };
-        if self.least_contrast.is_some() {
-            whole.cut(&frame, &mut self.cutout);
-            self.spare_flat_parts(&whole);
-            let view = GreyView::new(width, height, width, &self.cutout)?;
-            self.detector.detect_into(view, &mut self.found)?;
-        } else {
-            self.detector.detect_into(frame, &mut self.found)?;
-        }
+        self.detector.detect_into(frame, &mut self.found)?;
         self.stats.windows = 1;
         self.stats.searched_px = whole.area_px();
         self.refine(&frame);
@@ -304,13 +300,6 @@ impl Tracker {
         Ok(&self.found)
     }
 
-    /// Evens out what is flat in the pixels cut out of `window`.
-    fn spare_flat_parts(&mut self, window: &Window) {
-        if let Some(contrast) = self.least_contrast {
-            self.flattener.flatten(&mut self.cutout, window.width(), window.height(), contrast);
-        }
-    }
-
     fn refine(&mut self, frame: &GreyView<'_>) {
         let cells = self.settings.detector.family.cells_within_border();
         if self.settings.refine_corners {
@@ -331,7 +320,6 @@ impl Tracker {
                     self.tracks.clear();
                 }
                 self.cutout.reserve(size.0 * size.1);
-                self.flattener.reserve(size.0, size.1);
                 WindowGrid::new(&self.settings.detector, size.0, size.1)
             }
         };
@@ -349,7 +337,6 @@ impl Tracker {
     /// Detects in one window, into `in_window`, in pixels of the frame.
     fn search(&mut self, frame: &GreyView<'_>, window: &Window) -> Result<(), VisionError> {
         window.cut(frame, &mut self.cutout);
-        self.spare_flat_parts(window);
         let view = GreyView::new(window.width(), window.height(), window.width(), &self.cutout)?;
         self.detector.detect_into(view, &mut self.in_window)?;
         let corner = [window.left as f64, window.top as f64];
@@ -443,7 +430,8 @@ impl Track {
         let margin_px = if known { settings.margin_px } else { settings.first_margin_px };
         // Unseen, it may have gone anywhere that its speed allows.
         let growth = 1.0 + f64::from(self.misses);
-        self.reach_px = (margin_px + settings.margin_per_motion * motion_px) * growth;
+        let hint_px = if self.sightings == 0 && expected.is_none() { HINT_SPEED_PX_S * ahead_s.abs() } else { 0.0 };
+        self.reach_px = (margin_px + settings.margin_per_motion * motion_px) * growth + hint_px;
     }
 
     fn see(&mut self, corners_px: &[[f64; 2]; 4], at: MonotonicTime) {

@@ -1,10 +1,10 @@
 //! Searching the whole picture in slices, so that no single search takes long.
 //!
-//! A round goes over overlapping tiles at full resolution and then over the whole picture at half resolution, which finds
-//! the tags that are too large to lie in the tiles' overlap. Each slice is cut from the newest frame, so that a tag that
-//! appears is found within one round. What a slice finds is only a hint to the [`super::Tracker`], which looks for itself.
+//! A round goes over overlapping tiles at full resolution and then, where there is more than one, over the whole picture at
+//! half resolution, which finds the tags that are too large to lie in the tiles' overlap. Each slice is cut from the newest
+//! frame, so that a tag that appears is found within one round. What a slice finds is only a hint to the
+//! [`super::Tracker`], which looks for itself.
 
-use super::flat::{self, Flattener};
 use super::window::{Window, WindowGrid};
 use crate::{Detector, DetectorSettings, GreyView, TagDetection, VisionError};
 
@@ -15,12 +15,24 @@ pub struct SliceSettings {
     pub rows: usize,
     /// Common to neighbouring tiles, px: tags with their clearance up to this size are whole in one tile.
     pub overlap_px: usize,
+    /// A slice is handed to the searching thread every so many frames ([`super::BackgroundSearch`]).
+    pub every_frames: u32,
 }
 
 impl Default for SliceSettings {
-    /// Six tiles and the half picture: at 30 frames a second and one slice a frame, a round takes a quarter of a second.
+    /// For the caller's own thread: six tiles and the half picture, so that none takes long. At 30 frames a second and one
+    /// slice a frame, a round takes a quarter of a second.
     fn default() -> Self {
-        Self { columns: 3, rows: 2, overlap_px: 128 }
+        Self { columns: 3, rows: 2, overlap_px: 128, every_frames: 1 }
+    }
+}
+
+impl SliceSettings {
+    /// For a thread of low priority: the whole picture at once, every fourth frame. The system takes the processor away
+    /// from it wherever it stands, so that small slices spare nobody; one large slice is half the work of a round of small
+    /// ones (no overlap, no half picture) and waits for one hand-over instead of seven.
+    pub fn background() -> Self {
+        Self { columns: 1, rows: 1, overlap_px: 0, every_frames: 4 }
     }
 }
 
@@ -35,12 +47,18 @@ pub(super) struct Cutout {
     scale: f64,
 }
 
+impl Cutout {
+    pub(super) fn reserve(&mut self, pixels: usize) {
+        self.pixels.reserve(pixels);
+    }
+}
+
 /// Which slice comes next.
 #[derive(Debug, Clone)]
 pub(super) struct SlicePlan {
     grid: WindowGrid,
     tiles: Vec<Window>,
-    /// Index into the tiles; one past them is the half picture.
+    /// Index into the tiles; one past them is the half picture, where there are several.
     next: usize,
     /// Tile to search out of turn.
     urgent: Option<usize>,
@@ -60,13 +78,22 @@ impl SlicePlan {
                 return Err(VisionError::DetectorSetting { name, value: value as f64, requirement });
             }
         }
+        if settings.every_frames == 0 {
+            let (name, value) = ("slice every_frames", 0.0);
+            return Err(VisionError::DetectorSetting { name, value, requirement: "must be at least 1" });
+        }
         let grid = WindowGrid::new(detector, width, height);
         let tiles = grid.tiles(settings.columns, settings.rows, settings.overlap_px).collect();
         Ok(Self { grid, tiles, next: 0, urgent: None })
     }
 
     pub(super) fn slices(&self) -> usize {
-        self.tiles.len() + 1
+        // One tile is the whole picture: nothing is too large for it.
+        self.tiles.len() + usize::from(self.tiles.len() > 1)
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent.is_some()
     }
 
     /// Puts the tile around `pixel` before all others, once.
@@ -123,26 +150,20 @@ fn halve(frame: &GreyView<'_>, cutout: &mut Cutout) {
 #[derive(Debug)]
 pub(super) struct SliceSearcher {
     detector: Detector,
-    least_contrast: Option<u8>,
-    flattener: Flattener,
 }
 
 impl SliceSearcher {
     /// The slices' own detector: as `settings`, but with one thread and without decimation (the half picture is that).
     pub(super) fn new(settings: &DetectorSettings) -> Result<Self, VisionError> {
         let settings = DetectorSettings { threads: 1, quad_decimate: 1.0, ..*settings };
-        let least_contrast = flat::least_contrast(&settings);
-        Ok(Self { detector: Detector::new(settings)?, least_contrast, flattener: Flattener::default() })
+        Ok(Self { detector: Detector::new(settings)? })
     }
 
-    /// What is in `cutout`, in pixels of the frame it was cut from. Its flat parts are made even.
-    pub(super) fn search(&mut self, cutout: &mut Cutout, found: &mut Vec<TagDetection>) -> Result<(), VisionError> {
+    /// What is in `cutout`, in pixels of the frame it was cut from.
+    pub(super) fn search(&mut self, cutout: &Cutout, found: &mut Vec<TagDetection>) -> Result<(), VisionError> {
         found.clear();
         if cutout.width < crate::image::MIN_SIDE_PX || cutout.height < crate::image::MIN_SIDE_PX {
             return Ok(());
-        }
-        if let Some(contrast) = self.least_contrast {
-            self.flattener.flatten(&mut cutout.pixels, cutout.width, cutout.height, contrast);
         }
         let view = GreyView::new(cutout.width, cutout.height, cutout.width, &cutout.pixels)?;
         self.detector.detect_into(view, found)?;
@@ -195,7 +216,7 @@ impl SliceSearch {
     /// Searches the next slice of `frame`. Hand the result to [`super::Tracker::offer`].
     pub fn next_slice(&mut self, frame: GreyView<'_>) -> Result<&[TagDetection], VisionError> {
         self.plan.cut_next(&frame, &mut self.cutout)?;
-        self.searcher.search(&mut self.cutout, &mut self.found)?;
+        self.searcher.search(&self.cutout, &mut self.found)?;
         Ok(&self.found)
     }
 }

@@ -48,7 +48,7 @@ fn tracked_corners_are_those_of_the_whole_search() {
     let mut camera = camera();
     let mut image = GreyImage::filled(1280, 720, 0);
     let mut reference = Tracker::new(TrackerSettings::default()).unwrap();
-    // The second spares the library what is flat.
+    // The second spares the search what is flatter than its margin allows.
     let strict = DetectorSettings { min_decision_margin: 30.0, ..Default::default() };
     for (view, T_april_camera) in three_views().iter().enumerate() {
         let mut trackers = [DetectorSettings::default(), strict]
@@ -86,7 +86,7 @@ fn the_whole_search_leaves_out_nothing_that_the_library_finds_with_the_same_sett
     let mut camera = camera();
     let mut image = GreyImage::filled(1280, 720, 0);
     let detector = DetectorSettings { min_decision_margin: 30.0, ..Default::default() };
-    let mut plain = Detector::new(detector).unwrap();
+    let mut plain = Detector::plain(detector).unwrap();
     let settings = TrackerSettings { detector, refine_corners: false, ..Default::default() };
     let mut tracker = Tracker::new(settings).unwrap();
     for (frame, T_april_camera) in three_views().iter().enumerate() {
@@ -95,8 +95,12 @@ fn the_whole_search_leaves_out_nothing_that_the_library_finds_with_the_same_sett
         let whole = plain.detect(image.view()).unwrap();
         let ours = tracker.search_whole(image.view(), time(frame as u64)).unwrap();
         let (worst, missing) = compare(&whole, ours);
-        println!("{} tags, worst {worst:.2e} px, missing {missing:?}, {:?}", whole.len(), plain.last_search());
-        assert!(whole.len() >= 8 && missing.is_empty() && worst < 1e-6 && ours.len() == whole.len(), "{worst}");
+        let more: Vec<u32> = ours.iter().map(|tag| tag.id).filter(|id| whole.iter().all(|t| t.id != *id)).collect();
+        let count = whole.len();
+        println!("{count} tags, worst {worst:.2e} px, missing {missing:?}, more {more:?}, {:?}", plain.last_search());
+        assert!(whole.len() >= 8 && missing.is_empty() && worst < 1e-6, "{worst}");
+        // Without the noise around it the library finds a tag that it lost in it; what is not in the scene it never finds.
+        assert!(more.iter().all(|id| *id < 24) && more.len() <= 1, "{more:?}");
     }
 }
 
