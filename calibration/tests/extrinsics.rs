@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use tenon_calibrate::extrinsics::board::Misplaced;
-use tenon_calibrate::extrinsics::observability::next_pose;
+use tenon_calibrate::extrinsics::observability::{candidates_about, next_pose};
 use tenon_calibrate::extrinsics::{ExtrinsicsError, Problem, Solution, SolveSettings, View, calibrate};
 use tenon_vision::pose::corners_in_tag;
 use tenon_vision::{Camera, Pose, Rig, TagDetection, TagOnBody};
@@ -331,6 +331,15 @@ fn the_pose_to_add_next_is_worth_more_than_a_random_one() {
     let chosen = worst(&with(Some(candidates[next.candidate]), 1));
     let others = candidates.iter().map(|c| worst(&with(Some(*c), 1))).collect();
     assert!(chosen < worst(&before) && chosen < median(others), "{chosen}");
+    // Poses about those that were taken hold one that helps, too.
+    let taken: Vec<Pose> = views.iter().filter_map(|view| view.T_base_hand).collect();
+    let about = candidates_about(&taken);
+    let found = next_pose(&before, &cameras, &hand_tag(), &[SIZE_PX], &about).unwrap();
+    assert!(
+        found.then_sigma_m < found.now_sigma_m && worst(&with(Some(about[found.candidate]), 1)) < worst(&before),
+        "{found:?}"
+    );
+    assert!(about.len() > 100 && candidates_about(&[]).is_empty());
     // A tag that no camera sees is no suggestion.
     let away = Pose::from_parts(Translation3::new(-1.0, 0.0, 0.5), UnitQuaternion::identity());
     assert_eq!(next_pose(&before, &cameras, &hand_tag(), &[SIZE_PX], &[away]), None);

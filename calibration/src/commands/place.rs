@@ -139,6 +139,18 @@ fn print(args: &PlaceArgs, placed: &Placed, out: &mut impl Write) -> anyhow::Res
             writeln!(out, "size of the {name}: {value:+.2} ± {half:.2} % of what was given")?;
         }
     }
+    if let Some(next) = &placed.next {
+        let ([x, y, z], [qw, qx, qy, qz]) = (next.position_m, next.quat_wxyz);
+        writeln!(
+            out,
+            "the pose of the hand to add next: {x:.3}, {y:.3}, {z:.3} m, quaternion (w, x, y, z) {qw:.3}, {qx:.3}, {qy:.3}, {qz:.3}"
+        )?;
+        let (now, then) = (1e3 * next.now_sigma_m, 1e3 * next.then_sigma_m);
+        writeln!(
+            out,
+            "  the least certain camera would be known to {then:.2} mm instead of {now:.2} mm (look first whether the arm gets there)"
+        )?;
+    }
     print_findings(out, &placed.findings)?;
     Ok(())
 }

@@ -57,6 +57,37 @@ pub fn next_pose(
     best
 }
 
+/// Turns that candidates take from poses that were taken, rad.
+const TURN_RAD: f64 = 0.45;
+/// How far beyond the places that were taken candidates lie, m.
+const BEYOND_M: f64 = 0.08;
+
+/// Poses of the hand about those that were taken: places on a grid over them and a little beyond, with each taken orientation
+/// as it was and turned about each axis. Nobody says that the arm reaches them all.
+pub fn candidates_about(taken: &[Pose]) -> Vec<Pose> {
+    let Some(first) = taken.first() else { return Vec::new() };
+    let (mut low, mut high) = (first.translation.vector, first.translation.vector);
+    for pose in taken {
+        low = low.inf(&pose.translation.vector);
+        high = high.sup(&pose.translation.vector);
+    }
+    let at = |i: usize, axis: usize| low[axis] - BEYOND_M + (high[axis] - low[axis] + 2.0 * BEYOND_M) * i as f64 / 2.0;
+    let turns = (0..3).flat_map(|axis| [-TURN_RAD, TURN_RAD].map(|angle| nalgebra::Vector3::ith(axis, angle)));
+    let turns: Vec<nalgebra::Vector3<f64>> = std::iter::once(nalgebra::Vector3::zeros()).chain(turns).collect();
+    let mut candidates = Vec::new();
+    // A few orientations are enough: the grid multiplies them.
+    for pose in taken.iter().step_by(taken.len().div_ceil(4)) {
+        for turn in &turns {
+            let rotation = pose.rotation * nalgebra::UnitQuaternion::from_scaled_axis(*turn);
+            for place in 0..27 {
+                let place = nalgebra::Translation3::new(at(place % 3, 0), at(place / 3 % 3, 1), at(place / 9, 2));
+                candidates.push(Pose::from_parts(place, rotation));
+            }
+        }
+    }
+    candidates
+}
+
 /// Adds what a camera would learn, and says from how many tags.
 fn add_view(
     information: &mut DMatrix<f64>,

@@ -12,6 +12,7 @@ use tenon_vision::{Camera, Distortion, Pose, TagOnBody};
 
 use super::pictures::Pictures;
 use super::{Finding, Grade, StepError};
+use crate::extrinsics::observability::{candidates_about, next_pose};
 use crate::extrinsics::{Problem, Solution, SolveSettings, View, calibrate};
 
 /// Limits of spec perception.md §7.3.
@@ -49,6 +50,18 @@ pub struct Placed {
     pub findings: Vec<Finding>,
     /// Pictures that took no part.
     pub held_out: Vec<View>,
+    /// The pose of the arm to add next, where the arm moved.
+    pub next: Option<Next>,
+}
+
+/// A pose of the hand in the robot's base, and what it would bring.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Next {
+    pub position_m: [f64; 3],
+    pub quat_wxyz: [f64; 4],
+    /// Largest standard deviation of a camera's position in the base: now, and with this pose, m.
+    pub now_sigma_m: f64,
+    pub then_sigma_m: f64,
 }
 
 /// As it goes out with `--json`.
@@ -68,6 +81,7 @@ pub struct PlaceReport<'a> {
     pub board_scale: Option<crate::extrinsics::Scale>,
     /// How well each picture fits.
     pub views: &'a [crate::extrinsics::ViewResidual],
+    pub next_pose: &'a Option<Next>,
 }
 
 /// The intrinsics that pictures of a camera are to be read with.
@@ -163,7 +177,19 @@ pub fn place(known: &RigCalibration, input: &PlaceInput, date: &str) -> Result<P
         let covariance = Some(rows(&covariance));
         BoardRecord { method: BoardMethod::Arm, position_m, quat_wxyz, covariance, date: date.to_owned() }
     });
-    Ok(Placed { solution, cameras, board, findings, held_out })
+    let next = next(&problem, &solution, input);
+    Ok(Placed { solution, cameras, board, findings, held_out, next })
+}
+
+/// The most useful of many poses about those that were taken.
+fn next(problem: &Problem, solution: &Solution, input: &PlaceInput) -> Option<Next> {
+    solution.base_is_robot.then_some(())?;
+    let taken: Vec<Pose> = problem.views.iter().filter_map(|view| view.T_base_hand).collect();
+    let candidates = candidates_about(&taken);
+    let sizes: Vec<[usize; 2]> = input.cameras.iter().map(|pictures| pictures.size_px).collect();
+    let best = next_pose(solution, &problem.cameras, &problem.hand, &sizes, &candidates)?;
+    let (position_m, quat_wxyz) = position_and_quaternion(&candidates[best.candidate]);
+    Some(Next { position_m, quat_wxyz, now_sigma_m: best.now_sigma_m, then_sigma_m: best.then_sigma_m })
 }
 
 fn findings(problem: &Problem, solution: &Solution, pictures: &[Pictures], settings: &SolveSettings) -> Vec<Finding> {
@@ -251,6 +277,7 @@ impl Placed {
             hand_tag_scale: self.solution.hand_scale,
             board_scale: self.solution.board_scale,
             views: &self.solution.views,
+            next_pose: &self.next,
         }
     }
 }
