@@ -11,6 +11,7 @@ mod show;
 mod touch_off;
 mod wizard;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use clap::Args;
 use tenon_core::calendar::rfc3339;
-use tenon_vision::{Detector, DetectorSettings, Rig};
+use tenon_vision::{Detector, DetectorSettings, Pose, Rig, TagOnBody};
 
 pub use board::{BoardArgs, board};
 pub use check::{CheckArgs, check};
@@ -34,8 +35,8 @@ pub use wizard::{WizardArgs, wizard};
 use crate::report_page;
 use crate::rig::{Draft, RigFolder, state_folder};
 use crate::run::Outcome;
-use crate::steps::Finding;
 use crate::steps::pictures::{Pictures, search};
+use crate::steps::{Finding, StepError, arm_poses};
 use crate::wizard::worker::finding_lines;
 
 /// What every step needs to know.
@@ -62,6 +63,35 @@ pub struct PicturesArgs {
     /// the order of their names. Once for each camera
     #[arg(long = "from-images", value_name = "NAME:SERIAL=DIR", required = true)]
     pub from_images: Vec<CameraArg>,
+}
+
+/// A tag in the gripper, and where the arm held it.
+#[derive(Debug, Args)]
+pub struct HandArgs {
+    /// The arm's pose for each picture: lines picture,x_m,y_m,z_m,qw,qx,qy,qz
+    #[arg(long, value_name = "FILE", requires = "hand_tag")]
+    pub arm_poses: Option<PathBuf>,
+
+    /// Id of the tag in the gripper
+    #[arg(long, value_name = "ID", requires = "hand_tag_size_m")]
+    pub hand_tag: Option<u32>,
+
+    /// Edge of its black border, as measured on the print
+    #[arg(long, value_name = "M")]
+    pub hand_tag_size_m: Option<f64>,
+}
+
+impl HandArgs {
+    /// By the picture's name; none where the arm did not move.
+    fn arm_poses(&self) -> Result<BTreeMap<String, Pose>, StepError> {
+        self.arm_poses.as_deref().map_or_else(|| Ok(BTreeMap::new()), arm_poses::read)
+    }
+
+    /// In the frame of the tag itself.
+    fn tags(&self) -> Vec<TagOnBody> {
+        let tag = self.hand_tag.zip(self.hand_tag_size_m);
+        tag.map(|(id, size_m)| TagOnBody { id, size_m, T_body_tag: Pose::identity() }).into_iter().collect()
+    }
 }
 
 /// `front:822512060853=pictures/front`

@@ -1,17 +1,14 @@
 //! `tenon-calibrate place`.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::Args;
-use tenon_vision::{Pose, TagOnBody};
 
-use super::{PicturesArgs, RigArgs, finish, now, print_findings, program, search_all};
+use super::{HandArgs, PicturesArgs, RigArgs, finish, now, print_findings, program, search_all};
 use crate::rig::{Ended, Step};
 use crate::run::Outcome;
 use crate::steps::place::{PlaceInput, Placed};
-use crate::steps::{Grade, arm_poses, place as step, worst};
+use crate::steps::{Grade, place as step, worst};
 
 const HELP: &str = "\
 Examples:
@@ -36,17 +33,8 @@ pub struct PlaceArgs {
     #[command(flatten)]
     pub pictures: PicturesArgs,
 
-    /// The arm's pose for each picture
-    #[arg(long, value_name = "FILE", requires = "hand_tag")]
-    pub arm_poses: Option<PathBuf>,
-
-    /// Id of the tag in the gripper
-    #[arg(long, value_name = "ID", requires = "hand_tag_size_m")]
-    pub hand_tag: Option<u32>,
-
-    /// Edge of its black border, as measured on the print
-    #[arg(long, value_name = "M")]
-    pub hand_tag_size_m: Option<f64>,
+    #[command(flatten)]
+    pub hand: HandArgs,
 
     /// Focal length for cameras that have no intrinsics yet: distances are then wrong by as many percent as it is
     #[arg(long, value_name = "PX")]
@@ -61,14 +49,7 @@ pub struct PlaceArgs {
 pub fn place(args: &PlaceArgs, out: &mut impl Write) -> anyhow::Result<Outcome> {
     let layout = args.rig.layout()?;
     let folder = args.rig.folder()?;
-    let arm_poses: BTreeMap<String, Pose> = match &args.arm_poses {
-        Some(path) => arm_poses::read(path)?,
-        None => BTreeMap::new(),
-    };
-    let hand: Vec<TagOnBody> = match (args.hand_tag, args.hand_tag_size_m) {
-        (Some(id), Some(size_m)) => vec![TagOnBody { id, size_m, T_body_tag: Pose::identity() }],
-        _ => Vec::new(),
-    };
+    let (arm_poses, hand) = (args.hand.arm_poses()?, args.hand.tags());
     let cameras = search_all(&args.pictures.from_images, &layout)?;
     let date = now();
     let mut draft = folder.draft(&program(), &date)?;
@@ -78,7 +59,6 @@ pub fn place(args: &PlaceArgs, out: &mut impl Write) -> anyhow::Result<Outcome> 
         hand: &hand,
         arm_poses: &arm_poses,
         assume_focal_px: args.assume_focal_px,
-        hold_out_every: 0,
     };
     let placed = step::place(draft.calibration(), &input, &date)?;
     let grade = worst(&placed.findings);

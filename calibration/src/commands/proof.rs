@@ -1,6 +1,5 @@
 //! `tenon-calibrate proof`.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -8,16 +7,16 @@ use anyhow::Context;
 use clap::Args;
 use image::RgbImage;
 use tenon_core::config::rig::RigCalibration;
-use tenon_vision::{Detector, DetectorSettings, Pose, Rig, StillImage, TagOnBody, VisionError, body_pose};
+use tenon_vision::{Detector, DetectorSettings, Rig, StillImage, VisionError, body_pose};
 
-use super::{PicturesArgs, RigArgs, finish, now, print_findings, program, search_all};
+use super::{HandArgs, PicturesArgs, RigArgs, finish, now, print_findings, program, search_all};
 use crate::rig::{Ended, Step};
 use crate::run::Outcome;
 use crate::steps::overlay::{ErrorLine, Now, overlay, published_front_camera};
 use crate::steps::pictures::list;
 use crate::steps::place::camera_of;
 use crate::steps::proof::{ProofInput, prove};
-use crate::steps::{Limits, StepError, arm_poses};
+use crate::steps::{Limits, StepError};
 
 const HELP: &str = "\
 Examples:
@@ -44,17 +43,8 @@ pub struct ProofArgs {
     #[command(flatten)]
     pub pictures: PicturesArgs,
 
-    /// The arm's pose for each picture (see `tenon-calibrate place --help`)
-    #[arg(long, value_name = "FILE", requires = "hand_tag")]
-    pub arm_poses: Option<PathBuf>,
-
-    /// Id of the tag in the gripper
-    #[arg(long, value_name = "ID", requires = "hand_tag_size_m")]
-    pub hand_tag: Option<u32>,
-
-    /// Edge of its black border, as measured on the print
-    #[arg(long, value_name = "M")]
-    pub hand_tag_size_m: Option<f64>,
+    #[command(flatten)]
+    pub hand: HandArgs,
 
     /// The robot's configuration with the limits; without it configs/robot.toml where there is one, else those that Tenon ships
     #[arg(long, value_name = "FILE")]
@@ -105,14 +95,7 @@ pub fn proof(args: &ProofArgs, out: &mut impl Write) -> anyhow::Result<Outcome> 
         let placed = !lines.is_empty() && lines.iter().all(|line| line.within);
         return Ok(if placed { Outcome::Done } else { Outcome::NothingFound });
     }
-    let arm_poses: BTreeMap<String, Pose> = match &args.arm_poses {
-        Some(path) => arm_poses::read(path)?,
-        None => BTreeMap::new(),
-    };
-    let hand: Vec<TagOnBody> = match (args.hand_tag, args.hand_tag_size_m) {
-        (Some(id), Some(size_m)) => vec![TagOnBody { id, size_m, T_body_tag: Pose::identity() }],
-        _ => Vec::new(),
-    };
+    let (arm_poses, hand) = (args.hand.arm_poses()?, args.hand.tags());
     let cameras = search_all(&args.pictures.from_images, &layout)?;
     let mut draft = folder.draft(&program(), &date)?;
     let input = ProofInput { cameras: &cameras, parts: &layout.parts, hand: &hand, arm_poses: &arm_poses };

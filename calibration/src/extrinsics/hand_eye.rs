@@ -7,7 +7,8 @@
 //! The tag's size is a further unknown of the translations: with a print that is `s` times as large as believed, every
 //! `T_camera_tag` is too near by `s`, and the arm's own motion, which is metric, tells.
 
-use nalgebra::{DMatrix, DVector, Matrix3, Matrix4, Quaternion, Rotation3, Translation3, UnitQuaternion, Vector3};
+use nalgebra::{DMatrix, DVector, Matrix3, Quaternion, Rotation3, Translation3, UnitQuaternion, Vector3};
+use tenon_core::fusion::average_poses;
 use tenon_core::geometry::skew;
 use tenon_vision::Pose;
 
@@ -195,20 +196,12 @@ fn dual_quaternion(pose: &Pose) -> (Vector3<f64>, Vector3<f64>) {
 
 /// The tag in the hand, as the mean over the stations.
 fn mean_hand_tag(T_base_camera: &Pose, tag_scale: f64, stations: &[Station]) -> Option<Pose> {
-    let mut position = Vector3::zeros();
-    let mut quaternions = Matrix4::zeros();
-    for station in stations {
+    let in_hand = |station: &Station| {
         let mut T_camera_tag = station.T_camera_tag;
         T_camera_tag.translation.vector *= tag_scale;
-        let T_hand_tag = station.T_base_hand.inverse() * T_base_camera * T_camera_tag;
-        position += T_hand_tag.translation.vector / stations.len() as f64;
-        let q = T_hand_tag.rotation.coords;
-        quaternions += q * q.transpose();
-    }
-    let eigen = quaternions.symmetric_eigen();
-    let q = eigen.eigenvectors.column(eigen.eigenvalues.imax()).into_owned();
-    let rotation = UnitQuaternion::try_new(Quaternion::from(q), 1e-9)?;
-    Some(Pose::from_parts(Translation3::from(position), rotation))
+        station.T_base_hand.inverse() * T_base_camera * T_camera_tag
+    };
+    average_poses(&stations.iter().map(in_hand).collect::<Vec<_>>())
 }
 
 fn least_squares(rows: DMatrix<f64>, right: DVector<f64>) -> Option<DVector<f64>> {

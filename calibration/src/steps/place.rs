@@ -1,7 +1,6 @@
 //! Camera to base: from pictures of the base board and, with the arm's poses, of a tag in the gripper.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::Serialize;
 use tenon_core::config::rig::{
@@ -36,8 +35,6 @@ pub struct PlaceInput<'a> {
     pub arm_poses: &'a BTreeMap<String, Pose>,
     /// Focal length for cameras without intrinsics, px.
     pub assume_focal_px: Option<f64>,
-    /// Every that many-th picture is kept back for the proof; 0 keeps none.
-    pub hold_out_every: usize,
 }
 
 /// What it found.
@@ -48,8 +45,6 @@ pub struct Placed {
     pub cameras: Vec<CameraRecord>,
     pub board: Option<BoardRecord>,
     pub findings: Vec<Finding>,
-    /// Pictures that took no part.
-    pub held_out: Vec<View>,
     /// The pose of the arm to add next, where the arm moved.
     pub next: Option<Next>,
 }
@@ -130,21 +125,17 @@ pub fn camera_of(record: &IntrinsicsRecord) -> Result<Camera, StepError> {
 pub fn place(known: &RigCalibration, input: &PlaceInput, date: &str) -> Result<Placed, StepError> {
     let mut cameras = Vec::with_capacity(input.cameras.len());
     let mut records = Vec::with_capacity(input.cameras.len());
-    let (mut views, mut held_out) = (Vec::new(), Vec::new());
+    let mut views = Vec::new();
     for (index, pictures) in input.cameras.iter().enumerate() {
         let (camera, record) = intrinsics_for(known, pictures, input.assume_focal_px, date)?;
         cameras.push((pictures.name.clone(), camera));
         records.push(record);
-        for (k, picture) in pictures.pictures.iter().enumerate() {
-            let view = View {
-                name: picture.name.clone(),
-                camera: index,
-                T_base_hand: input.arm_poses.get(&picture.name).copied(),
-                detections: picture.detections.clone(),
-            };
-            let kept_back = input.hold_out_every > 1 && k % input.hold_out_every == input.hold_out_every - 1;
-            if kept_back { held_out.push(view) } else { views.push(view) }
-        }
+        views.extend(pictures.pictures.iter().map(|picture| View {
+            name: picture.name.clone(),
+            camera: index,
+            T_base_hand: input.arm_poses.get(&picture.name).copied(),
+            detections: picture.detections.clone(),
+        }));
     }
     let problem = Problem { cameras, board: input.board.to_vec(), hand: input.hand.to_vec(), views };
     let settings = SolveSettings::default();
@@ -178,7 +169,7 @@ pub fn place(known: &RigCalibration, input: &PlaceInput, date: &str) -> Result<P
         BoardRecord { method: BoardMethod::Arm, position_m, quat_wxyz, covariance, date: date.to_owned() }
     });
     let next = next(&problem, &solution, input);
-    Ok(Placed { solution, cameras, board, findings, held_out, next })
+    Ok(Placed { solution, cameras, board, findings, next })
 }
 
 /// The most useful of many poses about those that were taken.
@@ -280,9 +271,4 @@ impl Placed {
             next_pose: &self.next,
         }
     }
-}
-
-/// Which folder a camera's pictures came from, for messages.
-pub fn folders(cameras: &[Pictures]) -> Vec<PathBuf> {
-    cameras.iter().map(|pictures| pictures.folder.clone()).collect()
 }

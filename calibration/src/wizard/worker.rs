@@ -235,7 +235,6 @@ impl<'a> Worker<'a> {
             hand: &self.settings.hand,
             arm_poses: &self.arm_poses,
             assume_focal_px: self.settings.assume_focal_px,
-            hold_out_every: 0,
         };
         let placed = place::place(self.draft()?.calibration(), &input, &date)?;
         let grade = worst(&placed.findings);

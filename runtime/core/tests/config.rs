@@ -84,6 +84,14 @@ fn a_configuration_reads_back_as_it_was_written() {
 }
 
 #[test]
+fn a_key_is_found_below_a_header_with_a_comment() {
+    assert!(ROBOT.lines().any(|line| line.starts_with("[safety] ") && line.contains('#')));
+    let e = robot_error("joint_reserve_rad = 0.05", "joint_reserve_rad = 5.0");
+    let line = ROBOT.lines().position(|l| l.starts_with("joint_reserve_rad")).expect("the key is there") + 1;
+    assert_eq!(e.line, line, "{e}");
+}
+
+#[test]
 fn limits_of_the_calibration_are_checked_with_their_line() {
     let e = robot_error("position_m = 0.003", "position_m = 0.3");
     let line = ROBOT.lines().position(|l| l.starts_with("position_m = ")).expect("the key is there") + 1;

@@ -72,7 +72,8 @@ fn find_key(text: &str, path: &str) -> usize {
     for (i, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(header) = line.strip_prefix('[') {
-            current = header.trim_end_matches(']').trim().to_string();
+            // A comment may follow.
+            current = header.split(']').next().unwrap_or_default().trim().to_string();
         } else if current == table && line.split('=').next().is_some_and(|k| k.trim() == key) {
             return i + 1;
         }

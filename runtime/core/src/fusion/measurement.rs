@@ -5,6 +5,7 @@ use std::time::Duration;
 use nalgebra::{Matrix6, UnitQuaternion};
 use thiserror::Error;
 
+use super::config::AgeLimits;
 use crate::geometry::Pose;
 use crate::time::MonotonicTime;
 
@@ -31,6 +32,17 @@ pub struct CameraPose {
     pub camera: usize,
     pub T_april_part: Pose,
     pub tags: u8,
+}
+
+impl AgeLimits {
+    /// State of a part that is in nobody's grip, by the age of its last measurement.
+    pub(super) fn state_at(&self, age: Duration) -> PartState {
+        match age.as_secs_f64() {
+            age_s if age_s <= self.coasting_after_s => PartState::Tracking,
+            age_s if age_s <= self.lost_after_s => PartState::Coasting,
+            _ => PartState::Lost,
+        }
+    }
 }
 
 /// Where a part stands.

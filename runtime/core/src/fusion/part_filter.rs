@@ -342,11 +342,7 @@ impl PartFilter {
     pub fn state(&self, now: MonotonicTime) -> PartState {
         match (&self.grip, &self.track) {
             (Some(grip), _) => PartState::Held { T_tcp_part: grip.T_tcp_part },
-            (None, Some(track)) => match now.since(track.at).as_secs_f64() {
-                age_s if age_s <= self.ages.coasting_after_s => PartState::Tracking,
-                age_s if age_s <= self.ages.lost_after_s => PartState::Coasting,
-                _ => PartState::Lost,
-            },
+            (None, Some(track)) => self.ages.state_at(now.since(track.at)),
             (None, None) => PartState::Lost,
         }
     }

@@ -156,11 +156,7 @@ impl ReferencePart {
     pub fn state(&self, now: MonotonicTime) -> PartState {
         match (&self.grip, &self.last) {
             (Some(grip), _) => PartState::Held { T_tcp_part: grip.T_tcp_part },
-            (None, Some(last)) => match now.since(last.at).as_secs_f64() {
-                age_s if age_s <= self.ages.coasting_after_s => PartState::Tracking,
-                age_s if age_s <= self.ages.lost_after_s => PartState::Coasting,
-                _ => PartState::Lost,
-            },
+            (None, Some(last)) => self.ages.state_at(now.since(last.at)),
             (None, None) => PartState::Lost,
         }
     }
