@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use tenon_core::noise::SeededNoise;
+use tenon_core::randomisation::Randomisation;
 use tenon_core::spec::PolicySpec;
 use tenon_core::task::{Success, TaskName};
 
@@ -44,13 +45,15 @@ pub struct Evaluation {
 
 /// What to evaluate.
 #[derive(Debug, Clone, Copy)]
-pub struct EvaluationOptions {
+pub struct EvaluationOptions<'a> {
     pub task: TaskName,
     pub episodes: usize,
     pub seed: u64,
     /// Environments that step together.
     pub environments: usize,
     pub threads: usize,
+    /// Noise on what is seen and executed; none is the usual.
+    pub randomisation: Option<&'a Randomisation>,
 }
 
 /// Whatever samples action chunks.
@@ -102,13 +105,16 @@ struct Episode {
 pub fn evaluate(
     source: &mut dyn ChunkSource,
     spec: &PolicySpec,
-    options: EvaluationOptions,
+    options: EvaluationOptions<'_>,
     stop: &dyn Fn() -> bool,
     on_episodes: &mut dyn FnMut(usize, &Evaluation),
 ) -> Result<Option<Evaluation>, TrainError> {
     let environments = options.environments.clamp(1, options.episodes.max(1));
     let settings = BatchSettings { environments, threads: options.threads, seed: options.seed, auto_reset: false };
     let mut batch = TaskBatch::new(options.task, spec, settings)?;
+    if let Some(noise) = options.randomisation {
+        batch = batch.randomised(noise.clone());
+    }
     let mut chunks = vec![0.0; environments * spec.chunk_len()];
     let (mut returns, mut steps) = (Vec::with_capacity(options.episodes), 0);
     let mut result = Evaluation::of_returns(&returns);

@@ -22,6 +22,7 @@
 //! * [`environments`], [`evaluate`], [`finetune`]: tasks in batches, judging a policy, the iterations of fine-tuning.
 //! * [`export`]: a checkpoint becomes a policy bundle, checked against the ONNX engine.
 //! * [`import`]: PyTorch checkpoints of the authors, read without PyTorch.
+//! * [`randomisation`]: noise on what a policy sees and does in training, from what a rig's calibration measured.
 //! * [`settings`]: a task's configuration as the numeric part and the policy want it.
 //! * [`run_dir`], [`watch`]: whole files, checkpoints; metrics as lines, for TensorBoard and as a page.
 //! * [`progress`], [`interrupt`], [`wall_clock`]: a line that shows how far it is, Ctrl-C, the time of day.
@@ -52,6 +53,7 @@ pub mod optimizer;
 pub mod ppo;
 pub mod pretrain;
 pub mod progress;
+pub mod randomisation;
 pub mod rollout;
 pub mod run_dir;
 pub mod sampling;

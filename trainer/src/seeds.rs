@@ -31,6 +31,12 @@ pub enum Stream {
     Environment(u32),
     /// Evaluation of one environment, apart from training.
     Evaluation(u32),
+    /// Noise on what one environment shows and executes.
+    Randomisation(u32),
+    /// The same of one episode of an evaluation.
+    EvaluationRandomisation(u32),
+    /// Noise on what pre-training sees.
+    CloningNoise,
 }
 
 impl Stream {
@@ -49,6 +55,9 @@ impl Stream {
             Self::Pictures => (11, 0),
             Self::EtaWeights => (12, 0),
             Self::Augmentation => (13, 0),
+            Self::Randomisation(i) => (14, i),
+            Self::EvaluationRandomisation(i) => (15, i),
+            Self::CloningNoise => (16, 0),
         };
         (purpose << 32) | u64::from(index)
     }

@@ -9,6 +9,7 @@ use crate::error::TrainError;
 use crate::optimizer::LrSchedule;
 use crate::ppo::{PpoCompat, PpoConfig, PpoLossConfig};
 use crate::pretrain::PretrainConfig;
+use crate::randomisation::of_cloning;
 use crate::rollout::AdvantageSettings;
 
 /// Settings of behaviour cloning.
@@ -31,6 +32,7 @@ pub fn pretrain_config(config: &TaskConfig) -> Result<PretrainConfig, TrainError
         prediction: config.policy.diffusion().map_or(Prediction::Noise, |m| m.prediction),
         ent_coef: 0.0,
         augment: c.augment,
+        randomisation: of_cloning(config)?,
     })
 }
 

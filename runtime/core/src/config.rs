@@ -2,6 +2,7 @@
 //!
 //! This module parses text; reading the file is the caller's. Physical facts have no defaults.
 
+mod cameras;
 mod parse;
 mod policy;
 pub mod rig;
@@ -9,6 +10,7 @@ mod robot;
 mod task;
 mod training;
 
+pub use cameras::{CameraWatchConfig, CamerasConfig};
 pub use parse::{Check, ConfigError, parse};
 pub use policy::{DiffusionModel, PolicyConfig, PolicyLimits, PolicyModel};
 pub use robot::{
@@ -18,7 +20,8 @@ pub use robot::{
 pub use task::{DemosConfig, DeployConfig, MissingStage, TaskConfig, Values};
 pub use training::{
     AdvantageConfig, AnnealingConfig, BatchUnit, CompatConfig, DiffusionFinetuneConfig, EtaConfig, EvaluateConfig,
-    FinetuneConfig, OnNumericalError, PretrainConfig, ScheduleShape, StdScheduleConfig, TimeOut,
+    FieldNoise, FinetuneConfig, NoiseOrigin, OnNumericalError, PartNoise, PretrainConfig, RandomisationConfig,
+    ScheduleShape, StdScheduleConfig, TimeOut,
 };
 
 pub use crate::task::TaskName;

@@ -21,6 +21,7 @@ pub mod network;
 pub mod noise;
 pub mod normalizer;
 pub mod observation;
+pub mod randomisation;
 pub mod safety;
 pub mod spec;
 pub mod task;

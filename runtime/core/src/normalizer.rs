@@ -90,6 +90,18 @@ impl Normalizer {
         }
     }
 
+    /// Normalised observations → physical units, in place (rows of Do values): what [`Self::normalize_observation`] undoes.
+    /// A value that was clamped comes back as the clamp.
+    pub fn denormalize_observation(&self, x: &mut [f32]) {
+        let dim = self.observation.min.len();
+        for row in x.chunks_exact_mut(dim) {
+            for (i, v) in row.iter_mut().enumerate() {
+                let (lo, range) = self.observation.affine(i, self.zero_range);
+                *v = (*v + 1.0) / 2.0 * range + lo;
+            }
+        }
+    }
+
     /// Normalises one or more actions in place (rows of Da values); used when a data set is made.
     pub fn normalize_action(&self, x: &mut [f32]) {
         normalize(&self.action, self.zero_range, x);
@@ -140,6 +152,18 @@ mod tests {
             for (a, b) in x.iter().zip([0.0, 5.0, 2.0, 5.0]) {
                 assert!((a - b).abs() < 1e-5, "{zero_range:?}: {x:?}");
             }
+        }
+    }
+
+    #[test]
+    fn normalised_observations_come_back_as_they_were() {
+        for zero_range in [ZeroRange::AddEpsilon, ZeroRange::Widen] {
+            let n = normalizer(zero_range);
+            let before = [0.3, 5.0, 1.9, 5.0, -0.7, 5.1];
+            let mut x = before;
+            n.normalize_observation(&mut x);
+            n.denormalize_observation(&mut x);
+            assert!(x.iter().zip(before).all(|(a, b)| (a - b).abs() < 1e-6), "{zero_range:?}: {x:?}");
         }
     }
 

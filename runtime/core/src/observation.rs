@@ -7,7 +7,7 @@ use crate::spec::ObservationField;
 
 /// What the observation is made from; everything in the robot base frame.
 #[derive(Debug, Clone, Copy)]
-pub struct RobotView {
+pub struct RobotView<'a> {
     /// Measured pose of the tool point.
     pub T_base_tcp: Pose,
     /// Twist of the tool point `[v; ω]`, m/s and rad/s, base axes.
@@ -16,14 +16,17 @@ pub struct RobotView {
     pub gripper_width_m: f64,
     /// The last commanded pose of the tool point.
     pub T_base_commanded: Pose,
+    /// The parts as [`crate::fusion::PartBoard`] writes them; empty where the policy observes none.
+    pub parts: &'a [f32],
 }
 
 /// Writes the observation in physical units; normalisation is [`crate::normalizer`]'s.
 ///
-/// `out`: sum of the fields' dims. Returns the first field that only a simulation can fill, as an error.
+/// `out`: sum of the fields' dims. Returns the first field that cannot be filled, as an error: one that only a simulation knows,
+/// or parts of another number than `view.parts` has.
 pub fn write_observation(
     fields: &[ObservationField],
-    view: &RobotView,
+    view: &RobotView<'_>,
     out: &mut [f32],
 ) -> Result<(), ObservationField> {
     let mut at = 0;
@@ -46,7 +49,12 @@ pub fn write_observation(
             ObservationField::TcpLinearVelocity => put(&view.tcp_twist.as_slice()[..3]),
             ObservationField::TcpAngularVelocity => put(&view.tcp_twist.as_slice()[3..]),
             ObservationField::GripperWidth => put(&[view.gripper_width_m]),
-            ObservationField::Task(_) => return Err(field),
+            ObservationField::PartPoses(_) if view.parts.len() == field.dim() => {
+                for &v in view.parts {
+                    put(&[f64::from(v)]);
+                }
+            }
+            ObservationField::PartPoses(_) | ObservationField::Task(_) => return Err(field),
         }
     }
     Ok(())

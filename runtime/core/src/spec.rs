@@ -30,9 +30,15 @@ pub enum ObservationField {
     TcpAngularVelocity,
     /// Opening between the fingers, m (1).
     GripperWidth,
+    /// Poses of the `n` parts of the task's furniture, in its order: x, y, z in m and quaternion x, y, z, w each, april frame of
+    /// the training layout (7 · n; spec robot_control.md §3.2). [`crate::fusion::PartBoard`] writes them.
+    PartPoses(u16),
     /// `n` values that only the simulation knows by name (Gym states, object vectors).
     Task(u16),
 }
+
+/// Values of one part in [`ObservationField::PartPoses`].
+pub const PART_NUMBERS: usize = 7;
 
 impl ObservationField {
     /// Number of values of this block.
@@ -42,6 +48,7 @@ impl ObservationField {
             Self::TcpPosition | Self::TcpLinearVelocity | Self::TcpAngularVelocity => 3,
             Self::TcpRotation6d => 6,
             Self::GripperWidth => 1,
+            Self::PartPoses(n) => PART_NUMBERS * usize::from(n),
             Self::Task(n) => usize::from(n),
         }
     }

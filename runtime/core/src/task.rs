@@ -126,6 +126,11 @@ impl TaskName {
         }
     }
 
+    /// The task that is written like this.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|task| task.as_str() == name)
+    }
+
     /// Which simulation it needs.
     pub fn family(self) -> TaskFamily {
         match self {
@@ -151,7 +156,7 @@ impl TaskName {
     pub fn observation(self) -> Vec<ObservationField> {
         use ObservationField::*;
         let furniture = |parts: u16| {
-            vec![TcpPosition, TcpRotation6d, TcpLinearVelocity, TcpAngularVelocity, GripperWidth, Task(7 * parts)]
+            vec![TcpPosition, TcpRotation6d, TcpLinearVelocity, TcpAngularVelocity, GripperWidth, PartPoses(parts)]
         };
         match self {
             Self::AvoidM1 | Self::AvoidM2 | Self::AvoidM3 => vec![CommandedPosition2, TcpPosition2],
@@ -287,6 +292,7 @@ mod tests {
         for task in TaskName::ALL {
             let written = toml::to_string(&std::collections::BTreeMap::from([("task", task)])).unwrap();
             assert_eq!(written.trim(), format!("task = \"{task}\""));
+            assert_eq!(TaskName::from_name(task.as_str()), Some(task));
         }
     }
 }

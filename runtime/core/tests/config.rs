@@ -101,3 +101,39 @@ fn limits_of_the_calibration_are_checked_with_their_line() {
     assert!(robot_error("stop_m = 0.005", "stop_m = 0.001").message.contains("calibration.drift.stop_m"));
     assert!(robot_error("min_views = 12", "min_view = 12").message.contains("`min_views`"));
 }
+
+/// `robot.toml` with its `[cameras]` and `[fusion]` examples in force.
+fn with_cameras() -> String {
+    let (head, tail) = ROBOT.split_once("# [cameras]").expect("the example is there");
+    let lines = tail
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ") || l.starts_with('[')).unwrap_or(line));
+    format!("{head}[cameras]{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn the_example_of_cameras_is_valid_once_its_comment_signs_are_gone() {
+    let robot: RobotConfig = parse("robot.toml", &with_cameras()).expect("a valid example");
+    let cameras = robot.cameras.expect("the table is in force");
+    assert_eq!((cameras.rig.as_str(), cameras.rate_hz, cameras.realtime_priority), ("bench", 30.0, 40));
+    assert_eq!(robot.fusion, Default::default(), "the example shows the defaults");
+    let plain: RobotConfig = parse("robot.toml", ROBOT).expect("the shipped file");
+    assert!(plain.cameras.is_none());
+}
+
+#[test]
+fn wrong_cameras_are_named() {
+    for (from, to, key) in [
+        ("rig = \"bench\"", "rig = \"../bench\"", "cameras.rig"),
+        ("rate_hz = 30.0", "rate_hz = 0.0", "cameras.rate_hz"),
+        ("realtime_priority = 40", "realtime_priority = 80", "below control.realtime_priority"),
+        ("max_age_s = 0.5", "max_age_s = -1.0", "fusion.max_age_s"),
+        ("max_age_s = 0.5", "max_age = 0.5", "max_age_s"),
+        ("ready_within_s", "ready_whithin_s", "ready_within_s"),
+    ] {
+        let text = with_cameras();
+        assert!(text.contains(from), "{from}");
+        let error = parse::<RobotConfig>("robot.toml", &text.replacen(from, to, 1)).expect_err(to);
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}

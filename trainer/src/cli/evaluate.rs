@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
+use tenon_core::randomisation::Randomisation;
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::device::Choice;
 use tenon_train::dppo::ChainMode;
@@ -13,6 +14,7 @@ use tenon_train::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluat
 use tenon_train::interrupt::Interrupt;
 use tenon_train::ppo::{SamplingMode, SamplingNoise};
 use tenon_train::progress::Progress;
+use tenon_train::randomisation::{of_evaluation, read_table};
 use tenon_train::run_dir::last_checkpoint;
 use tenon_train::sampling::{ChunkMode, PolicyRef, PretrainedWeights, TrainedPolicy};
 use tenon_train::settings::dppo_config;
@@ -107,12 +109,14 @@ fn judge(
     interrupt: &Interrupt,
 ) -> anyhow::Result<Ending> {
     let threads = output.threads();
+    let noise = evaluation_noise(config)?;
     let options = EvaluationOptions {
         task: config.task,
         episodes: judging.episodes.unwrap_or(config.evaluate.episodes),
         seed: judging.seed.unwrap_or(config.evaluate.seed),
         environments: config.finetune.as_ref().map_or(ENVIRONMENTS, |c| c.environments),
         threads,
+        randomisation: noise.as_ref(),
     };
     ensure!(options.episodes >= 1, "--episodes 0: give at least 1");
     let stop = || interrupt.is_requested();
@@ -152,6 +156,16 @@ fn judge(
     let Some(result) = result else { return Ok(Ending::Interrupted) };
     output.print(&result, &result.describe(config.task))?;
     Ok(Ending::Done)
+}
+
+/// Randomisation, where the configuration wants evaluations to have it.
+fn evaluation_noise(config: &TaskConfig) -> anyhow::Result<Option<Randomisation>> {
+    if !config.randomisation.as_ref().is_some_and(|r| r.evaluation) {
+        return Ok(None);
+    }
+    let mut config = config.clone();
+    read_table(&mut config)?;
+    Ok(of_evaluation(&config)?)
 }
 
 /// The noise of fine-tuning's rollouts.

@@ -72,7 +72,7 @@ pub fn run(args: ExportArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
 pub fn evaluate_bundle(
     folder: &Path,
     noise: StepNoise,
-    options: EvaluationOptions,
+    options: EvaluationOptions<'_>,
     stop: &dyn Fn() -> bool,
     on_episodes: &mut dyn FnMut(usize, &Evaluation),
 ) -> anyhow::Result<Option<Evaluation>> {

@@ -14,7 +14,9 @@ use tenon_train::progress::Progress;
 use tenon_train::run_dir::{CHECKPOINT_FILE, CONFIG_FILE, RunDir, commit, sha256_of, write_json, write_text};
 use tenon_train::watch::{Card, Watcher};
 
-use super::{Checkpointing, Common, DeviceArg, Ending, config_of, config_text, newest};
+use super::{
+    Checkpointing, Common, DeviceArg, Ending, NOISE_SHA256, config_of, config_text, newest, noise_sha256, read_noise,
+};
 
 /// What counts the steps of this stage.
 const COUNTER: &str = "iteration";
@@ -30,6 +32,8 @@ const BEFORE_FILE: &str = "evaluation_before.json";
     checkpoint.safetensors lead to the newest) and evaluation.json (before and after, each under evaluation noise \
     and under training noise). Ends early once both noises reach finetune.stop_at_success, or training noise reaches \
     finetune.stop_at_return.\n\
+    [randomisation] of the configuration puts noise onto what rollouts see and execute; evaluations have it only where \
+    it says so. The table of a rig's file is read when the run begins and kept in its config.toml.\n\
     --scratch trains a policy from fresh weights; the configuration then gives policy.limits.\n\
     An unfinished run of the same settings in the folder is continued, and a finished one with more --iterations is \
     extended (where its learning rate is constant or actor_cycle_iterations is given, so that nothing that was done \
@@ -88,6 +92,7 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
         finetune.seed = args.seed.unwrap_or(finetune.seed);
         ensure!(finetune.iterations >= 1, "--iterations 0: give at least 1");
     }
+    read_noise(&mut config)?;
     let (config, finetune) = (&config, config.finetune()?);
     let compute = args.device.compute(&args.common.output)?;
     let pretrained = args.from.as_deref().map(|folder| Pretrained::read(folder, config)).transpose()?;
@@ -113,6 +118,7 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
             let text = config_text(config)?;
             write_text(&args.out.join(CONFIG_FILE), &text)?;
             let mut provenance = vec![("commit", commit()), ("seed", finetune.seed.to_string())];
+            provenance.extend(noise_sha256(config).map(|sha256| (NOISE_SHA256, sha256)));
             if let Some(p) = &pretrained {
                 provenance.push(("pretrained", p.path.display().to_string()));
                 provenance.push((PRETRAINED_SHA256, p.sha256.clone()));
@@ -311,6 +317,7 @@ fn previous(
         || (before.finetune != config.finetune && !extends(config, &before))
         || before.evaluate != config.evaluate
         || before.compat != config.compat
+        || before.randomisation != config.randomisation
     {
         "a run of other settings"
     } else if checkpoint.header.run.provenance.get(PRETRAINED_SHA256).map(String::as_str) != sha256 {

@@ -24,6 +24,7 @@ use tenon_core::config::{TaskConfig, Values};
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::device::{Choice, DeviceFailure};
 use tenon_train::interrupt::{INTERRUPTED_EXIT_CODE, Interrupt};
+use tenon_train::randomisation;
 use tenon_train::run_dir::{KeepCheckpoints, holds_checkpoint, last_checkpoint};
 use tenon_train::workers::Compute;
 
@@ -264,6 +265,22 @@ fn newest(folder: &Path, fresh: bool) -> anyhow::Result<Option<Checkpoint>> {
     let advice = format!("{EARLIER_CHECKPOINT}, use --fresh to begin anew, or choose another --out");
     let path = last_checkpoint(folder).context(advice.clone())?;
     Ok(Some(Checkpoint::read(&path).context(advice)?))
+}
+
+/// Key of the provenance: SHA-256 of the rig's file that the noise of parts was read from.
+const NOISE_SHA256: &str = "noise_sha256";
+
+/// Reads the table of noise that a configuration names, and says what it came to.
+fn read_noise(config: &mut TaskConfig) -> anyhow::Result<()> {
+    randomisation::read_table(config)?;
+    if let Some(noise) = randomisation::describe(config) {
+        eprintln!("{noise}");
+    }
+    Ok(())
+}
+
+fn noise_sha256(config: &TaskConfig) -> Option<String> {
+    config.randomisation.as_ref()?.origin.as_ref()?.sha256.clone()
 }
 
 /// The configuration as it is used, overrides included.

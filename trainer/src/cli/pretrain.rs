@@ -18,7 +18,9 @@ use tenon_train::run_dir::{CONFIG_FILE, RunDir, commit, sha256_of, write_json, w
 use tenon_train::settings::pretrain_config;
 use tenon_train::watch::{Card, History, Watcher, number};
 
-use super::{Checkpointing, Common, DeviceArg, Ending, config_of, config_text, newest};
+use super::{
+    Checkpointing, Common, DeviceArg, Ending, NOISE_SHA256, config_of, config_text, newest, noise_sha256, read_noise,
+};
 
 /// Time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,7 +32,9 @@ const COUNTER: &str = "epoch";
     tenon-train pretrain --config configs/tasks/avoid_m1.toml --data runs/demos --out runs/pretrain\n\n\
     Writes config.toml, metrics.jsonl, TensorBoard events, report.html, numbered checkpoints (`last` and \
     checkpoint.safetensors lead to the newest) and summary.json. An unfinished run of the same settings and data in \
-    the folder is continued; --fresh begins anew.")]
+    the folder is continued; --fresh begins anew.\n\
+    [randomisation] of the configuration puts noise onto what is seen; the table of a rig's file is read when the run \
+    begins and kept in its config.toml.")]
 pub struct PretrainArgs {
     #[command(flatten)]
     pub(super) common: Common,
@@ -82,6 +86,7 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         pretrain.epochs = args.epochs.unwrap_or(pretrain.epochs);
         pretrain.seed = args.seed.unwrap_or(pretrain.seed);
     }
+    read_noise(&mut config)?;
     let (config, pretrain) = (&config, config.pretrain()?);
     ensure!(
         pretrain.epochs > pretrain.warmup_epochs,
@@ -102,11 +107,12 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         Some(checkpoint) => Pretrainer::resume(settings.clone(), &checkpoint, compute)?,
         None => {
             folder.begin_anew()?;
-            let provenance = BTreeMap::from([
+            let mut provenance = BTreeMap::from([
                 ("commit".to_string(), commit()),
                 ("data".to_string(), train.display().to_string()),
                 ("data_sha256".to_string(), data_sha256),
             ]);
+            provenance.extend(noise_sha256(config).map(|sha256| (NOISE_SHA256.to_string(), sha256)));
             let run = RunInfo {
                 network: config.policy.model.network(),
                 policy: config.policy_spec(config.task.normalizer(observation, action), 0),
@@ -177,7 +183,11 @@ fn previous(folder: &Path, fresh: bool, config: &TaskConfig, data_sha256: &str) 
     let before = config_of(&checkpoint)?;
     let what = if checkpoint.header.stage != Stage::Pretrain {
         "a fine-tuning run"
-    } else if before.task != config.task || before.policy != config.policy || before.pretrain != config.pretrain {
+    } else if before.task != config.task
+        || before.policy != config.policy
+        || before.pretrain != config.pretrain
+        || before.randomisation != config.randomisation
+    {
         "a run of other settings"
     } else if checkpoint.header.run.provenance.get("data_sha256").map(String::as_str) != Some(data_sha256) {
         "a run on other data"

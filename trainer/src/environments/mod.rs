@@ -1,17 +1,21 @@
 //! Tasks in batches, as the policy sees them: normalised states out, normalised chunks in.
 
 mod avoid;
+mod randomised;
 mod task;
 
 use tenon_core::normalizer::Normalizer;
+use tenon_core::randomisation::Randomisation;
 use tenon_core::spec::PolicySpec;
 use tenon_core::task::TaskName;
 use tenon_sim::SimError;
 use tenon_sim::batch::{BatchEnv, BatchOptions, ChunkOutcome, FaultCounts, episode_seed};
 
 pub use avoid::TracedAvoid;
+use randomised::{Randomised, Views};
 pub use task::{TaskEnv, auto_resets};
 
+use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 
 /// How a batch runs.
@@ -38,6 +42,8 @@ pub struct TaskBatch {
     final_states: Vec<f32>,
     /// `[environments, Ta, Da]`, physical units.
     actions: Vec<f64>,
+    /// Noise on states and actions.
+    randomised: Option<Randomised>,
 }
 
 impl TaskBatch {
@@ -74,14 +80,38 @@ impl TaskBatch {
             states: vec![0.0; n * dims[0]],
             final_states: vec![0.0; n * dims[0]],
             actions: vec![0.0; n * executed_len],
+            randomised: None,
             batch,
         })
+    }
+
+    /// The same with noise on what the environments show and execute. [`reset`](Self::reset) comes next.
+    pub fn randomised(mut self, noise: Randomisation) -> Self {
+        self.randomised = Some(Randomised::new(noise, self.len(), self.batch.options().seed));
+        self
+    }
+
+    /// The noise, where there is one.
+    pub fn randomisation(&self) -> Option<&Randomisation> {
+        self.randomised.as_ref().map(|r| &r.noise)
+    }
+
+    /// Turns the noise off and on. Episodes under way go on with a bias drawn now.
+    pub fn show_noise(&mut self, shown: bool) {
+        if let Some(randomised) = &mut self.randomised
+            && randomised.shown != shown
+        {
+            randomised.shown = shown;
+            self.refresh();
+            self.begin_noise();
+        }
     }
 
     /// Starts the next episode in every environment.
     pub fn reset(&mut self) {
         self.batch.reset();
         self.refresh();
+        self.begin_noise();
     }
 
     /// Starts episodes number `first`, `first + 1`, … in the environments. What happens in one follows from the
@@ -91,19 +121,45 @@ impl TaskBatch {
         let seeds: Vec<u64> = (0..self.len()).map(|i| episode_seed(seed, (first + i) as u64, 0)).collect();
         self.batch.reset_to(&seeds);
         self.refresh();
+        if let Some(randomised) = &mut self.randomised {
+            randomised.begin_episodes(first, seed);
+        }
+        self.begin_noise();
+    }
+
+    /// Draws the biases of episodes that begin, and puts the noise onto what is seen first.
+    fn begin_noise(&mut self) {
+        if let Some(randomised) = self.randomised.as_mut().filter(|r| r.shown) {
+            randomised.begin_all(&self.normalizer, self.batch.observations(), &mut self.states);
+        }
     }
 
     /// Executes the first Ta steps of one chunk in every environment. `chunks`: `[environments, chunk_len]`, normalised.
     pub fn step(&mut self, chunks: &[f32]) -> Result<(), TrainError> {
         let executed = chunks.chunks_exact(self.chunk_len).zip(self.actions.chunks_exact_mut(self.executed_len));
         let mut physical = vec![0.0; self.executed_len];
-        for (chunk, actions) in executed {
+        for (i, (chunk, actions)) in executed.enumerate() {
             physical.copy_from_slice(&chunk[..self.executed_len]);
+            if let Some(randomised) = self.randomised.as_mut().filter(|r| r.shown) {
+                randomised.disturb_actions(i, &mut physical);
+            }
             self.normalizer.denormalize_action(&mut physical);
             actions.iter_mut().zip(&physical).for_each(|(to, &from)| *to = f64::from(from));
         }
         self.batch.step_chunk(&self.actions).map_err(simulation)?;
-        self.refresh();
+        match self.randomised.as_mut().filter(|r| r.shown) {
+            None => self.refresh(),
+            Some(randomised) => {
+                let views = Views {
+                    observations: self.batch.observations(),
+                    final_observations: self.batch.final_observations(),
+                    states: &mut self.states,
+                    final_states: &mut self.final_states,
+                };
+                let auto_reset = self.batch.options().auto_reset;
+                randomised.step(&self.normalizer, self.batch.outcomes(), auto_reset, views);
+            }
+        }
         Ok(())
     }
 
@@ -121,7 +177,7 @@ impl TaskBatch {
         &self.states
     }
 
-    /// What the policy sees next, `[environments, observation_dim]`, physical units.
+    /// What the environments show next, `[environments, observation_dim]`, physical units, without noise.
     pub fn observations(&self) -> &[f64] {
         self.batch.observations()
     }
@@ -157,7 +213,7 @@ impl TaskBatch {
         self.batch.is_empty()
     }
 
-    /// All that the environments need to go on exactly as they would have.
+    /// All that the environments need to go on exactly as they would have; the noise has [`TaskBatch::store_noise`].
     pub fn save_state(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.batch.save_state(&mut bytes);
@@ -169,6 +225,21 @@ impl TaskBatch {
         self.batch.restore_state(bytes).map_err(simulation)?;
         self.refresh();
         Ok(())
+    }
+
+    /// Adds the random streams of the noise, the biases of the episodes under way and what is seen next to a checkpoint.
+    pub fn store_noise(&self, checkpoint: &mut Checkpoint) {
+        if let Some(randomised) = &self.randomised {
+            randomised.store(checkpoint, &self.states);
+        }
+    }
+
+    /// Restores what [`TaskBatch::store_noise`] stored, after [`TaskBatch::restore_state`].
+    pub fn restore_noise(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        match &mut self.randomised {
+            Some(randomised) => randomised.restore(checkpoint, &mut self.states),
+            None => Ok(()),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::TrainError;
 use crate::learner::Learner;
 use crate::network::{Critic, GaussianNetwork, NoiseNetwork};
 use crate::ppo::{GaussianPolicy, PpoUpdater};
+use crate::randomisation::of_rollouts;
 use crate::sampling::PretrainedWeights;
 use crate::seeds::Stream;
 use crate::settings::{dppo_config, ppo_config};
@@ -100,6 +101,7 @@ impl FinetuneRun {
         this.collector.restore(checkpoint)?;
         this.episodes.restore(checkpoint)?;
         this.environments.restore_state(checkpoint.bytes(ENVIRONMENTS)?)?;
+        this.environments.restore_noise(checkpoint)?;
         this.environment_steps = checkpoint.counter(ENVIRONMENT_STEPS)?;
         this.undone = checkpoint.counter(UNDONE)?;
         this.judged_at = checkpoint.header.counters.get(JUDGED_AT).copied().unwrap_or(0);
@@ -116,10 +118,14 @@ impl FinetuneRun {
         };
         let streams: Vec<SeededNoise> =
             (0..finetune.environments).map(|i| Stream::Policy(i as u32).of(finetune.seed)).collect();
+        let mut environments = TaskBatch::new(config.task, &run.policy, settings)?;
+        if let Some(noise) = of_rollouts(config)? {
+            environments = environments.randomised(noise);
+        }
         Ok(Self {
             task: config.task,
             plan: Plan::of(config)?,
-            environments: TaskBatch::new(config.task, &run.policy, settings)?,
+            environments,
             collector: Collector::new(learner.policy(), &workers, finetune.chunk_steps, streams),
             episodes: EpisodeTally::new(config.task, run.policy.action_horizon, finetune.environments),
             run,

@@ -11,6 +11,7 @@ mod record;
 use std::time::Instant;
 
 use tenon_core::config::{OnNumericalError, TaskConfig};
+use tenon_core::randomisation::Randomisation;
 use tenon_core::task::{Success, TaskName};
 
 pub use build::Source;
@@ -102,6 +103,7 @@ impl FinetuneRun {
         self.collector.store(&mut checkpoint);
         self.episodes.store(&mut checkpoint);
         checkpoint.put_bytes(ENVIRONMENTS, self.environments.save_state());
+        self.environments.store_noise(&mut checkpoint);
         checkpoint.header.counters.insert(ENVIRONMENT_STEPS.into(), self.environment_steps);
         checkpoint.header.counters.insert(UNDONE.into(), self.undone);
         if self.judged_at > 0 {
@@ -187,6 +189,7 @@ impl FinetuneRun {
     ) -> Result<Option<IterationRecord>, TrainError> {
         let (begun, iteration) = (Instant::now(), self.learner.iteration());
         let evaluates = self.plan.evaluates(iteration);
+        self.environments.show_noise(!evaluates || self.evaluation_noise().is_some());
         if forced_reset || self.plan.resets(iteration) {
             self.environments.reset();
             self.collector.episodes_begin();
@@ -249,6 +252,11 @@ impl FinetuneRun {
         Ok(times.map(|times| Collected { episodes: self.episodes.take(), times }))
     }
 
+    /// Randomisation of evaluations, where they have it.
+    fn evaluation_noise(&self) -> Option<&Randomisation> {
+        self.environments.randomisation().filter(|noise| noise.evaluation)
+    }
+
     /// Judges the policy under both noises; `None` where `stop` asked to end. `on_episodes(name, done, evaluation so far)`.
     pub fn judge(
         &self,
@@ -264,6 +272,7 @@ impl FinetuneRun {
                 seed: config.evaluate.seed,
                 environments,
                 threads: self.workers.threads(),
+                randomisation: self.evaluation_noise(),
             };
             let mut source = PolicyChunks::new(self.policy(), &self.workers, mode, options.environments);
             let on_episodes = &mut |done, so_far: &Evaluation| on_episodes(name, done, so_far);

@@ -2,6 +2,7 @@
 //!
 //! A diffusion policy learns to denoise, a Gaussian one to make the demonstrations likely; the loop around them is one.
 
+mod cloning_noise;
 mod denoising;
 mod objective;
 
@@ -10,6 +11,7 @@ use std::ops::ControlFlow;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use tenon_core::noise::SeededNoise;
+use tenon_core::randomisation::Randomisation;
 
 pub use denoising::DenoisingLoss;
 pub use tenon_core::spec::Prediction;
@@ -21,6 +23,7 @@ use crate::network::ParameterTable;
 use crate::optimizer::{AdamW, LrSchedule, gradient_norm, update_ema};
 use crate::seeds::Stream;
 use crate::workers::{Compute, Workers};
+use cloning_noise::CloningNoise;
 use objective::{Batch, Objective};
 
 /// Settings of pre-training (spec dppo.md §6.2).
@@ -48,6 +51,9 @@ pub struct PretrainConfig {
     /// Shifts pictures at random (spec dppo.md §3.4).
     #[serde(default)]
     pub augment: bool,
+    /// Noise on what is seen.
+    #[serde(skip)]
+    pub randomisation: Option<Randomisation>,
 }
 
 impl PretrainConfig {
@@ -103,6 +109,7 @@ pub struct Pretrainer {
     /// Time steps and noise; a Gaussian policy draws none.
     diffusion: SeededNoise,
     pictures: SeededNoise,
+    randomisation: Option<CloningNoise>,
     epochs_done: u64,
     batches_done: u64,
     workers: Workers,
@@ -122,7 +129,14 @@ impl Pretrainer {
         let objective = Objective::new(&config, &run, &workers)?;
         let parameters = objective.initialise(&mut Stream::ActorWeights.of(seed));
         let streams = [Stream::Shuffle, Stream::Diffusion, Stream::Pictures].map(|stream| stream.of(seed));
-        Self::assemble(config, run, objective, parameters, streams, workers)
+        let mut this = Self::assemble(config, run, objective, parameters, streams, workers)?;
+        this.randomise(Stream::CloningNoise.of(seed));
+        Ok(this)
+    }
+
+    /// `stream`: of the noise on what is seen, where there is one.
+    fn randomise(&mut self, stream: SeededNoise) {
+        self.randomisation = self.config.randomisation.clone().map(|noise| CloningNoise::new(noise, stream));
     }
 
     fn assemble(
@@ -144,6 +158,7 @@ impl Pretrainer {
             shuffle,
             diffusion,
             pictures,
+            randomisation: None,
             epochs_done: 0,
             batches_done: 0,
             workers,
@@ -173,6 +188,9 @@ impl Pretrainer {
         checkpoint.restore_optimizer("network", this.objective.table(), &mut this.optimizer)?;
         this.epochs_done = checkpoint.counter("epoch")?;
         this.batches_done = checkpoint.counter("batch")?;
+        if this.config.randomisation.is_some() {
+            this.randomise(stream("randomisation")?);
+        }
         Ok(this)
     }
 
@@ -188,6 +206,9 @@ impl Pretrainer {
         c.header.streams.insert("shuffle".into(), self.shuffle.state());
         c.header.streams.insert("diffusion".into(), self.diffusion.state());
         c.header.streams.insert("pictures".into(), self.pictures.state());
+        if let Some(noise) = &self.randomisation {
+            c.header.streams.insert("randomisation".into(), noise.stream.state());
+        }
         c
     }
 
@@ -237,6 +258,9 @@ impl Pretrainer {
         for indices in order.chunks(self.config.batch_size) {
             let policy = &self.run.policy;
             self.batch.gather(dataset, &samples, indices, policy.state_len(), policy.prediction_horizon);
+            if let Some(noise) = &mut self.randomisation {
+                noise.disturb(&policy.normalizer, self.batch.states_mut(), policy.state_len());
+            }
             if self.config.augment {
                 self.batch.shift_pictures(dataset, &mut self.pictures);
             }

@@ -60,6 +60,11 @@ impl Batch {
         }
     }
 
+    /// What is seen, `[rows, state_len]`, normalised.
+    pub fn states_mut(&mut self) -> &mut [f32] {
+        &mut self.states
+    }
+
     /// Shifts each frame's pictures by an amount of its own.
     pub fn shift_pictures(&mut self, dataset: &Dataset, stream: &mut SeededNoise) {
         if let (Some(bytes), Some(pictures)) = (&mut self.pictures, &dataset.pictures) {

@@ -18,7 +18,8 @@ pub struct Rollout {
     pub envs: usize,
     /// Normalised state before each chunk, `[steps, envs, state_len]`.
     pub states: Vec<f32>,
-    /// Stored chains, `[steps, envs, K'+1, chunk_len]`; the last entry is the chunk that was executed.
+    /// Stored chains, `[steps, envs, K'+1, chunk_len]`; the last entry is the chunk that was sampled. Noise that randomisation adds
+    /// to what is executed is the environment's, not the policy's.
     pub chains: Vec<f32>,
     /// Summed reward of each chunk.
     pub rewards: Vec<f64>,

@@ -45,7 +45,7 @@ fn target(state: &[f32]) -> f32 {
     0.5 * state[0] - 0.3 * state[1] + 0.2
 }
 
-fn cloning_config(epochs: u64) -> PretrainConfig {
+pub fn cloning_config(epochs: u64) -> PretrainConfig {
     PretrainConfig {
         epochs,
         batch_size: 200,
@@ -58,6 +58,7 @@ fn cloning_config(epochs: u64) -> PretrainConfig {
         prediction: Prediction::Noise,
         ent_coef: 0.0,
         augment: false,
+        randomisation: None,
     }
 }
 
@@ -70,7 +71,7 @@ fn cloned(cloner: &Pretrainer, spec: &GaussianSpec) -> GaussianPolicy {
     GaussianPolicy::from_parameters(built(spec), cloner.parameters().to_vec(), 3.0)
 }
 
-fn go_on(_: &Pretrainer, _: &EpochReport) -> Result<ControlFlow<()>, TrainError> {
+pub fn go_on(_: &Pretrainer, _: &EpochReport) -> Result<ControlFlow<()>, TrainError> {
     Ok(ControlFlow::Continue(()))
 }
 

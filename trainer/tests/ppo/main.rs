@@ -5,4 +5,5 @@ mod common;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 mod policies;
+mod randomising;
 mod updating;

@@ -107,7 +107,14 @@ fn an_evaluation_is_the_same_for_any_number_of_environments_and_threads() {
         let policy = TrainedPolicy::of(&run.checkpoint(), PretrainedWeights::Finetuning, 3.0).unwrap();
         let judged = |environments: usize, threads: usize, seed: u64| -> Evaluation {
             let workers = Workers::new(threads).unwrap();
-            let options = EvaluationOptions { task: TaskName::Hopper, episodes: 60, seed, environments, threads };
+            let options = EvaluationOptions {
+                task: TaskName::Hopper,
+                episodes: 60,
+                seed,
+                environments,
+                threads,
+                randomisation: None,
+            };
             let mode = ChunkMode::evaluation(policy.as_ref());
             let mut source = PolicyChunks::new(policy.as_ref(), &workers, mode, environments);
             evaluate(&mut source, &run.run_info().policy, options, &|| false, &mut |_, _| {}).unwrap().unwrap()

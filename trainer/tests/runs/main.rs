@@ -1,10 +1,12 @@
-//! Whole runs in process: how they begin, environments in batches, exact restarts, networks on a device, what is not finite.
+//! Whole runs in process: how they begin, environments in batches, exact restarts, noise on what they see, networks on a device,
+//! what is not finite.
 
 mod beginnings;
 mod compat;
 mod devices;
 mod environments;
 mod failures;
+mod randomising;
 mod restarting;
 #[path = "../small_hopper/mod.rs"]
 mod small_hopper;

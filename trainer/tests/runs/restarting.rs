@@ -39,14 +39,14 @@ fn kinds() -> [(&'static str, String); 7] {
 }
 
 /// A record as it is written, without what differs from run to run.
-fn without_times(record: &IterationRecord) -> serde_json::Value {
+pub fn without_times(record: &IterationRecord) -> serde_json::Value {
     let mut value = serde_json::to_value(record).unwrap();
     value.as_object_mut().unwrap().retain(|key, _| !key.contains("second"));
     value
 }
 
 /// Through a file and back.
-fn stored(checkpoint: &Checkpoint) -> Checkpoint {
+pub fn stored(checkpoint: &Checkpoint) -> Checkpoint {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");
     checkpoint.write(&path).unwrap();
@@ -54,7 +54,7 @@ fn stored(checkpoint: &Checkpoint) -> Checkpoint {
 }
 
 /// A run to its end: checkpoints 0 to the last, records.
-fn whole_run(text: &str, threads: usize) -> (Vec<Checkpoint>, Vec<IterationRecord>) {
+pub fn whole_run(text: &str, threads: usize) -> (Vec<Checkpoint>, Vec<IterationRecord>) {
     let mut run = begin(text, threads);
     let (mut checkpoints, mut records) = (vec![run.checkpoint()], Vec::new());
     for _ in 0..ITERATIONS {

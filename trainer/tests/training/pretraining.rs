@@ -51,6 +51,7 @@ pub fn pretrain_config(epochs: u64) -> PretrainConfig {
         prediction: Prediction::Noise,
         ent_coef: 0.0,
         augment: false,
+        randomisation: None,
     }
 }
 

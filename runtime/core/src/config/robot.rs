@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cameras::CamerasConfig;
 use super::parse::{Check, Problems};
 use crate::arm::{Arm, Joints, POLYMETIS_LOWER_RAD, POLYMETIS_UPPER_RAD, RobotModel, tool_along_flange_z};
+use crate::fusion::FusionConfig;
 use crate::ik::Damping;
 use crate::safety::{SafetyLimits, WorkspaceBox};
 
@@ -17,6 +19,12 @@ pub struct RobotConfig {
     pub link: LinkConfig,
     pub bridge: BridgeConfig,
     pub calibration: CalibrationConfig,
+    /// Absent on a robot without cameras; policies that observe parts are refused then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cameras: Option<CamerasConfig>,
+    /// How measurements of parts become what the policy observes.
+    #[serde(default)]
+    pub fusion: FusionConfig,
 }
 
 /// The tool point in the flange.
@@ -185,6 +193,18 @@ impl Check for RobotConfig {
             p.within("bridge.joint_damping_nms_rad", self.bridge.joint_damping_nms_rad[i], 0.0, 200.0);
         }
         self.calibration.check(&mut p);
+        self.cameras.iter().for_each(|cameras| cameras.check(&mut p));
+        if self
+            .cameras
+            .as_ref()
+            .is_some_and(|c| c.realtime_priority > 0 && c.realtime_priority >= self.control.realtime_priority)
+        {
+            p.add(
+                "cameras.realtime_priority",
+                "must be below control.realtime_priority: a tick does not wait for a picture",
+            );
+        }
+        p.0.extend(self.fusion.problems());
         p.0
     }
 }

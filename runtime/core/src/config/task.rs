@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parse::{Check, ConfigError, Problems, parse};
 use super::policy::{PolicyConfig, PolicyModel};
-use super::training::{BatchUnit, CompatConfig, EvaluateConfig, FinetuneConfig, PretrainConfig};
+use super::training::{BatchUnit, CompatConfig, EvaluateConfig, FinetuneConfig, PretrainConfig, RandomisationConfig};
 use crate::normalizer::Normalizer;
 use crate::spec::{PolicySpec, SPEC_VERSION};
 use crate::task::{TaskFamily, TaskName};
@@ -26,6 +26,9 @@ pub struct TaskConfig {
     pub evaluate: EvaluateConfig,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<DeployConfig>,
+    /// Of pre-training and of rollouts; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub randomisation: Option<RandomisationConfig>,
     #[serde(default)]
     pub compat: CompatConfig,
     /// Values of the paper where they are others; gone once a file has been parsed.
@@ -165,6 +168,9 @@ impl Check for TaskConfig {
         p.at_least_one("evaluate.episodes", self.evaluate.episodes);
         if let Some(deploy) = &self.deploy {
             p.at_least_one("deploy.episodes", deploy.episodes);
+        }
+        if let Some(Err(e)) = self.randomisation.as_ref().map(|r| r.check(self.task)) {
+            p.add(e.key(), e.to_string());
         }
         p.0
     }

@@ -1,9 +1,10 @@
-//! `[pretrain]`, `[finetune]`, `[evaluate]`, `[compat]`: laid out like the tables of spec dppo.md §6.
+//! `[pretrain]`, `[finetune]`, `[evaluate]`, `[randomisation]`, `[compat]`: laid out like the tables of spec dppo.md §6.
 
 use serde::{Deserialize, Serialize};
 
 use super::parse::Problems;
 use crate::network::{CriticSpec, EtaSpec};
+use crate::randomisation::DEFAULT_BIAS_SHARE;
 
 /// Behaviour cloning (spec dppo.md §7.4).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -213,6 +214,72 @@ pub struct EvaluateConfig {
     pub episodes: usize,
 }
 
+/// `[randomisation]`: noise on what the policy sees and does while it is trained (spec robot_control.md §9.1); see
+/// [`crate::randomisation`]. Absent: none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomisationConfig {
+    /// Noise of the parts' poses: `"default"`, or the calibration.toml of a rig whose noise at rest was measured. The trainer
+    /// reads it once and puts its entries in its place, so that a run keeps the numbers that it was begun with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<String>,
+    /// Share of the variance that is drawn once an episode (bias); the rest is drawn anew for every observation (jitter).
+    #[serde(default = "bias_share", skip_serializing_if = "is_bias_share")]
+    pub bias_share: f64,
+    /// σ on the normalised actions that rollouts execute; the paper has 0.03.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub action_std: f64,
+    /// σ on the normalised observations of pre-training.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cloning_std: f64,
+    /// Evaluations have the noise of rollouts too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub evaluation: bool,
+    /// Where the entries of `part` come from; written by the trainer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<NoiseOrigin>,
+    /// The parts' noise itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub part: Vec<PartNoise>,
+    /// Noise of other fields of the observation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub field: Vec<FieldNoise>,
+}
+
+/// Which table a run's noise of parts was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoiseOrigin {
+    /// As `noise` had it.
+    pub noise: String,
+    /// Of a rig's file: its SHA-256, the rig's name and when the file was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rig: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
+}
+
+/// Standard deviation of a part's pose, in april axes: of its position (each axis) and of a rotation vector about its origin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartNoise {
+    pub part: String,
+    pub position_std_m: [f64; 3],
+    pub rotation_std_rad: [f64; 3],
+}
+
+/// Standard deviation of a field of the observation, in its own unit (m, rad, m/s, rad/s).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldNoise {
+    /// As in a policy's definition, e.g. `tcp_position`.
+    pub name: String,
+    /// One for all values of the field, or one for each; of `tcp_rotation6d` about the axes of the robot's base.
+    pub std: Vec<f64>,
+}
+
 /// Behaviour of the reference that looks unintended, for comparison (spec dppo.md §10); all off by default.
 ///
 /// Others are settings of their own: `advantage.time_out = "leaky"` or `"terminal"`, learning rates in any order,
@@ -243,6 +310,14 @@ fn is_one(n: &usize) -> bool {
 
 fn is_zero(x: &f64) -> bool {
     *x == 0.0
+}
+
+fn bias_share() -> f64 {
+    DEFAULT_BIAS_SHARE
+}
+
+fn is_bias_share(share: &f64) -> bool {
+    *share == DEFAULT_BIAS_SHARE
 }
 
 fn is_default<T: Default + PartialEq>(x: &T) -> bool {

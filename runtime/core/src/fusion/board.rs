@@ -287,6 +287,12 @@ impl PartBoard {
         entry.estimate(now, T_april_tcp.as_ref(), self.max_age)
     }
 
+    /// What is added to the measured height of a part, along april z; the pose of [`Self::estimate`] contains it. Zero for an
+    /// index beyond the parts.
+    pub fn height_m(&self, part: usize) -> f64 {
+        self.parts.get(part).map_or(0.0, |entry| entry.height_m)
+    }
+
     fn tool_on_board(&self, T_robot_tcp: Option<&Stamped<Pose>>) -> Option<Stamped<Pose>> {
         T_robot_tcp
             .filter(|s| is_finite(&s.value))

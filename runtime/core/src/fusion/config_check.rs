@@ -1,4 +1,4 @@
-//! What the types of [`super::config`] do not say.
+//! What the types of [`super::config`] do not say. Keys are those of the table `[fusion]` of `robot.toml`.
 
 use super::config::{FusionConfig, FusionMode, GateConfig, MotionConfig, MovingAverageConfig, SignRule};
 use super::majority::MAX_QUEUE;
@@ -13,53 +13,53 @@ impl Check for FusionConfig {
                 p.push((key, format!("{value} must be positive")));
             }
         };
-        positive("ages.coasting_after_s", self.ages.coasting_after_s);
-        positive("ages.lost_after_s", self.ages.lost_after_s);
-        positive("max_age_s", self.max_age_s);
-        positive("grip.min_width_m", self.grip.min_width_m);
-        positive("grip.max_distance_m", self.grip.max_distance_m);
+        positive("fusion.ages.coasting_after_s", self.ages.coasting_after_s);
+        positive("fusion.ages.lost_after_s", self.ages.lost_after_s);
+        positive("fusion.max_age_s", self.max_age_s);
+        positive("fusion.grip.min_width_m", self.grip.min_width_m);
+        positive("fusion.grip.max_distance_m", self.grip.max_distance_m);
         match &self.filter {
             FusionMode::PartFilter(c) => {
-                positive("filter.max_jump_m", c.max_jump_m);
-                positive("filter.max_jump_rad", c.max_jump_rad);
-                positive("filter.reacquire_distance_m", c.reacquire_distance_m);
-                positive("filter.reacquire_rotation_rad", c.reacquire_rotation_rad);
-                positive("filter.max_squared_mahalanobis", c.max_squared_mahalanobis);
-                positive("filter.motion_memory_s", c.motion_memory_s);
-                positive("filter.motion_threshold", c.motion_threshold);
-                positive("filter.covariance_scale", c.covariance_scale);
-                positive("filter.confidence_distance_m", c.confidence_distance_m);
-                positive("filter.confidence_rotation_rad", c.confidence_rotation_rad);
+                positive("fusion.filter.max_jump_m", c.max_jump_m);
+                positive("fusion.filter.max_jump_rad", c.max_jump_rad);
+                positive("fusion.filter.reacquire_distance_m", c.reacquire_distance_m);
+                positive("fusion.filter.reacquire_rotation_rad", c.reacquire_rotation_rad);
+                positive("fusion.filter.max_squared_mahalanobis", c.max_squared_mahalanobis);
+                positive("fusion.filter.motion_memory_s", c.motion_memory_s);
+                positive("fusion.filter.motion_threshold", c.motion_threshold);
+                positive("fusion.filter.covariance_scale", c.covariance_scale);
+                positive("fusion.filter.confidence_distance_m", c.confidence_distance_m);
+                positive("fusion.filter.confidence_rotation_rad", c.confidence_rotation_rad);
                 match &c.motion {
                     MotionConfig::RandomWalk(m) => {
-                        positive("filter.motion.rest_m_per_sqrt_s", m.rest_m_per_sqrt_s);
-                        positive("filter.motion.rest_rad_per_sqrt_s", m.rest_rad_per_sqrt_s);
-                        positive("filter.motion.moving_m_per_sqrt_s", m.moving_m_per_sqrt_s);
-                        positive("filter.motion.moving_rad_per_sqrt_s", m.moving_rad_per_sqrt_s);
+                        positive("fusion.filter.motion.rest_m_per_sqrt_s", m.rest_m_per_sqrt_s);
+                        positive("fusion.filter.motion.rest_rad_per_sqrt_s", m.rest_rad_per_sqrt_s);
+                        positive("fusion.filter.motion.moving_m_per_sqrt_s", m.moving_m_per_sqrt_s);
+                        positive("fusion.filter.motion.moving_rad_per_sqrt_s", m.moving_rad_per_sqrt_s);
                     }
                     MotionConfig::ConstantVelocity(m) => {
-                        positive("filter.motion.rest_m_s2_per_sqrt_hz", m.rest_m_s2_per_sqrt_hz);
-                        positive("filter.motion.rest_rad_s2_per_sqrt_hz", m.rest_rad_s2_per_sqrt_hz);
-                        positive("filter.motion.moving_m_s2_per_sqrt_hz", m.moving_m_s2_per_sqrt_hz);
-                        positive("filter.motion.moving_rad_s2_per_sqrt_hz", m.moving_rad_s2_per_sqrt_hz);
-                        positive("filter.motion.velocity_memory_s", m.velocity_memory_s);
+                        positive("fusion.filter.motion.rest_m_s2_per_sqrt_hz", m.rest_m_s2_per_sqrt_hz);
+                        positive("fusion.filter.motion.rest_rad_s2_per_sqrt_hz", m.rest_rad_s2_per_sqrt_hz);
+                        positive("fusion.filter.motion.moving_m_s2_per_sqrt_hz", m.moving_m_s2_per_sqrt_hz);
+                        positive("fusion.filter.motion.moving_rad_s2_per_sqrt_hz", m.moving_rad_s2_per_sqrt_hz);
+                        positive("fusion.filter.motion.velocity_memory_s", m.velocity_memory_s);
                     }
                 }
             }
-            FusionMode::Majority(c) => positive("filter.max_axis_distance_m", c.max_axis_distance_m),
+            FusionMode::Majority(c) => positive("fusion.filter.max_axis_distance_m", c.max_axis_distance_m),
             FusionMode::GateWithMovingAverage(c) => {
-                positive("filter.alpha", c.alpha);
-                positive("filter.max_jump_m", c.max_jump_m);
-                positive("filter.max_jump_rad", c.max_jump_rad);
-                positive("filter.majority.max_axis_distance_m", c.majority.max_axis_distance_m);
+                positive("fusion.filter.alpha", c.alpha);
+                positive("fusion.filter.max_jump_m", c.max_jump_m);
+                positive("fusion.filter.max_jump_rad", c.max_jump_rad);
+                positive("fusion.filter.majority.max_axis_distance_m", c.majority.max_axis_distance_m);
             }
             FusionMode::MovingAverage(c) => {
-                positive("filter.alpha", c.alpha);
-                c.time_constant_s.into_iter().for_each(|tau_s| positive("filter.time_constant_s", tau_s));
+                positive("fusion.filter.alpha", c.alpha);
+                c.time_constant_s.into_iter().for_each(|tau_s| positive("fusion.filter.time_constant_s", tau_s));
             }
         }
         if self.ages.lost_after_s < self.ages.coasting_after_s {
-            p.push(("ages.lost_after_s", "must not be less than coasting_after_s".to_owned()));
+            p.push(("fusion.ages.lost_after_s", "must not be less than coasting_after_s".to_owned()));
         }
         let queue = |p: &mut Vec<_>, key, length| {
             if !(1..=MAX_QUEUE).contains(&length) {
@@ -68,11 +68,11 @@ impl Check for FusionConfig {
         };
         match &self.filter {
             FusionMode::PartFilter(c) if !(2..=MAX_RAW).contains(&c.reacquire_count) => {
-                p.push(("filter.reacquire_count", format!("{} must be 2 to {MAX_RAW}", c.reacquire_count)));
+                p.push(("fusion.filter.reacquire_count", format!("{} must be 2 to {MAX_RAW}", c.reacquire_count)));
             }
-            FusionMode::Majority(c) => queue(&mut p, "filter.queue_length", c.queue_length),
+            FusionMode::Majority(c) => queue(&mut p, "fusion.filter.queue_length", c.queue_length),
             FusionMode::GateWithMovingAverage(c) => {
-                queue(&mut p, "filter.majority.queue_length", c.majority.queue_length);
+                queue(&mut p, "fusion.filter.majority.queue_length", c.majority.queue_length);
             }
             _ => {}
         }
@@ -81,31 +81,34 @@ impl Check for FusionConfig {
             | FusionMode::MovingAverage(MovingAverageConfig { alpha, .. })
                 if *alpha > 1.0 =>
             {
-                p.push(("filter.alpha", format!("{alpha} must be at most 1")));
+                p.push(("fusion.filter.alpha", format!("{alpha} must be at most 1")));
             }
             _ => {}
         }
         if let SignRule::Hysteresis { min_abs_w } = self.quaternion_sign
             && !(0.0..0.5).contains(&min_abs_w)
         {
-            p.push(("quaternion_sign", format!("min_abs_w = {min_abs_w} must be from 0 to below 0.5")));
+            p.push(("fusion.quaternion_sign", format!("min_abs_w = {min_abs_w} must be from 0 to below 0.5")));
         }
         for frozen in &self.frozen {
             if !frozen.position_m.iter().all(|v| v.is_finite()) || !is_unit(&frozen.quat_xyzw) {
-                p.push(("frozen", format!("{}: position must be finite, quaternion of length 1", frozen.part)));
+                p.push(("fusion.frozen", format!("{}: position must be finite, quaternion of length 1", frozen.part)));
             }
         }
         for symmetry in &self.symmetry {
             if !is_unit(&symmetry.quat_xyzw) || !(0.0..0.7).contains(&symmetry.margin_rad) {
                 p.push((
-                    "symmetry",
+                    "fusion.symmetry",
                     format!("{}: quaternion must have length 1, margin_rad lie between 0 and 0.7", symmetry.part),
                 ));
             }
         }
         for height in &self.heights {
             if !(-0.05..=0.05).contains(&height.april_z_m) {
-                p.push(("heights", format!("{}: {} m must lie within 0.05 m of 0", height.part, height.april_z_m)));
+                p.push((
+                    "fusion.heights",
+                    format!("{}: {} m must lie within 0.05 m of 0", height.part, height.april_z_m),
+                ));
             }
         }
         p

@@ -3,11 +3,14 @@
 use nalgebra::{Matrix3, Rotation3, Translation3, UnitQuaternion};
 
 use super::symmetry::Symmetry;
+use crate::arm::Joints;
 use crate::geometry::Pose;
 use crate::task::TaskName;
 
-/// Values of one part in the observation: x, y, z in m, quaternion x, y, z, w.
-pub const PART_NUMBERS: usize = 7;
+pub use crate::spec::PART_NUMBERS;
+
+/// Joints at the start of an episode on the arm: the authors' policy evaluation (spec robot_control.md §5.4).
+pub const RESET_JOINTS_RAD: Joints = [-0.0046, 0.2833, 0.0664, -2.2494, -0.1338, 2.5323, 0.0317];
 
 /// Most parts of a task, the fixture's bar included.
 pub(super) const MAX_PARTS: usize = 6;
@@ -90,7 +93,7 @@ mod tests {
             assert_eq!(furniture.part_names().len(), parts);
             assert!(parts <= MAX_PARTS);
             let last = *task.observation().last().unwrap();
-            assert_eq!(last, ObservationField::Task(u16::try_from(parts * PART_NUMBERS).unwrap()));
+            assert_eq!(last, ObservationField::PartPoses(u16::try_from(parts).unwrap()));
         }
         assert_eq!(Furniture::of_task(TaskName::AvoidM1), None);
         // Spec robot_control.md §3.2: leg 4 of one_leg starts at 44 of 58, 16 of them the robot's.

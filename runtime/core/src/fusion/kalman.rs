@@ -1,11 +1,14 @@
 //! Error-state Kalman filter on SE(3): prediction, innovation, correction. When to do which is [`super::part_filter`]'s.
 //!
 //! State: pose T = (p, R) and twist `[v; ω]` in april axes. Error: [δp; δθ; δv; δω] with true p = p + δp, R = exp(δθ) R,
-//! so a measurement's covariance (twist about the part's origin) needs no conversion.
+//! so a measurement's covariance (twist about the part's origin) needs no conversion. Of errors that measurements share
+//! ([`super::systematic`]) the state carries what its own error has in common with them.
 
 use nalgebra::{Cholesky, Const, Matrix3, Matrix6, SMatrix, Translation3, UnitQuaternion, Vector3, Vector6};
 
 use super::config::MotionConfig;
+use super::minima::Minimum;
+use super::systematic::{ByUnknowns, SystematicError, WithUnknowns};
 use crate::geometry::{Pose, exp_se3, pose_error, skew};
 
 pub(super) type Covariance = SMatrix<f64, 12, 12>;
@@ -56,16 +59,27 @@ pub(super) struct KalmanState {
     pub T: Pose,
     pub twist: Vector6<f64>,
     pub P: Covariance,
+    /// X = E[δ uᵀ]; none where no measurement has told of systematic errors.
+    X: Option<WithUnknowns>,
 }
 
 /// A measurement seen from a state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Innovation {
     nu: Vector6<f64>,
-    R: Matrix6<f64>,
     S: Cholesky<f64, Const<6>>,
     /// L⁻¹ν with S = L Lᵀ: six values of variance 1 if the covariances are right.
+    whitened: Vector6<f64>,
+    persistent: Option<Persistent>,
+}
+
+/// What of an innovation is new, and what it has in common with those before and after it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Persistent {
+    /// L⁻¹ν, where L Lᵀ is the covariance of the innovation if the unknowns u of the systematic errors were given.
     pub whitened: Vector6<f64>,
+    /// L⁻¹(H X + B): how its mean shifts with u, which stays the same.
+    pub by_unknowns: ByUnknowns,
 }
 
 impl Innovation {
@@ -80,6 +94,14 @@ impl Innovation {
         self.squared_distance() + 2.0 * (0..6).map(|i| L[(i, i)].ln()).sum::<f64>()
     }
 
+    /// For sums over innovations. Without systematic errors innovations have nothing in common.
+    pub fn persistent(&self) -> (Vector6<f64>, Option<&ByUnknowns>) {
+        match &self.persistent {
+            Some(persistent) => (persistent.whitened, Some(&persistent.by_unknowns)),
+            None => (self.whitened, None),
+        }
+    }
+
     pub fn distance_m(&self) -> f64 {
         self.nu.fixed_rows::<3>(0).norm()
     }
@@ -89,21 +111,31 @@ impl Innovation {
     }
 }
 
-/// [`Innovation`] of the pose `z` with covariance `R` from the pose `T` with covariance `P`.
-pub(super) fn innovation(T: &Pose, P: &Matrix6<f64>, z: &Pose, R: &Matrix6<f64>) -> Option<Innovation> {
+/// [`Innovation`] of the pose `z` from the pose `T`, where their difference has covariance `S`.
+pub(super) fn innovation(T: &Pose, z: &Pose, S: &Matrix6<f64>) -> Option<Innovation> {
     let nu = pose_error(T, z);
-    let S = Cholesky::new(P + R)?;
+    let S = Cholesky::new(*S)?;
     let whitened = S.l_dirty().solve_lower_triangular(&nu)?;
-    whitened.iter().all(|v| v.is_finite()).then_some(Innovation { nu, R: *R, S, whitened })
+    whitened.iter().all(|v| v.is_finite()).then_some(Innovation { nu, S, whitened, persistent: None })
 }
 
 impl KalmanState {
-    /// A part seen for the first time, with the twist that `noise` keeps up.
-    pub fn new(T: Pose, R: &Matrix6<f64>, noise: &ProcessNoise) -> Self {
+    /// A part known to be at `T` with `covariance`, and with the twist that `noise` keeps up.
+    pub fn new(T: Pose, covariance: &Matrix6<f64>, noise: &ProcessNoise) -> Self {
         let mut P = Covariance::zeros();
-        P.fixed_view_mut::<6, 6>(0, 0).copy_from(R);
-        let mut state = Self { T, twist: Vector6::zeros(), P };
+        P.fixed_view_mut::<6, 6>(0, 0).copy_from(covariance);
+        let mut state = Self { T, twist: Vector6::zeros(), P, X: None };
         state.raise_twist(noise);
+        state
+    }
+
+    /// A part of which there is one measurement: δ = −(B u + w).
+    pub fn from_measurement(z: &Minimum, noise: &ProcessNoise) -> Self {
+        let Some(systematic) = &z.systematic else { return Self::new(z.T, &z.R, noise) };
+        let mut state = Self::new(z.T, &(z.R + systematic.covariance()), noise);
+        let mut X = WithUnknowns::zeros();
+        X.fixed_rows_mut::<6>(0).copy_from(&-systematic.matrix());
+        state.X = Some(X);
         state
     }
 
@@ -168,6 +200,7 @@ impl KalmanState {
         F.fixed_view_mut::<3, 3>(3, 9).copy_from(&(left_jacobian(&turn) * s));
         F.fixed_view_mut::<6, 6>(6, 6).fill_diagonal(fade);
         let mut P = F * self.P * F.transpose();
+        let X = self.X.map(|X| F * X);
         let [pose, cross, twist] = integrated_noise(a, memory_s);
         for i in 0..6 {
             let q = if i < 3 { linear } else { angular };
@@ -177,24 +210,71 @@ impl KalmanState {
             P[(i + 6, i + 6)] += q * twist;
         }
         let p = self.T.translation.vector + self.twist.fixed_rows::<3>(0) * s;
-        Self { T: rigid(p, turned * self.T.rotation), twist: self.twist * fade, P }
+        Self { T: rigid(p, turned * self.T.rotation), twist: self.twist * fade, P, X }
     }
 
-    pub fn innovation(&self, z: &Pose, R: &Matrix6<f64>) -> Option<Innovation> {
-        innovation(&self.T, &self.pose_covariance(), z, R)
+    /// X Bᵀ: what the state's error has in common with the systematic error of a measurement.
+    fn in_common(&self, systematic: Option<&SystematicError>) -> Option<SMatrix<f64, 12, 6>> {
+        Some(self.X? * systematic?.matrix().transpose())
     }
 
-    /// The state after a measurement, covariance in Joseph's form.
-    pub fn corrected(&self, innovation: &Innovation) -> Self {
-        // K = P Hᵀ S⁻¹ with H = [I 0].
-        let K = innovation.S.solve(&self.P.fixed_rows::<6>(0).into_owned()).transpose();
+    /// ν = δ + B u + w, so S = H P Hᵀ + R + B Bᵀ + H X Bᵀ + B Xᵀ Hᵀ with H = [I 0].
+    pub fn innovation(&self, z: &Minimum) -> Option<Innovation> {
+        let mut S = self.pose_covariance() + z.R;
+        if let Some(systematic) = &z.systematic {
+            S += systematic.covariance();
+        }
+        if let Some(C) = self.in_common(z.systematic.as_ref()) {
+            let C = C.fixed_rows::<6>(0);
+            S += C + C.transpose();
+        }
+        let mut innovation = innovation(&self.T, &z.T, &S)?;
+        innovation.persistent = self.persistent(z, &S, &innovation.nu);
+        Some(innovation)
+    }
+
+    /// E[ν | u] = (H X + B) u, and the covariance of what is left is S − (H X + B)(H X + B)ᵀ.
+    fn persistent(&self, z: &Minimum, S: &Matrix6<f64>, nu: &Vector6<f64>) -> Option<Persistent> {
+        let mut M = match (&self.X, &z.systematic) {
+            (None, None) => return None,
+            (Some(X), _) => X.fixed_rows::<6>(0).into_owned(),
+            (None, Some(_)) => ByUnknowns::zeros(),
+        };
+        if let Some(systematic) = &z.systematic {
+            M += systematic.matrix();
+        }
+        let L = Cholesky::new(S - M * M.transpose())?.unpack();
+        let (whitened, by_unknowns) = (L.solve_lower_triangular(nu)?, L.solve_lower_triangular(&M)?);
+        Some(Persistent { whitened, by_unknowns })
+    }
+
+    /// The state after the measurement `z`, seen from it as `innovation`; covariance in Joseph's form.
+    pub fn corrected(&self, z: &Minimum, innovation: &Innovation) -> Self {
+        // K = (P Hᵀ + X Bᵀ) S⁻¹.
+        let in_common = self.in_common(z.systematic.as_ref());
+        let mut PH = self.P.fixed_columns::<6>(0).into_owned();
+        if let Some(C) = &in_common {
+            PH += C;
+        }
+        let K = innovation.S.solve(&PH.transpose()).transpose();
         let delta = K * innovation.nu;
         let mut A = Covariance::identity();
         for i in 0..6 {
             let column = A.column(i) - K.column(i);
             A.set_column(i, &column);
         }
-        let mut P = A * self.P * A.transpose() + K * innovation.R * K.transpose();
+        // δ' = A δ − K (B u + w).
+        let mut P = A * self.P * A.transpose() + K * z.R * K.transpose();
+        let mut X = self.X.map(|X| A * X);
+        if let Some(systematic) = &z.systematic {
+            P += K * systematic.covariance() * K.transpose();
+            let KB = K * systematic.matrix();
+            X = Some(X.map_or_else(|| -KB, |X| X - KB));
+        }
+        if let Some(C) = &in_common {
+            let cross = A * C * K.transpose();
+            P -= cross + cross.transpose();
+        }
         // The rotation's error is now counted from the corrected rotation: exp(e) exp(−δ) ≈ exp(J(δ)(e − δ)).
         let turn = delta.fixed_rows::<3>(3).into_owned();
         let J = left_jacobian(&turn);
@@ -203,9 +283,13 @@ impl KalmanState {
         let columns = P.fixed_columns::<3>(3) * J.transpose();
         P.fixed_columns_mut::<3>(3).copy_from(&columns);
         P = (P + P.transpose()) * 0.5;
+        if let Some(X) = &mut X {
+            let rows = J * X.fixed_rows::<3>(3);
+            X.fixed_rows_mut::<3>(3).copy_from(&rows);
+        }
         let p = self.T.translation.vector + delta.fixed_rows::<3>(0);
         let rotation = UnitQuaternion::from_scaled_axis(turn) * self.T.rotation;
-        Self { T: rigid(p, rotation), twist: self.twist + delta.fixed_rows::<6>(6), P }
+        Self { T: rigid(p, rotation), twist: self.twist + delta.fixed_rows::<6>(6), P, X }
     }
 }
 
@@ -316,13 +400,12 @@ mod tests {
     #[test]
     fn a_correction_goes_to_the_weighted_mean() {
         let base = state();
-        let R = base.pose_covariance() * 3.0;
-        let mut z = base.T;
-        z.translation.vector += Vector3::new(0.004, 0.0, 0.0);
+        let mut z = Minimum { T: base.T, R: base.pose_covariance() * 3.0, systematic: None, is_other: false };
+        z.T.translation.vector += Vector3::new(0.004, 0.0, 0.0);
         let mut alone = base;
         // Without a link to the twist the gain is P/(P + 3P) = 1/4.
         alone.P.fixed_view_mut::<6, 6>(6, 6).fill(0.0);
-        let after = alone.corrected(&alone.innovation(&z, &R).unwrap());
+        let after = alone.corrected(&z, &alone.innovation(&z).unwrap());
         assert!((after.T.translation.x - base.T.translation.x - 0.001).abs() < 1e-12);
         assert!((after.pose_covariance() - base.pose_covariance() * 0.75).norm() < 1e-12);
     }
@@ -330,7 +413,8 @@ mod tests {
     #[test]
     fn a_covariance_that_is_not_positive_definite_has_no_innovation() {
         let base = state();
-        assert!(base.innovation(&base.T, &(-base.pose_covariance() * 2.0)).is_none());
-        assert!(base.innovation(&base.T, &Matrix6::from_element(f64::NAN)).is_none());
+        let with = |R| Minimum { T: base.T, R, systematic: None, is_other: false };
+        assert!(base.innovation(&with(-base.pose_covariance() * 2.0)).is_none());
+        assert!(base.innovation(&with(Matrix6::from_element(f64::NAN))).is_none());
     }
 }

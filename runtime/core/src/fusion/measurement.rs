@@ -6,6 +6,7 @@ use nalgebra::{Matrix6, UnitQuaternion};
 use thiserror::Error;
 
 use super::config::AgeLimits;
+use super::systematic::SystematicError;
 use crate::geometry::Pose;
 use crate::time::MonotonicTime;
 
@@ -13,10 +14,16 @@ use crate::time::MonotonicTime;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PartMeasurement {
     pub T_april_part: Pose,
-    /// Covariance of the twist `[v; ω]` about the part's origin in april axes: m², m·rad, rad².
+    /// Covariance of the twist `[v; ω]` about the part's origin in april axes: m², m·rad, rad². Of what is new in every
+    /// measurement (white); what stays is `systematic`.
     pub covariance: Matrix6<f64>,
+    /// The error that does not change from frame to frame, where it is known: then it is considered, and the estimate's
+    /// covariance contains it.
+    pub systematic: Option<SystematicError>,
     /// The other minimum where the tags leave two, with its own covariance.
     pub other: Option<(Pose, Matrix6<f64>)>,
+    /// Of the other minimum.
+    pub other_systematic: Option<SystematicError>,
     /// Both minima fit about equally well.
     pub ambiguous: bool,
     pub tags: u8,
@@ -62,8 +69,8 @@ pub enum PartState {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PartEstimate {
     pub T_april_part: Pose,
-    /// Covariance of the twist `[v; ω]` about the part's origin in april axes, predicted to now; none from the filters
-    /// of the benchmark, which know no uncertainty.
+    /// Covariance of the twist `[v; ω]` about the part's origin in april axes, predicted to now, systematic errors
+    /// included as far as the measurements tell them; none from the filters of the benchmark, which know no uncertainty.
     pub covariance: Option<Matrix6<f64>>,
     /// Never [`PartState::Lost`]: a lost part has no estimate.
     pub state: PartState,

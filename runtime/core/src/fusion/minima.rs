@@ -12,6 +12,7 @@ use nalgebra::Matrix6;
 
 use super::config::PartFilterConfig;
 use super::kalman::innovation;
+use super::systematic::SystematicError;
 use crate::geometry::{Pose, pose_error};
 use crate::time::MonotonicTime;
 
@@ -20,6 +21,7 @@ use crate::time::MonotonicTime;
 pub(super) struct Minimum {
     pub T: Pose,
     pub R: Matrix6<f64>,
+    pub systematic: Option<SystematicError>,
     pub is_other: bool,
 }
 
@@ -99,7 +101,12 @@ impl Agreement {
     /// Twice as far apart as what agrees, and not by noise.
     fn differ_clearly(&self, a: &Minimum, b: &Minimum) -> bool {
         a.T.rotation.angle_to(&b.T.rotation) > 2.0 * self.rotation_rad
-            && innovation(&a.T, &a.R, &b.T, &b.R).is_some_and(|i| i.squared_distance() > self.max_squared_mahalanobis)
+            && innovation(
+                &a.T,
+                &b.T,
+                &(a.R + b.R + SystematicError::difference(a.systematic.as_ref(), b.systematic.as_ref())),
+            )
+            .is_some_and(|i| i.squared_distance() > self.max_squared_mahalanobis)
     }
 
     /// Whether raw poses are recent, newer than `used_at`, and agree in pairs.

@@ -31,8 +31,10 @@ mod quaternion;
 mod reference;
 mod ring;
 mod symmetry;
+mod systematic;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use average::{average_poses, weighted_average_poses};
 pub use board::{BoardError, NotReady, PartBoard, PartsBlock};
@@ -41,7 +43,7 @@ pub use config::{
     HeightCorrection, MajorityConfig, MotionConfig, MovingAverageConfig, PartFilterConfig, RandomWalkConfig, SignRule,
     SymmetryReference,
 };
-pub use furniture::{Furniture, PART_NUMBERS, T_robot_april_training};
+pub use furniture::{Furniture, PART_NUMBERS, RESET_JOINTS_RAD, T_robot_april_training};
 pub use gate::{GateRefusal, GateWithMovingAverage, TagSighting};
 pub use held::{GripperEvent, GripperOutcome};
 pub use low_pass::MovingAverage;
@@ -53,3 +55,5 @@ pub use part_filter::PartFilter;
 pub use quaternion::{QuaternionSign, quat_xyzw, quat_xyzw_of_matrix};
 pub use reference::ReferencePart;
 pub use symmetry::{Branch, Symmetry};
+pub use systematic::{MAX_SOURCES, SystematicError};
+pub use view::PartsView;

@@ -4,6 +4,9 @@
 //! needs much. Motion is noticed in two ways: two measurements in a row that are improbable at rest but agree with each
 //! other, or a mean of the whitened innovations that has left zero. It ends once that mean is back.
 //!
+//! **Systematic errors.** Where a measurement tells of errors that it shares with others ([`super::systematic`]), they count
+//! for gates, for motion and for the choice of a minimum only as far as they differ from those already in the state, and
+//! the estimate's covariance contains them.
 //!
 //! **Two minima.** With a state the likelier minimum under it is taken, whichever vision placed first, and ambiguous
 //! measurements never count towards re-acquisition. Without a state see [`super::minima`].
@@ -22,6 +25,7 @@ use super::measurement::{
 };
 use super::minima::{Agreement, Minimum, Seen};
 use super::ring::Ring;
+use super::systematic::{ByUnknowns, SystematicError};
 use crate::geometry::Pose;
 use crate::time::{MonotonicTime, Stamped};
 
@@ -31,22 +35,39 @@ pub(super) const MAX_RAW: usize = 16;
 /// Motion ends below this squared length of the mean whitened innovation: twice its expectation at rest.
 const REST_BELOW: f64 = 12.0;
 
-/// Exponentially forgetting mean of the whitened innovations, and its variance where they are white.
+/// Exponentially forgetting mean of the whitened innovations, and its variance where they are white. What they have in
+/// common through systematic errors is no drift: how the mean shifts with those is kept beside it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Drift {
     mean: Vector6<f64>,
     variance: f64,
+    by_unknowns: Option<ByUnknowns>,
 }
 
 impl Drift {
-    fn add(&mut self, whitened: &Vector6<f64>, weight: f64) {
+    fn add(&mut self, innovation: &Innovation, weight: f64) {
+        let (whitened, by_unknowns) = innovation.persistent();
         self.mean = self.mean * (1.0 - weight) + whitened * weight;
         self.variance = self.variance * (1.0 - weight).powi(2) + weight * weight;
+        if self.by_unknowns.is_some() || by_unknowns.is_some() {
+            let mut mean = self.by_unknowns.map_or_else(ByUnknowns::zeros, |before| before * (1.0 - weight));
+            if let Some(by_unknowns) = by_unknowns {
+                mean += by_unknowns * weight;
+            }
+            self.by_unknowns = Some(mean);
+        }
     }
 
     /// χ² with 6 degrees of freedom at rest.
     fn statistic(&self) -> f64 {
-        if self.variance > 0.0 { self.mean.norm_squared() / self.variance } else { 0.0 }
+        match self.by_unknowns {
+            _ if self.variance <= 0.0 => 0.0,
+            None => self.mean.norm_squared() / self.variance,
+            Some(Q) => {
+                let covariance = Matrix6::identity() * self.variance + Q * Q.transpose();
+                Cholesky::new(covariance).map_or(0.0, |S| self.mean.dot(&S.solve(&self.mean)))
+            }
+        }
     }
 }
 
@@ -127,16 +148,18 @@ impl PartFilter {
 
     /// Checks numbers first, so that a broken measurement does not hold up a good one of the same instant.
     fn checked(&mut self, m: &PartMeasurement, now: MonotonicTime) -> Result<Seen, Refusal> {
-        let minimum = |T: &Pose, R: &Matrix6<f64>, is_other| {
+        let scale = self.config.covariance_scale;
+        let minimum = |T: &Pose, R: &Matrix6<f64>, systematic: &Option<SystematicError>, is_other| {
             let T = renormalised(T).ok_or(Refusal::NotFinite)?;
-            if !R.iter().all(|v| v.is_finite()) {
+            if !R.iter().all(|v| v.is_finite()) || systematic.as_ref().is_some_and(|shared| !shared.is_finite()) {
                 return Err(Refusal::NotFinite);
             }
-            let R = (R + R.transpose()) * (0.5 * self.config.covariance_scale);
-            Cholesky::new(R).map(|_| Minimum { T, R, is_other }).ok_or(Refusal::Covariance)
+            let R = (R + R.transpose()) * (0.5 * scale);
+            let systematic = systematic.as_ref().map(|shared| shared.scaled(scale));
+            Cholesky::new(R).map(|_| Minimum { T, R, systematic, is_other }).ok_or(Refusal::Covariance)
         };
-        let best = minimum(&m.T_april_part, &m.covariance, false)?;
-        let other = m.other.as_ref().map(|(T, R)| minimum(T, R, true)).transpose()?;
+        let best = minimum(&m.T_april_part, &m.covariance, &m.systematic, false)?;
+        let other = m.other.as_ref().map(|(T, R)| minimum(T, R, &m.other_systematic, true)).transpose()?;
         self.time.check(m.exposed_at, now, duration(self.ages.lost_after_s))?;
         Ok(Seen {
             best,
@@ -185,7 +208,7 @@ impl PartFilter {
 
     fn new_track(&self, seen: &Seen, minimum: &Minimum) -> Track {
         Track {
-            state: KalmanState::new(minimum.T, &minimum.R, &self.moving),
+            state: KalmanState::from_measurement(minimum, &self.moving),
             at: seen.exposed_at,
             latency: seen.latency,
             tags: seen.tags,
@@ -235,20 +258,20 @@ impl PartFilter {
         };
         if self.replace_from.is_some_and(|from| seen.exposed_at >= from) {
             self.replace_from = None;
-            next.state = KalmanState::new(minimum.T, &minimum.R, &self.moving);
+            next.state = KalmanState::from_measurement(&minimum, &self.moving);
             (next.drift, next.moving_since) = (Drift::default(), None);
             return Ok((next, minimum));
         }
         let passes = |i: &Innovation| i.squared_distance() <= self.config.max_squared_mahalanobis;
         if passes(&seen_from) {
-            next.state = predicted.corrected(&seen_from);
+            next.state = predicted.corrected(&minimum, &seen_from);
         } else {
             // Improbable: an outlier, or the part has begun to move. A second one that agrees decides.
             let moved = track.state.stirred(&self.moving, 0.0).predicted(dt_s, &self.moving);
-            let seen_from_moved = moved.innovation(&minimum.T, &minimum.R).filter(passes);
+            let seen_from_moved = moved.innovation(&minimum).filter(passes);
             match (track.suspect, seen_from_moved) {
                 (Some((suspect, at)), Some(i)) if self.confirms(&minimum, &suspect, seen.exposed_at, at) => {
-                    next.state = moved.corrected(&i);
+                    next.state = moved.corrected(&minimum, &i);
                     self.begin_motion(&mut next, seen.exposed_at);
                     return Ok((next, minimum));
                 }
@@ -273,7 +296,7 @@ impl PartFilter {
         used_at: MonotonicTime,
         seen: &Seen,
     ) -> Result<(Minimum, Innovation), Refusal> {
-        let looks = |m: Minimum| predicted.innovation(&m.T, &m.R).map(|i| (m, i));
+        let looks = |m: Minimum| predicted.innovation(&m).map(|i| (m, i));
         let best = looks(seen.best).ok_or(Refusal::Covariance)?;
         let Some(other) = seen.other.and_then(looks) else { return Ok(best) };
         let take_other = if seen.ambiguous {
@@ -290,9 +313,9 @@ impl PartFilter {
 
     /// Whether an improbable measurement agrees with the one before it, as far as a moving part can.
     fn confirms(&self, new: &Minimum, suspect: &Minimum, new_at: MonotonicTime, at: MonotonicTime) -> bool {
-        let then = KalmanState::new(suspect.T, &suspect.R, &self.moving);
+        let then = KalmanState::from_measurement(suspect, &self.moving);
         let now = then.predicted(new_at.seconds_since(at), &self.moving);
-        now.innovation(&new.T, &new.R).is_some_and(|i| i.squared_distance() <= self.config.max_squared_mahalanobis)
+        now.innovation(new).is_some_and(|i| i.squared_distance() <= self.config.max_squared_mahalanobis)
     }
 
     fn begin_motion(&mut self, track: &mut Track, at: MonotonicTime) {
@@ -316,12 +339,12 @@ impl PartFilter {
         seen_from: &Innovation,
         dt_s: f64,
     ) {
-        next.drift.add(&seen_from.whitened, self.motion_weight(dt_s));
+        next.drift.add(seen_from, self.motion_weight(dt_s));
         if next.drift.statistic() > self.config.motion_threshold {
             // The state has lagged behind for about the memory of the mean: let it catch up at once.
             let lagging = predicted.stirred(&self.moving, self.config.motion_memory_s);
-            if let Some(i) = lagging.innovation(&minimum.T, &minimum.R) {
-                next.state = lagging.corrected(&i);
+            if let Some(i) = lagging.innovation(minimum) {
+                next.state = lagging.corrected(minimum, &i);
             }
             self.begin_motion(next, next.at);
         }
@@ -329,8 +352,8 @@ impl PartFilter {
 
     /// Ends motion where, judged as if the part were at rest, it is not improbable any more.
     fn watch_for_rest(&self, track: &Track, next: &mut Track, minimum: &Minimum, since: MonotonicTime, dt_s: f64) {
-        if let Some(i) = track.state.predicted(dt_s, &self.rest).innovation(&minimum.T, &minimum.R) {
-            next.drift.add(&i.whitened, self.motion_weight(dt_s));
+        if let Some(i) = track.state.predicted(dt_s, &self.rest).innovation(minimum) {
+            next.drift.add(&i, self.motion_weight(dt_s));
         }
         let long_enough = next.at.seconds_since(since) >= 1.5 * self.config.motion_memory_s;
         if long_enough && next.drift.statistic() < REST_BELOW {

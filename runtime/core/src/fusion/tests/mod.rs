@@ -6,6 +6,7 @@ mod held;
 mod minima;
 mod no_allocation;
 mod statistics;
+mod systematic;
 
 use nalgebra::{Cholesky, Matrix6, Translation3, UnitQuaternion, Vector3, Vector6};
 use rand::{Rng, SeedableRng};
@@ -71,7 +72,17 @@ fn noisy(rng: &mut ChaCha8Rng, T: &Pose, R: &Matrix6<f64>) -> Pose {
 }
 
 fn measurement(T: Pose, R: Matrix6<f64>, exposed_at: MonotonicTime) -> PartMeasurement {
-    PartMeasurement { T_april_part: T, covariance: R, other: None, ambiguous: false, tags: 2, cameras: 3, exposed_at }
+    PartMeasurement {
+        T_april_part: T,
+        covariance: R,
+        systematic: None,
+        other: None,
+        other_systematic: None,
+        ambiguous: false,
+        tags: 2,
+        cameras: 3,
+        exposed_at,
+    }
 }
 
 fn filter() -> PartFilter {
@@ -86,6 +97,16 @@ fn constant_velocity() -> PartFilterConfig {
 fn errors(estimate: &PartEstimate, truth: &Pose) -> (f64, f64) {
     let e = pose_error(&estimate.T_april_part, truth);
     (e.fixed_rows::<3>(0).norm() * 1e3, e.fixed_rows::<3>(3).norm().to_degrees())
+}
+
+/// Systematic errors by `sources` of unknowns, each with the given standard deviations.
+fn random_systematic(rng: &mut ChaCha8Rng, sources: usize, position_m: f64, rotation_deg: f64) -> SystematicError {
+    let mut systematic = SystematicError::default();
+    for source in 0..sources {
+        let L = Cholesky::new(skewed_covariance(rng, position_m, rotation_deg)).expect("positive definite").l();
+        systematic.set(source, &L);
+    }
+    systematic
 }
 
 /// A random pose on the table.

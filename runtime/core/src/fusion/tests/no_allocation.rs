@@ -39,6 +39,8 @@ fn run(board: &mut PartBoard, update: impl Fn(&mut PartBoard, usize, &PartMeasur
             let mut m = measurement(noisy(&mut rng, &truth, &R), R, frame(n));
             m.ambiguous = n % 7 == 3;
             m.other = Some((moved(&truth, &Vector6::new(0.0, 0.0, 0.0, 0.9, 0.0, 0.0)), R));
+            m.systematic = (index > 0).then(|| random_systematic(&mut rng, 3, 0.0003, 0.1));
+            m.other_systematic = m.systematic;
             update(board, index, &m);
         }
         let T_robot_tcp = T_robot_april_training() * truth;

@@ -122,7 +122,16 @@ fn no_sequence_of_inputs_ends_in_a_number_that_is_not_finite_or_in_an_old_pose()
             if rng.random_bool(0.5) {
                 m.other = Some((random_pose(&mut rng), R));
             }
-            match rng.random_range(0..12) {
+            if rng.random_bool(0.5) {
+                let sources = rng.random_range(0..4);
+                m.systematic = Some(random_systematic(&mut rng, sources, size_m, 1.0));
+                m.other_systematic = m.systematic.filter(|_| sources > 1);
+            }
+            match rng.random_range(0..13) {
+                4 => {
+                    let wrong = Matrix6::identity() * [f64::NAN, 1e300, f64::INFINITY][rng.random_range(0..3)];
+                    m.systematic.get_or_insert_default().set(2, &wrong);
+                }
                 0 => m.T_april_part.translation.x = [f64::NAN, f64::INFINITY, 1e300, -1e9][rng.random_range(0..4)],
                 1 => m.covariance = -m.covariance,
                 2 => m.covariance *= [0.0, 1e300, 1e-300, f64::NAN][rng.random_range(0..4)],
