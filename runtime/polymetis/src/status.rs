@@ -6,6 +6,8 @@ use std::error::Error;
 
 use tonic::{Code, Status};
 
+use crate::waypoints::Refusal;
+
 /// Longest text kept of an error that is not recognised; backtraces of several kB occur.
 pub const MAX_TEXT_CHARS: usize = 200;
 
@@ -59,7 +61,8 @@ impl ServerError {
                 if text.contains("Failed to load new controller params")
                     || text.contains("Failed to update controller") =>
             {
-                Self::InvalidParameters(shorten(text))
+                // Tenon's own controller says why, at the end of a traceback.
+                Self::InvalidParameters(Refusal::in_text(text).map_or_else(|| shorten(text), |why| why.to_string()))
             }
             Code::Cancelled
                 if text.contains("Failed to load new controller") || text.contains("Failed to run controller") =>
@@ -121,6 +124,11 @@ mod tests {
             classify(Code::Cancelled, "Failed to update controller: The following operation …"),
             ServerError::InvalidParameters(_)
         ));
+        let traceback = "Failed to update controller: The following operation failed in the TorchScript interpreter.\n\
+                         Traceback of TorchScript (most recent call last):\n  File \"code/__torch__.py\", line 182, in update\n\
+                         ops.prim.RaiseException(\"plan: wrong shape or format\")\n~~~ <--- HERE\n\
+                         RuntimeError: plan: not finite\n";
+        assert_eq!(classify(Code::Cancelled, traceback), ServerError::InvalidParameters("plan: not finite".to_owned()));
         assert!(matches!(
             classify(Code::Cancelled, "Failed to load new controller: PytorchStreamReader …"),
             ServerError::InvalidController(_)

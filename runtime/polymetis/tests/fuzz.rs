@@ -41,9 +41,6 @@ fn samples() -> Vec<Vec<u8>> {
 fn read_both(bytes: &[u8]) -> bool {
     let parameters = read_parameters(bytes);
     let controller = read_controller(bytes);
-    if let Ok(controller) = &controller {
-        let _ = controller.law();
-    }
     parameters.is_ok() || controller.is_ok()
 }
 

@@ -19,6 +19,14 @@ pub enum ArchiveError {
         /// The value, as text.
         value: String,
     },
+    /// A setting of a controller is none that an arm could obey.
+    #[error("{name}: {what}")]
+    Setting {
+        /// Name of the setting.
+        name: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A parameter name is empty or given twice.
     #[error("parameter name {name:?}: names must be non-empty and different")]
     ParameterName {
@@ -50,14 +58,6 @@ pub enum ArchiveError {
     /// The archive is not a parameter archive.
     #[error("class {class} is not a parameter container: {reason}")]
     NotParameters {
-        /// Dotted class name.
-        class: String,
-        /// Why not.
-        reason: String,
-    },
-    /// The controller is none of those whose law is known here.
-    #[error("class {class} is none of the known controller laws: {reason}")]
-    UnknownLaw {
         /// Dotted class name.
         class: String,
         /// Why not.

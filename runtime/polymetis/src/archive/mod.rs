@@ -4,7 +4,8 @@
 //! An archive is a ZIP with one top folder that holds a pickle of a module object, the raw bytes of
 //! its tensors and the TorchScript text of its class. [`ParameterArchive`], [`write_parameters`],
 //! [`pd_controller`] and [`hybrid_controller`] write them byte for byte in the minimal layout of
-//! §6.3; [`read_parameters`] and [`read_controller`] read those and the archives written by PyTorch.
+//! §6.3; [`read_parameters`] and [`read_controller`] read those and the archives written by PyTorch, and
+//! [`script`](crate::script) runs them.
 //!
 //! The reader executes nothing: ZIP and pickle are `tenon-pickle`'s, which knows the opcodes and globals of §6 only,
 //! bounds every size ([`LIMITS`]), and answers arbitrary bytes with an error. It also refuses what the real loader accepts but
@@ -17,10 +18,13 @@ mod parameters;
 mod pickle;
 mod read;
 
-pub use controllers::{PANDA_LINK8_FRAME, hybrid_controller, pd_controller};
+pub(crate) use controllers::ControllerArchiveBuilder;
+pub use controllers::{
+    PANDA_LINK8_FRAME, default_controller, hybrid_controller, joint_impedance_controller, pd_controller,
+};
 pub use error::ArchiveError;
 pub use parameters::{JOINT_POS_DESIRED, ParameterArchive, write_parameters};
-pub use read::{Archive, ControllerArchive, ControllerLaw, read_controller, read_parameters};
+pub use read::{Archive, ControllerArchive, read_controller, read_parameters};
 pub use tenon_pickle::{DataType, Dict, FormatError, Limits, List, Object, TensorData, TensorValue, Value, zip};
 
 /// Largest archive that is read or written. The server reserves 1 MiB and gRPC's default message

@@ -43,6 +43,19 @@ impl PickleBuilder {
         self.int(value);
     }
 
+    /// A floating-point attribute.
+    pub fn float_attribute(&mut self, name: &str, value: f64) {
+        self.text(name);
+        self.out.push(b'G'); // BINFLOAT, big-endian
+        self.out.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// A truth value.
+    pub fn bool_attribute(&mut self, name: &str, value: bool) {
+        self.text(name);
+        self.out.push(if value { 0x88 } else { 0x89 }); // NEWTRUE, NEWFALSE
+    }
+
     /// A robot model attribute; its state is the whole URDF text.
     pub fn robot_model_attribute(&mut self, name: &str, urdf: &str) {
         self.text(name);

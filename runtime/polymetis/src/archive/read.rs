@@ -6,8 +6,6 @@ use std::sync::Arc;
 use tenon_pickle::Dialect;
 
 use super::class_text::{ClassText, Method};
-use super::controllers::{HYBRID_TEXT, PD_TEXT};
-use super::pickle::{ROBOT_MODEL_CLASS, ROBOT_MODEL_MODULE};
 use super::zip::ZipArchive;
 use super::{ArchiveError, Dict, FormatError, LIMITS, Object, TensorValue, Value};
 
@@ -193,41 +191,15 @@ pub struct ControllerArchive {
     archive: Archive,
 }
 
-/// The law of a controller whose text is known here.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ControllerLaw {
-    /// `kp·(q_desired − q) − kd·v`, element by element.
-    JointPd {
-        /// Joint targets, rad; replaced by `joint_pos_desired`.
-        q_desired: [f32; 7],
-        /// N·m/rad
-        kp: [f32; 7],
-        /// N·m·s/rad
-        kd: [f32; 7],
-    },
-    /// `(JᵀKxJ + Kq)(q_desired − q) − (JᵀKxdJ + Kqd)v + c(q, v)`.
-    HybridJointImpedance {
-        /// Joint targets, rad; replaced by `joint_pos_desired`.
-        q_desired: [f32; 7],
-        /// Diagonal of Kq, N·m/rad
-        kq: [f32; 7],
-        /// Diagonal of Kqd, N·m·s/rad
-        kqd: [f32; 7],
-        /// Diagonal of Kx: linear N/m, angular N·m/rad
-        kx: [f32; 6],
-        /// Diagonal of Kxd: linear N·s/m, angular N·m·s/rad
-        kxd: [f32; 6],
-        /// Index of the end-effector frame in the robot model.
-        frame: i64,
-        /// URDF text of the robot model.
-        urdf: Arc<str>,
-    },
-}
-
 impl ControllerArchive {
     /// Dotted class name of the root module, for example `__torch__.C`.
     pub fn class_name(&self) -> &str {
         &self.archive.root.class
+    }
+
+    /// The archive.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Names and values of the root module's attributes, in written order.
@@ -249,61 +221,5 @@ impl ControllerArchive {
     /// Whether the controller has an `update` method, so that UpdateController reaches it.
     pub fn accepts_updates(&self) -> bool {
         self.archive.method("update").is_ok()
-    }
-
-    /// The law, where it is one of [`pd_controller`](super::pd_controller) and
-    /// [`hybrid_controller`](super::hybrid_controller). Attributes *and* text must be theirs: what
-    /// runs must be what was uploaded.
-    ///
-    /// # Errors
-    /// [`ArchiveError::UnknownLaw`] for anything else.
-    pub fn law(&self) -> Result<ControllerLaw, ArchiveError> {
-        let text = match self.sources() {
-            [(module, text)] if module == "__torch__" => text.as_str(),
-            _ => return Err(self.unknown("its text is not one file code/__torch__.py".into())),
-        };
-        if text == PD_TEXT {
-            Ok(ControllerLaw::JointPd { q_desired: self.floats("qd")?, kp: self.floats("kp")?, kd: self.floats("kd")? })
-        } else if text == HYBRID_TEXT {
-            let frame = self.attribute("ee").and_then(Value::as_int);
-            Ok(ControllerLaw::HybridJointImpedance {
-                q_desired: self.floats("qd")?,
-                kq: self.floats("kq")?,
-                kqd: self.floats("kqd")?,
-                kx: self.floats("kx")?,
-                kxd: self.floats("kxd")?,
-                frame: frame.ok_or_else(|| self.unknown("ee is not an int".into()))?,
-                urdf: self.robot_model("model")?,
-            })
-        } else {
-            // Enough names to recognise the controller by, few enough for a log line.
-            let names: Vec<_> = attribute_names(&self.archive.root).take(16).collect();
-            Err(self.unknown(format!(
-                "its text (attributes {}) is neither the joint PD nor the hybrid law's",
-                names.join(", ")
-            )))
-        }
-    }
-
-    fn floats<const N: usize>(&self, name: &str) -> Result<[f32; N], ArchiveError> {
-        self.attribute(name)
-            .and_then(Value::as_tensor)
-            .and_then(|tensor| tensor.as_f32_array())
-            .ok_or_else(|| self.unknown(format!("{name} is not a float32 tensor of shape [{N}]")))
-    }
-
-    fn robot_model(&self, name: &str) -> Result<Arc<str>, ArchiveError> {
-        let model = self.attribute(name).and_then(Value::as_object);
-        let is_model = |o: &&Arc<Object>| {
-            o.class.strip_prefix(ROBOT_MODEL_MODULE).and_then(|rest| rest.strip_prefix('.')) == Some(ROBOT_MODEL_CLASS)
-        };
-        match model.filter(is_model).map(|o| &o.state) {
-            Some(Value::Str(urdf)) => Ok(urdf.clone()),
-            _ => Err(self.unknown(format!("{name} is not a {ROBOT_MODEL_CLASS} with URDF text"))),
-        }
-    }
-
-    fn unknown(&self, reason: String) -> ArchiveError {
-        ArchiveError::UnknownLaw { class: self.class_name().to_owned(), reason }
     }
 }

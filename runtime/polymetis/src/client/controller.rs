@@ -12,6 +12,7 @@ use crate::chunks;
 use crate::proto::polymetis_controller_server_client::PolymetisControllerServerClient;
 use crate::proto::{Empty, LogInterval, RobotClientMetadata, RobotState};
 use crate::status::ServerError;
+use crate::waypoints::{PLAN, Plan};
 
 /// A stream of upload messages.
 type Upload = tokio_stream::Iter<std::vec::IntoIter<crate::proto::ControllerChunk>>;
@@ -132,6 +133,17 @@ impl ControllerClient {
         }
         let upload = upload(&write_parameters(parameters)?, self.deadlines.update);
         self.update(upload).await
+    }
+
+    /// Sends a plan to [Tenon's controller](crate::waypoints); returns the log index of the first step that follows it,
+    /// from which a [`StepClock`](crate::waypoints::StepClock) learns the present step. Nothing but its numbers is looked
+    /// at: [`Plan::check`] is the sender's.
+    ///
+    /// # Errors
+    /// As [`update_parameters`](Self::update_parameters); a refused plan is
+    /// [`ServerError::InvalidParameters`] with the text of a [`Refusal`](crate::waypoints::Refusal).
+    pub async fn update_plan(&mut self, plan: &Plan) -> Result<i32, ClientError> {
+        self.update_parameters(&[(PLAN, &plan.to_tensor())]).await
     }
 
     async fn update(&mut self, upload: Request<Upload>) -> Result<i32, ClientError> {

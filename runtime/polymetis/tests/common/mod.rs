@@ -1,7 +1,12 @@
 //! Where the golden files are.
 #![allow(dead_code)] // each test binary uses a part of this
 
+pub mod bench;
+
 use std::path::PathBuf;
+
+use tenon_polymetis::archive::LIMITS;
+use tenon_polymetis::archive::zip::{ZipArchive, ZipWriter};
 
 /// The five sample archives (described in golden/polymetis/README.md).
 pub const SAMPLES: [&str; 5] = [
@@ -45,4 +50,27 @@ pub fn golden(file: &str) -> Option<Vec<u8>> {
             None
         }
     }
+}
+
+/// Writes an archive again with one entry (name inside the top folder) changed or, where the change
+/// gives `None`, left out. CRCs are right again.
+pub fn with_entry(archive: &[u8], entry: &str, change: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+    let zip = ZipArchive::open(archive, &LIMITS).unwrap();
+    let mut out = ZipWriter::new(&LIMITS);
+    for (name, data) in zip.entries() {
+        let data = if name == entry { change(data) } else { Some(data.to_vec()) };
+        if let Some(data) = data {
+            out.add(&format!("{}/{name}", zip.top_folder()), &data).unwrap();
+        }
+    }
+    out.finish().0
+}
+
+/// Replaces text in the class text of an archive.
+pub fn with_text(archive: &[u8], from: &str, to: &str) -> Vec<u8> {
+    with_entry(archive, "code/__torch__.py", |text| {
+        let text = std::str::from_utf8(text).unwrap();
+        assert!(text.contains(from));
+        Some(text.replace(from, to).into_bytes())
+    })
 }

@@ -153,7 +153,7 @@ impl SimulatedArm {
             error_code: self.error_code,
         };
         let coriolis_nm = std::array::from_fn(|i| bias[self.joints[i].dof] - self.gravity_nm[i]);
-        Reading { record, coriolis_nm }
+        Reading { record, coriolis_nm, gravity_nm: self.gravity_nm }
     }
 
     /// Second half: applies the controller's torque on top of gravity and moves on by a step.
@@ -214,20 +214,21 @@ fn empty_scene_mjcf() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::law::HoldLaw;
+    use crate::server::law::Law;
+    use tenon_polymetis::archive::default_controller;
 
     #[test]
     fn without_torque_the_arm_floats_and_the_default_controller_holds_it() {
         for scene in [ServerScene::Avoid, ServerScene::None] {
             let mut arm = SimulatedArm::new(scene, 0.0, 0).unwrap();
             let start = arm.observe((0, 0), 0.0).record.joint_positions;
-            let mut hold =
-                HoldLaw::new([40.0, 30.0, 50.0, 25.0, 35.0, 25.0, 10.0], [4.0, 6.0, 5.0, 5.0, 3.0, 2.0, 1.0]);
+            let (kq, kqd) = ([40.0, 30.0, 50.0, 25.0, 35.0, 25.0, 10.0], [4.0, 6.0, 5.0, 5.0, 3.0, 2.0, 1.0]);
+            let mut hold = Law::load(&default_controller(&kq, &kqd).unwrap()).unwrap();
             arm.apply(&[0.0; 7]);
             for _ in 0..500 {
                 let reading = arm.observe((0, 0), 0.0);
                 assert!(reading.coriolis_nm.iter().all(|c| c.abs() < 1e-3), "{reading:?}");
-                arm.apply(&hold.torque(&reading.record.joint_positions, &reading.record.joint_velocities));
+                arm.apply(&hold.forward(&reading).unwrap());
             }
             let end = arm.observe((0, 0), 0.0).record.joint_positions;
             for (a, b) in start.iter().zip(end) {

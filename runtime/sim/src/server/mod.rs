@@ -1,7 +1,9 @@
 //! A Polymetis controller server whose robot is the MuJoCo Panda, stepped at 1 kHz in real time.
 //!
 //! Same services, same state machine, same answers as the real server (spec `polymetis.md` §4), so that the bridge
-//! needs no mode for simulation. Three parts, as on the real thing:
+//! needs no mode for simulation. An uploaded controller is run from its TorchScript text (`tenon_polymetis::script`), the
+//! robot client's default controller too. A call that kills the real server kills this one. Three parts, as on the real
+//! thing:
 //!
 //! - [`ControlPlane`]: the server proper. No clock, no physics, no network: it steps when its robot calls it.
 //! - the arm: the "robot client", a thread of its own that reads MuJoCo, calls the plane and applies the torque;
@@ -15,6 +17,8 @@ mod dispatch;
 mod gripper;
 mod law;
 mod log;
+#[cfg(test)]
+mod observed;
 mod plane;
 mod realtime;
 mod robot_client;
@@ -90,12 +94,15 @@ pub enum ServerError {
     Simulation(#[from] SimError),
 }
 
+/// Taken by who ends the server first: its owner, or the death that some calls are.
+type SharedRuntime = Arc<Mutex<Option<tokio::runtime::Runtime>>>;
+
 /// A running server. Dropping it stops it: the arm first, then the open calls.
 #[derive(Debug)]
 pub struct SimServer {
     local_address: SocketAddr,
     client: RobotClient,
-    runtime: Option<tokio::runtime::Runtime>,
+    runtime: SharedRuntime,
     shutdown: Option<tokio::sync::oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<()>>,
 }
@@ -132,7 +139,8 @@ impl SimServer {
                 .map_err(|error| ServerError::Listen { address: local_address, error })?
         };
         // The real gripper server is a process of its own; a client that is given this port for both works too.
-        let services = Services::new(ControllerService::new(plane), GripperMailbox::default());
+        let (death, died) = std::sync::mpsc::channel();
+        let services = Services::new(ControllerService::new(plane, death), GripperMailbox::default());
         let served = runtime.spawn(async move {
             // Set on the sockets: the builder's own switch is ignored for a listener that is passed in, and Nagle's
             // algorithm with delayed acknowledgements would hold small replies back for 40 ms.
@@ -147,7 +155,21 @@ impl SimServer {
                 tracing::error!("the server ended: {error}");
             }
         });
-        Ok(Self { local_address, client, runtime: Some(runtime), shutdown: Some(shutdown), served: Some(served) })
+        let runtime: SharedRuntime = Arc::new(Mutex::new(Some(runtime)));
+        let (mourned, stop_arm) = (Arc::clone(&runtime), client.stopper());
+        std::thread::Builder::new()
+            .name("polymetis-death".to_owned())
+            .spawn(move || {
+                // The senders go with the services.
+                if died.recv().is_ok() {
+                    stop_arm();
+                    if let Some(runtime) = take(&mourned) {
+                        runtime.shutdown_background();
+                    }
+                }
+            })
+            .map_err(|error| ServerError::Thread { what: "the server's threads", error })?;
+        Ok(Self { local_address, client, runtime, shutdown: Some(shutdown), served: Some(served) })
     }
 
     /// Where it listens.
@@ -166,7 +188,7 @@ impl SimServer {
         self.client.pause(paused);
     }
 
-    /// Whether the serving task has ended by itself.
+    /// Whether the serving task has ended by itself, or died of a call.
     pub fn has_ended(&self) -> bool {
         self.served.as_ref().is_none_or(tokio::task::JoinHandle::is_finished)
     }
@@ -174,17 +196,21 @@ impl SimServer {
     /// Ends like a killed process: connections break at once.
     pub fn kill(mut self) {
         self.client.stop();
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(runtime) = take(&self.runtime) {
             runtime.shutdown_background();
         }
     }
+}
+
+fn take(runtime: &SharedRuntime) -> Option<tokio::runtime::Runtime> {
+    runtime.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
 }
 
 impl Drop for SimServer {
     fn drop(&mut self) {
         self.client.stop();
         drop(self.shutdown.take());
-        let Some(runtime) = self.runtime.take() else { return };
+        let Some(runtime) = take(&self.runtime) else { return };
         if let Some(served) = self.served.take() {
             // Streams that clients keep open do not end by themselves; they are cut after the grace. Polled, because a
             // server may be dropped inside somebody else's runtime, where blocking on a task panics.

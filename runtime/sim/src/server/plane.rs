@@ -6,8 +6,9 @@ use tenon_core::arm::Joints;
 use tenon_core::time::MonotonicTime;
 use tenon_polymetis::archive::{ArchiveError, TensorValue};
 use tenon_polymetis::proto::RobotClientMetadata;
+use tenon_polymetis::script::ScriptError;
 
-use super::law::{HoldLaw, Law, LawInput};
+use super::law::Law;
 use super::log::{StateLog, StateRecord};
 
 /// A robot client silent for longer is taken for gone.
@@ -20,6 +21,7 @@ pub struct Reading {
     pub record: StateRecord,
     /// What the model in a controller would compute for this state, N·m.
     pub coriolis_nm: Joints,
+    pub gravity_nm: Joints,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,13 @@ pub enum PlaneError {
     Load(String),
     #[error("Failed to load new controller params.")]
     LoadParameters,
+    #[error("Failed to run controller forward function: {0}")]
+    Forward(String),
+    #[error("the robot client's default controller: {0}")]
+    Default(String),
+    /// The real server's process ends here with a SIGSEGV.
+    #[error("the server died: {0}")]
+    Died(&'static str),
     /// The archive's `forward` wants arguments; an uncaught exception in the real server.
     #[error("Unexpected error in RPC handling")]
     Uncaught,
@@ -70,7 +79,11 @@ pub struct ControlPlane {
     phase: Phase,
     interval: Interval,
     custom: Option<Law>,
-    default: HoldLaw,
+    /// Whether any controller was ever set.
+    was_set: bool,
+    /// The robot client's own, which runs in every phase but RUNNING.
+    default: Option<Law>,
+    last: Reading,
     metadata: Option<RobotClientMetadata>,
     last_contact: Option<MonotonicTime>,
     log: StateLog,
@@ -89,30 +102,43 @@ impl ControlPlane {
             phase: Phase::Uninitialized,
             interval: UNSET,
             custom: None,
-            default: HoldLaw::new([0.0; 7], [0.0; 7]),
+            was_set: false,
+            default: None,
+            last: Reading::default(),
             metadata: None,
             last_contact: None,
             log: StateLog::default(),
         }
     }
 
-    /// A robot client registers: its default gains hold the arm; a custom controller is forgotten.
-    pub fn init_robot(&mut self, now: MonotonicTime, metadata: RobotClientMetadata) {
-        let gains = |values: &[f32]| values.try_into().unwrap_or([0.0; 7]);
-        self.default = HoldLaw::new(gains(&metadata.default_kq), gains(&metadata.default_kqd));
+    /// A robot client registers: its default controller holds the arm; a custom controller is forgotten.
+    ///
+    /// # Errors
+    /// [`PlaneError::Default`] for a default controller that does not load.
+    pub fn init_robot(&mut self, now: MonotonicTime, metadata: RobotClientMetadata) -> Result<(), PlaneError> {
+        self.default = Some(Law::load(&metadata.default_controller).map_err(PlaneError::Default)?);
         self.metadata = Some(metadata);
         self.phase = Phase::Uninitialized;
         self.interval = UNSET;
         self.custom = None;
         self.last_contact = Some(now);
+        Ok(())
     }
 
-    /// One control step: records the state and returns the torque (N·m, without gravity) that answers it.
-    pub fn control_update(&mut self, now: MonotonicTime, reading: &Reading) -> [f32; 7] {
+    /// One control step: the torque (N·m, without gravity) that answers a state, which is recorded with it.
+    ///
+    /// # Errors
+    /// [`PlaneError::Forward`] where the controller raises; it stays the running one. [`PlaneError::Died`] before any
+    /// robot client registered.
+    pub fn control_update(&mut self, now: MonotonicTime, reading: &Reading) -> Result<[f32; 7], PlaneError> {
+        let Some(default) = &mut self.default else {
+            return Err(PlaneError::Died("ControlUpdate before any InitRobotClient"));
+        };
         if self.last_contact.is_none_or(|last| now.since(last) >= ROBOT_TIMEOUT) {
             self.phase = Phase::Terminating;
         }
         self.last_contact = Some(now);
+        self.last = *reading;
         let index = i32::try_from(self.log.recorded()).unwrap_or(i32::MAX);
         match self.phase {
             Phase::Ready => {
@@ -123,24 +149,42 @@ impl ControlPlane {
                 self.interval.end = index - 1;
                 self.phase = Phase::Terminated;
                 self.custom = None;
-                self.default.reset();
+                default.reset().map_err(PlaneError::Forward)?;
             }
             Phase::Uninitialized | Phase::Running | Phase::Terminated => {}
         }
-        let (q, dq) = (reading.record.joint_positions, reading.record.joint_velocities);
-        let torque = match (&self.custom, self.phase) {
-            (Some(law), Phase::Running) => law.torque(&LawInput { q, dq, coriolis_nm: reading.coriolis_nm }),
-            _ => self.default.torque(&q, &dq),
+        let torque = match (&mut self.custom, self.phase) {
+            (Some(law), Phase::Running) => {
+                let torque = law.forward(reading).map_err(PlaneError::Forward)?;
+                if law.is_terminated().map_err(PlaneError::Forward)? {
+                    self.phase = Phase::Terminating;
+                }
+                torque
+            }
+            _ => default.forward(reading).map_err(PlaneError::Forward)?,
         };
         self.log.push(StateRecord { joint_torques_computed: torque, ..reading.record });
-        torque
+        Ok(torque)
+    }
+
+    /// The state of the last step, which an upload is tried with.
+    pub fn last_reading(&self) -> Reading {
+        self.last
     }
 
     /// Swaps the custom controller in; it runs from the next step. Await that with [`is_ready`](Self::is_ready).
-    pub fn set_controller(&mut self, law: Law) {
+    ///
+    /// # Errors
+    /// [`PlaneError::Died`] before any robot client registered.
+    pub fn set_controller(&mut self, law: Law) -> Result<(), PlaneError> {
+        if self.metadata.is_none() {
+            return Err(PlaneError::Died("SetController before any InitRobotClient"));
+        }
         self.custom = Some(law);
+        self.was_set = true;
         self.interval = UNSET;
         self.phase = Phase::Ready;
+        Ok(())
     }
 
     /// Whether a controller still waits for its first step.
@@ -150,12 +194,13 @@ impl ControlPlane {
 
     /// Changes the running controller between two steps; returns the log index of the next one.
     ///
-    /// The real server dies (SIGSEGV) of an update before any SetController. This one answers as if a controller had
-    /// ended, which is what a client has to expect anyway: it must not send that update.
-    ///
     /// # Errors
-    /// [`PlaneError::NothingToUpdate`], [`PlaneError::Update`].
+    /// [`PlaneError::Died`] before any SetController, [`PlaneError::NothingToUpdate`], [`PlaneError::Update`]; what the
+    /// controller changed before it refused stays changed.
     pub fn update_controller(&mut self, parameters: &[(String, TensorValue)]) -> Result<Interval, PlaneError> {
+        if !self.was_set {
+            return Err(PlaneError::Died("UpdateController before any SetController"));
+        }
         let (Phase::Running, Some(law)) = (self.phase, &mut self.custom) else {
             return Err(PlaneError::NothingToUpdate);
         };
@@ -215,11 +260,11 @@ impl ControlPlane {
 }
 
 /// What the server says about an update that it cannot load.
-pub fn parameter_error(error: &ArchiveError) -> PlaneError {
+pub fn parameter_error(error: &ScriptError) -> PlaneError {
     match error {
-        ArchiveError::ForwardNeedsArguments { .. } => PlaneError::Uncaught,
+        ScriptError::Archive(ArchiveError::ForwardNeedsArguments { .. }) => PlaneError::Uncaught,
         // Loads, but the controller's update does not take a Dict[Any, Any].
-        ArchiveError::UntaggedDict { .. } => PlaneError::Update(error.to_string()),
+        ScriptError::Archive(ArchiveError::UntaggedDict { .. }) => PlaneError::Update(error.to_string()),
         _ => PlaneError::LoadParameters,
     }
 }
@@ -227,7 +272,7 @@ pub fn parameter_error(error: &ArchiveError) -> PlaneError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tenon_polymetis::archive::{JOINT_POS_DESIRED, pd_controller};
+    use tenon_polymetis::archive::{JOINT_POS_DESIRED, default_controller, pd_controller};
 
     fn law() -> Law {
         Law::load(&pd_controller(&[0.0; 7], &[10.0; 7], &[0.0; 7]).unwrap()).unwrap()
@@ -244,9 +289,8 @@ mod tests {
 
     fn registered() -> ControlPlane {
         let mut plane = ControlPlane::new();
-        let metadata =
-            RobotClientMetadata { default_kq: vec![40.0; 7], default_kqd: vec![4.0; 7], ..Default::default() };
-        plane.init_robot(ms(0), metadata);
+        let default_controller = default_controller(&[40.0; 7], &[4.0; 7]).unwrap();
+        plane.init_robot(ms(0), RobotClientMetadata { default_controller, ..Default::default() }).unwrap();
         plane
     }
 
@@ -258,20 +302,24 @@ mod tests {
     fn a_controller_runs_from_the_next_step_until_it_is_terminated() {
         let mut plane = registered();
         assert_eq!(plane.state(), Err(PlaneError::EmptyBuffer));
-        assert_eq!(plane.control_update(ms(1), &at(0.5)), [0.0; 7], "the default controller latches the first state");
-        assert_eq!(plane.control_update(ms(2), &at(0.75)), [-10.0; 7]);
-        assert_eq!(plane.update_controller(&target(0.1)), Err(PlaneError::NothingToUpdate));
+        assert_eq!(
+            plane.control_update(ms(1), &at(0.5)),
+            Ok([0.0; 7]),
+            "the default controller latches the first state"
+        );
+        assert_eq!(plane.control_update(ms(2), &at(0.75)), Ok([-10.0; 7]));
+        assert!(matches!(plane.update_controller(&target(0.1)), Err(PlaneError::Died(_))));
         assert_eq!(plane.terminate(), Err(PlaneError::NothingToTerminate));
-        plane.set_controller(law());
+        plane.set_controller(law()).unwrap();
         assert!(plane.is_ready());
         assert_eq!(plane.interval(), UNSET);
-        assert_eq!(plane.control_update(ms(3), &at(0.5)), [-5.0; 7]);
+        assert_eq!(plane.control_update(ms(3), &at(0.5)), Ok([-5.0; 7]));
         assert_eq!(plane.interval(), Interval { start: 2, end: -1 });
         assert_eq!(plane.update_controller(&target(1.0)), Ok(Interval { start: 3, end: -1 }));
-        assert_eq!(plane.control_update(ms(4), &at(0.5)), [5.0; 7]);
+        assert_eq!(plane.control_update(ms(4), &at(0.5)), Ok([5.0; 7]));
         plane.terminate().unwrap();
         assert!(plane.is_terminating());
-        assert_eq!(plane.control_update(ms(5), &at(0.6)), [0.0; 7], "held where it was taken over");
+        assert_eq!(plane.control_update(ms(5), &at(0.6)), Ok([0.0; 7]), "held where it was taken over");
         assert_eq!(plane.interval(), Interval { start: 2, end: 3 });
         assert_eq!(plane.update_controller(&target(0.1)), Err(PlaneError::NothingToUpdate));
         assert_eq!(plane.recorded_state(3).unwrap().joint_torques_computed, [5.0; 7]);
@@ -280,13 +328,13 @@ mod tests {
     #[test]
     fn a_gap_of_a_second_drops_the_controller() {
         let mut plane = registered();
-        plane.control_update(ms(1), &at(0.0));
-        plane.set_controller(law());
-        plane.control_update(ms(2), &at(0.0));
+        plane.control_update(ms(1), &at(0.0)).unwrap();
+        plane.set_controller(law()).unwrap();
+        plane.control_update(ms(2), &at(0.0)).unwrap();
         assert!(plane.metadata(ms(1001)).is_ok());
         assert_eq!(plane.metadata(ms(1002)).unwrap_err(), PlaneError::NoRobot);
         assert!(plane.update_controller(&target(0.1)).is_ok(), "still RUNNING while the robot client is gone");
-        plane.control_update(ms(1002), &at(0.0));
+        plane.control_update(ms(1002), &at(0.0)).unwrap();
         assert_eq!(plane.interval(), Interval { start: 1, end: 1 });
         assert_eq!(plane.update_controller(&target(0.1)), Err(PlaneError::NothingToUpdate));
     }
@@ -294,9 +342,9 @@ mod tests {
     #[test]
     fn a_controller_that_meets_a_gap_before_its_first_step_never_ran() {
         let mut plane = registered();
-        plane.control_update(ms(1), &at(0.0));
-        plane.set_controller(law());
-        plane.control_update(ms(3000), &at(0.0));
+        plane.control_update(ms(1), &at(0.0)).unwrap();
+        plane.set_controller(law()).unwrap();
+        plane.control_update(ms(3000), &at(0.0)).unwrap();
         assert!(!plane.is_ready());
         assert_eq!(plane.interval(), Interval { start: -1, end: 0 });
     }
@@ -304,10 +352,10 @@ mod tests {
     #[test]
     fn a_refused_update_leaves_the_target() {
         let mut plane = registered();
-        plane.set_controller(law());
-        plane.control_update(ms(1), &at(0.0));
+        plane.set_controller(law()).unwrap();
+        plane.control_update(ms(1), &at(0.0)).unwrap();
         let bad = vec![(JOINT_POS_DESIRED.to_string(), TensorValue::f32_vector(&[1.0; 6]))];
         assert!(matches!(plane.update_controller(&bad), Err(PlaneError::Update(_))));
-        assert_eq!(plane.control_update(ms(2), &at(0.0)), [0.0; 7]);
+        assert_eq!(plane.control_update(ms(2), &at(0.0)), Ok([0.0; 7]));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tenon_polymetis::archive::pd_controller;
+use tenon_polymetis::archive::default_controller;
 use tenon_polymetis::proto::RobotClientMetadata;
 
 use super::arm::{REST_POSE_RAD, SimulatedArm};
@@ -22,6 +22,9 @@ const PERIOD: Duration = Duration::from_millis(1);
 const MAX_CATCH_UP: Duration = Duration::from_millis(50);
 /// Below the controller's own priority, above everything that is not real time.
 const FIFO_PRIORITY: i32 = 50;
+/// After an exception of its control loop the hardware client waits a second before it recovers (spec `polymetis.md`
+/// §8), a little longer than the server waits for it.
+const RECOVERY: Duration = Duration::from_millis(1050);
 /// Physics steps in one line of the truth file.
 const STEPS_PER_TRUTH_LINE: u32 = 5;
 
@@ -71,7 +74,7 @@ impl RobotClient {
         truth: Option<TruthWriter>,
     ) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        lock(&plane).init_robot(monotonic_time(), metadata());
+        lock(&plane).init_robot(monotonic_time(), metadata()).map_err(std::io::Error::other)?;
         let thread = std::thread::Builder::new().name("robot-client".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
@@ -84,6 +87,12 @@ impl RobotClient {
 
     pub fn pause(&self, paused: bool) {
         self.shared.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Ends the thread without waiting for it.
+    pub fn stopper(&self) -> impl FnOnce() + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.stop.store(true, Ordering::Relaxed)
     }
 
     pub fn stop(&mut self) {
@@ -141,7 +150,16 @@ impl Loop {
             }
             let reading = self.arm.observe(wall_clock(), latency_ms);
             let asked = monotonic_time();
-            let torque = lock(&self.plane).control_update(asked, &reading);
+            let answer = lock(&self.plane).control_update(asked, &reading);
+            let torque = match answer {
+                Ok(torque) => torque,
+                Err(error) => {
+                    // libfranka's loop throws and the arm stands; so does the physics.
+                    tracing::error!("{error}; the robot client recovers");
+                    deadline = deadline + RECOVERY;
+                    continue;
+                }
+            };
             latency_ms = monotonic_time().seconds_since(asked) as f32 * 1e3;
             touched |= self.arm.rod_touches_obstacle();
             since_line += 1;
@@ -165,7 +183,7 @@ pub fn lock(plane: &Mutex<ControlPlane>) -> std::sync::MutexGuard<'_, ControlPla
 fn metadata() -> RobotClientMetadata {
     let rest = REST_POSE_RAD.map(|q| q as f32);
     let default_controller =
-        pd_controller(&rest, &DEFAULT_KQ, &DEFAULT_KQD).expect("finite constants make a short archive");
+        default_controller(&DEFAULT_KQ, &DEFAULT_KQD).expect("finite constants make a short archive");
     RobotClientMetadata {
         urdf_file: panda_urdf(),
         hz: RATE_HZ,

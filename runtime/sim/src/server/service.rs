@@ -7,11 +7,12 @@ use std::time::Duration;
 use tenon_polymetis::collect_chunks;
 use tenon_polymetis::proto::polymetis_controller_server_server::PolymetisControllerServer;
 use tenon_polymetis::proto::{self, ControllerChunk, Empty, LogInterval, RobotClientMetadata, TorqueCommand};
+use tenon_polymetis::script::evaluate_parameters;
 use tokio::sync::OwnedMutexGuard;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::law::{Law, load_parameters};
+use super::law::Law;
 use super::plane::{ControlPlane, Interval, PlaneError, parameter_error};
 use super::realtime::monotonic_time;
 use super::robot_client::lock;
@@ -29,11 +30,13 @@ pub struct ControllerService {
     plane: Arc<Mutex<ControlPlane>>,
     /// Serialises Set, Update and Terminate among all clients; held while waiting for the robot.
     turn: Arc<tokio::sync::Mutex<()>>,
+    death: std::sync::mpsc::Sender<()>,
 }
 
 impl ControllerService {
-    pub fn new(plane: Arc<Mutex<ControlPlane>>) -> Self {
-        Self { plane, turn: Arc::default() }
+    /// `death` is told when the process would die.
+    pub fn new(plane: Arc<Mutex<ControlPlane>>, death: std::sync::mpsc::Sender<()>) -> Self {
+        Self { plane, turn: Arc::default(), death }
     }
 
     /// Runs a call that changes the controller to its end even if its client gives up, as the real server does: it
@@ -53,6 +56,13 @@ impl ControllerService {
         });
         match task.await {
             Ok(Ok(Interval { start, end })) => Ok(Response::new(LogInterval { start, end })),
+            Ok(Err(PlaneError::Died(of))) => {
+                tracing::error!("{of}: the real server dies of it (SIGSEGV), and so does this one");
+                // A receiver that is gone means that the server ends anyway.
+                let _ = self.death.send(());
+                // The connection breaks before there is an answer.
+                std::future::pending().await
+            }
             Ok(Err(error)) => Err(status(&error)),
             Err(error) => Err(Status::unknown(format!("Unexpected error in RPC handling: {error}"))),
         }
@@ -83,12 +93,17 @@ impl PolymetisControllerServer for ControllerService {
         request: Request<Streaming<ControllerChunk>>,
     ) -> Result<Response<LogInterval>, Status> {
         let archive = receive(request.into_inner()).await?;
-        let law = Law::load(&archive).map_err(|error| status(&PlaneError::Load(error)));
+        let present = lock(&self.plane).last_reading();
+        let law = Law::load(&archive).and_then(|law| law.warm_up(&present).map(|()| law));
+        let law = law.map_err(|error| status(&PlaneError::Load(error)));
         let law = law.inspect_err(|error| tracing::warn!("SetController: {}", error.message()))?;
         self.in_turn(|plane| async move {
-            lock(&plane).set_controller(law);
-            while lock(&plane).is_ready() {
+            lock(&plane).set_controller(law)?;
+            loop {
                 tokio::time::sleep(POLL).await;
+                if !lock(&plane).is_ready() {
+                    break;
+                }
             }
             let interval = lock(&plane).interval();
             tracing::info!("a controller runs since step {}", interval.start);
@@ -103,7 +118,7 @@ impl PolymetisControllerServer for ControllerService {
     ) -> Result<Response<LogInterval>, Status> {
         let archive = receive(request.into_inner()).await?;
         // Loaded before the state machine is looked at, as the real server does.
-        let parameters = load_parameters(&archive).map_err(|error| {
+        let parameters = evaluate_parameters(&archive).map_err(|error| {
             tracing::warn!("UpdateController: {error}");
             status(&parameter_error(&error))
         })?;
@@ -113,8 +128,11 @@ impl PolymetisControllerServer for ControllerService {
     async fn terminate_controller(&self, _: Request<Empty>) -> Result<Response<LogInterval>, Status> {
         self.in_turn(|plane| async move {
             lock(&plane).terminate()?;
-            while lock(&plane).is_terminating() {
+            loop {
                 tokio::time::sleep(POLL).await;
+                if !lock(&plane).is_terminating() {
+                    break;
+                }
             }
             let interval = lock(&plane).interval();
             tracing::info!("the controller ended at step {}; the default controller holds the arm", interval.end);
@@ -132,7 +150,7 @@ impl PolymetisControllerServer for ControllerService {
 
     async fn get_robot_state_stream(&self, _: Request<Empty>) -> Result<Response<StateStream>, Status> {
         let first = lock(&self.plane).recorded();
-        Ok(Response::new(states(Arc::clone(&self.plane), first, None)))
+        Ok(Response::new(states(Arc::clone(&self.plane), first, None, false)))
     }
 
     type GetRobotStateLogStream = StateStream;
@@ -141,9 +159,10 @@ impl PolymetisControllerServer for ControllerService {
         let LogInterval { start, end } = request.into_inner();
         let recorded = lock(&self.plane).recorded();
         let start = usize::try_from(start).unwrap_or(0);
-        // An end in the future reaches to the newest state here; the real server spins over the whole range.
-        let end = usize::try_from(end).map_or(recorded, |end| end.saturating_add(1)).min(recorded);
-        Ok(Response::new(states(Arc::clone(&self.plane), start, Some(end))))
+        // A far end keeps the real server spinning over the range until the client cancels; here it waits as long.
+        let end = usize::try_from(end).map_or(recorded, |end| end.saturating_add(1));
+        let patience = end > recorded;
+        Ok(Response::new(states(Arc::clone(&self.plane), start, Some(end.min(recorded)), patience)))
     }
 
     async fn get_episode_interval(&self, _: Request<Empty>) -> Result<Response<LogInterval>, Status> {
@@ -173,8 +192,8 @@ fn built_in_arm() -> Status {
 }
 
 /// Records from `next` on, up to `end` (exclusive) or, without one, for as long as the client listens. Indices that the
-/// log has forgotten are skipped.
-fn states(plane: Arc<Mutex<ControlPlane>>, next: usize, end: Option<usize>) -> StateStream {
+/// log has forgotten are skipped. With `lingers` the stream stays open after the last one.
+fn states(plane: Arc<Mutex<ControlPlane>>, next: usize, end: Option<usize>, lingers: bool) -> StateStream {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Vec<proto::RobotState>>(2);
     tokio::spawn(async move {
         let mut next = next;
@@ -192,6 +211,9 @@ fn states(plane: Arc<Mutex<ControlPlane>>, next: usize, end: Option<usize>) -> S
                 return;
             }
             if next >= last {
+                if lingers {
+                    sender.closed().await;
+                }
                 if end.is_some() || sender.is_closed() {
                     return;
                 }

@@ -13,12 +13,12 @@ use tonic::transport::Channel;
 use super::{ServerError, ServerOptions, ServerScene, SimServer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const KQ: [f32; 7] = [150.0, 120.0, 160.0, 100.0, 110.0, 100.0, 40.0];
-const KQD: [f32; 7] = [20.0, 20.0, 20.0, 20.0, 12.0, 12.0, 8.0];
+pub(super) const KQ: [f32; 7] = [150.0, 120.0, 160.0, 100.0, 110.0, 100.0, 40.0];
+pub(super) const KQD: [f32; 7] = [20.0, 20.0, 20.0, 20.0, 12.0, 12.0, 8.0];
 
-type Client = PolymetisControllerServerClient<Channel>;
+pub(super) type Client = PolymetisControllerServerClient<Channel>;
 
-fn run<F: Future>(test: F) -> F::Output {
+pub(super) fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("nothing hangs") })
 }
@@ -28,7 +28,7 @@ async fn channel(server: &SimServer) -> Channel {
     tonic::transport::Endpoint::from_shared(address).unwrap().connect().await.unwrap()
 }
 
-async fn client(server: &SimServer) -> Client {
+pub(super) async fn client(server: &SimServer) -> Client {
     let mut client = Client::new(channel(server).await);
     // The first state is recorded a millisecond after the start.
     while let Err(status) = client.get_robot_state(Empty {}).await {
@@ -38,19 +38,19 @@ async fn client(server: &SimServer) -> Client {
     client
 }
 
-fn upload(archive: &[u8]) -> tokio_stream::Iter<std::vec::IntoIter<proto::ControllerChunk>> {
+pub(super) fn upload(archive: &[u8]) -> tokio_stream::Iter<std::vec::IntoIter<proto::ControllerChunk>> {
     tokio_stream::iter(chunks(archive).collect::<Vec<_>>())
 }
 
-fn target(q: &[f32]) -> Vec<u8> {
+pub(super) fn target(q: &[f32]) -> Vec<u8> {
     write_parameters(&[(JOINT_POS_DESIRED, &TensorValue::f32_vector(q))]).unwrap()
 }
 
-async fn positions(client: &mut Client) -> [f32; 7] {
+pub(super) async fn positions(client: &mut Client) -> [f32; 7] {
     client.get_robot_state(Empty {}).await.unwrap().into_inner().joint_positions.try_into().unwrap()
 }
 
-async fn cancelled<T: std::fmt::Debug>(
+pub(super) async fn cancelled<T: std::fmt::Debug>(
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> String {
     let status = call.await.unwrap_err();
@@ -117,8 +117,6 @@ fn refusals_have_the_codes_and_texts_of_the_real_server() {
     let server = SimServer::start(&ServerOptions::local(ServerScene::None)).unwrap();
     run(async {
         let mut c = client(&server).await;
-        let nothing = "Tried to perform a controller update with no controller running.";
-        assert_eq!(cancelled(c.update_controller(upload(&target(&[0.0; 7])))).await, nothing);
         let text = cancelled(c.terminate_controller(Empty {})).await;
         assert_eq!(text, "Tried to terminate controller with no controller running.");
         assert!(cancelled(c.set_controller(upload(b"no zip"))).await.starts_with("Failed to load new controller: "));
@@ -138,6 +136,9 @@ fn refusals_have_the_codes_and_texts_of_the_real_server() {
         assert_eq!((interval.start, interval.end), (set.start, -1), "the controller runs on");
         let status = c.control_update(proto::RobotState::default()).await.unwrap_err();
         assert!(status.message().contains("its own simulated arm"));
+        c.terminate_controller(Empty {}).await.unwrap();
+        let nothing = "Tried to perform a controller update with no controller running.";
+        assert_eq!(cancelled(c.update_controller(upload(&target(&[0.0; 7])))).await, nothing);
     });
 }
 
