@@ -4,5 +4,6 @@ mod help;
 mod install;
 mod programs;
 mod report;
+mod seeing_run;
 mod sim_loop;
 mod systemd;

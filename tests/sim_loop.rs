@@ -124,6 +124,7 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
         lag_compensation_s: config.control.lag_compensation_s,
         max_state_age: Duration::from_millis(100),
         max_late_ticks: 5,
+        max_missing: Duration::from_secs(1),
     };
     let mut controller = Controller::new(settings, &spec()).expect("the policy fits the robot");
     let mut sampler =
@@ -158,6 +159,7 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
             state: Some(Stamped { time: now, value: state }),
             status: Some(Stamped { time: now, value: status }),
             chunk: chunk.as_ref(),
+            parts: None,
             order: order.take(),
             late_ticks: 0,
         };

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use tenon_vision::FrameVariant;
 
 use crate::commands::{
-    BoardArgs, CheckArgs, ExportArgs, ImportArgs, IntrinsicsArgs, LatencyArgs, NoiseArgs, PlaceArgs, ProofArgs,
-    ShowArgs, TouchOffArgs, WizardArgs,
+    ArmPoseArgs, ArmSwingArgs, BoardArgs, CheckArgs, ExportArgs, ImportArgs, IntrinsicsArgs, LatencyArgs, NoiseArgs,
+    PlaceArgs, ProofArgs, ShowArgs, TouchOffArgs, WizardArgs,
 };
 
 /// Focal length assumed where none is given: a RealSense D435 colour stream at 1280x720 has 900 to 930 px.
@@ -40,6 +40,10 @@ pub enum Command {
     ExportIntrinsics(ExportArgs),
     /// Where the cameras stand: from the base board and, with the arm's poses, from a tag in the gripper
     Place(PlaceArgs),
+    /// Where the arm stands, from the robot itself: one line for each picture of `place` and `proof`
+    ArmPose(ArmPoseArgs),
+    /// The hand's way while it swings, from the robot itself: the cause in `latency`
+    ArmSwing(ArmSwingArgs),
     /// Where the base board lies in the robot's base, from points that the tool touched
     TouchOff(TouchOffArgs),
     /// How wrong the calibration is, on pictures that took no part in it

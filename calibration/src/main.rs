@@ -31,6 +31,8 @@ fn execute(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::ExportIntrinsics(args) => commands::export_intrinsics(args, out).context("export-intrinsics"),
         Command::Place(args) => commands::place(args, out).context("place"),
         Command::Wizard(args) => commands::wizard(args, out).context("wizard"),
+        Command::ArmPose(args) => commands::arm_pose(args, out).context("arm-pose"),
+        Command::ArmSwing(args) => commands::arm_swing(args, out).context("arm-swing"),
         Command::TouchOff(args) => commands::touch_off(args, out).context("touch-off"),
         Command::Proof(args) => commands::proof(args, out).context("proof"),
         Command::Latency(args) => commands::latency(args, out).context("latency"),

@@ -140,7 +140,18 @@ fn a_board_is_printed_and_a_camera_calibrated_and_exchanged() {
         let picture = image::GrayImage::from_raw(WIDTH as u32, HEIGHT as u32, image.pixels().to_vec()).unwrap();
         picture.save(session.path("views").join(format!("{k}.png"))).unwrap();
     }
-    let from = ["--from-images", "front:111=views", "--board", "board.toml", "--rig", "bench", "--yes", "--json"];
+    let from = [
+        "--from-images",
+        "front=views",
+        "--serial",
+        "front=111",
+        "--board",
+        "board.toml",
+        "--rig",
+        "bench",
+        "--yes",
+        "--json",
+    ];
     let report = session.json(&[&["intrinsics"][..], &from].concat());
     assert_eq!(report["passed"], true, "{report}");
     let focal = report["parameters"][0]["value"].as_f64().unwrap();
@@ -172,6 +183,10 @@ fn a_board_is_printed_and_a_camera_calibrated_and_exchanged() {
     assert_eq!(cameras.len(), 3);
     assert!(cameras.iter().all(|c| c["intrinsics"]["focal_px"][0].as_f64() == Some(focal)), "{shown}");
     assert_eq!(cameras[1]["intrinsics"]["source"], "imported");
+    let contradicting =
+        ["--from-images", "front:111=views", "--serial", "front=222", "--board", "board.toml", "--rig", "bench"];
+    let output = session.run(&[&["intrinsics"][..], &contradicting].concat());
+    assert!(output.status.code() == Some(2) && said(&output).contains("--serial says 222"), "{}", said(&output));
     // Pictures without a board.
     photographs(&session.path("bench"), &three_views()[0], 2, 1);
     let output =
@@ -185,10 +200,17 @@ fn a_rig_is_placed_checked_and_measured_from_pictures_alone() {
     let [front, left, _] = three_views();
     photographs(&session.path("front"), &front, 8, 1);
     photographs(&session.path("left"), &left, 8, 2);
-    let cameras = ["--from-images", "front:111=front", "--from-images", "left:222=left"];
+    // A serial number beside its folder, the other in a flag of its own.
+    let cameras = ["--from-images", "front=front", "--serial", "front=111", "--from-images", "left:222=left"];
     let with = |command: &[&'static str], more: &[&'static str]| [command, &cameras, more].concat();
 
     // Before anything: what is missing is said.
+    for command in ["check", "place", "proof", "noise"] {
+        let part: &[&str] = if command == "noise" { &["--part", "square_table_top"] } else { &[] };
+        let output = session.run(&[&[command, "--rig", "bench", "--from-images", "front=front"], part].concat());
+        let missing = said(&output).contains("add --serial front=SERIAL");
+        assert!(output.status.code() == Some(2) && missing, "{command}: {}", said(&output));
+    }
     let output = session.run(&with(&["check", "--rig", "bench"], &[]));
     assert!(output.status.code() == Some(2) && said(&output).contains("has no calibration yet"), "{}", said(&output));
     let output = session.run(&with(&["place", "--rig", "bench"], &["--yes"]));

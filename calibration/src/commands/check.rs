@@ -12,7 +12,7 @@ use crate::steps::{Limits, check as step};
 
 const HELP: &str = "\
 Example:
-  tenon-calibrate check --rig bench --from-images front:822512060853=now/front
+  tenon-calibrate check --rig bench --from-images front=now/front --serial front=822512060853
 
 Compares the base board in pictures taken now with the calibration in use and says how far each camera moved.
 
@@ -35,9 +35,10 @@ pub struct CheckArgs {
 
 /// Runs the check.
 pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<Outcome> {
+    let folders = args.pictures.cameras()?;
     let layout = args.rig.layout()?;
     let current = args.rig.folder()?.current()?;
-    let cameras = search_all(&args.pictures.from_images, &layout)?;
+    let cameras = search_all(&folders, &layout)?;
     let found =
         step::drift(&current.calibration, &cameras, &layout.base_tags, &Limits::load(args.robot.as_deref())?.drift())?;
     let stop = found.iter().any(|camera| camera.drift.verdict == DriftVerdict::Stop);

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use tenon_core::config::rig::{CameraRecord, IntrinsicsRecord, IntrinsicsSource};
 
 use super::board::{board_of, write_new};
-use super::{CameraArg, RigArgs, finish, now, print_findings, program};
+use super::{CameraArg, FolderArg, RigArgs, SerialArg, cameras, finish, now, print_findings, program};
 use crate::boards::print::Paper;
 use crate::intrinsics::exchange::Format;
 use crate::intrinsics::{CameraInfo, Free, Intrinsics, Options, Progress, calibrate_images};
@@ -20,7 +20,7 @@ use crate::steps::{Finding, Grade, intrinsics as step, worst};
 
 const HELP: &str = "\
 Example:
-  tenon-calibrate intrinsics --rig bench --from-images front:822512060853=views --board board.toml --yes
+  tenon-calibrate intrinsics --rig bench --from-images front=views --serial front=822512060853 --board board.toml --yes
 
 Pictures of the board of `tenon-calibrate board` from 10 to 30 places: near and far, in all corners of the picture, tilted to every side by
 20 to 40 degrees. What is still missing is said. Views that do not fit the others are named and left out. k3 is kept at 0 unless
@@ -34,9 +34,13 @@ pub struct IntrinsicsArgs {
     #[command(flatten)]
     pub rig: RigArgs,
 
-    /// The camera and its pictures of the board: name, serial number and folder
-    #[arg(long = "from-images", value_name = "NAME:SERIAL=DIR")]
-    pub from_images: CameraArg,
+    /// The camera and its pictures of the board: its name, its serial number (here or in --serial) and a folder
+    #[arg(long = "from-images", value_name = "NAME[:SERIAL]=DIR")]
+    pub from_images: FolderArg,
+
+    /// Serial number of the camera
+    #[arg(long = "serial", value_name = "NAME=SERIAL")]
+    pub serials: Vec<SerialArg>,
 
     /// Description of the board, as `tenon-calibrate board` wrote it; or april_grid, charuco, checkerboard for those of A4
     #[arg(long, value_name = "FILE|KIND")]
@@ -53,7 +57,7 @@ pub struct IntrinsicsArgs {
 
 /// Runs the step.
 pub fn intrinsics(args: &IntrinsicsArgs, out: &mut impl Write) -> anyhow::Result<Outcome> {
-    let camera = &args.from_images;
+    let camera = &cameras(std::slice::from_ref(&args.from_images), &args.serials)?[0];
     let board = board_of(&args.board, Paper::A4)?;
     let folder = args.rig.folder()?;
     let files = list(&camera.folder)?;
@@ -182,9 +186,11 @@ pub struct ImportArgs {
 
 /// Takes factory values.
 pub fn import_intrinsics(args: &ImportArgs, out: &mut impl Write) -> anyhow::Result<Outcome> {
-    let camera: CameraArg = format!("{}=.", args.camera)
+    let SerialArg { name, serial } = args
+        .camera
         .parse()
         .map_err(|_| anyhow::anyhow!("--camera {}: write NAME:SERIAL, e.g. front:822512060853", args.camera))?;
+    let camera = CameraArg { name, serial, folder: PathBuf::new() };
     let info = CameraInfo::load(&args.file)?;
     let folder = args.rig.folder()?;
     let date = now();

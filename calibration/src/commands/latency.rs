@@ -22,7 +22,8 @@ Examples:
   tenon-calibrate latency --rig bench --camera 822512060853=hand.csv,runs/front --tag 100 --yes
 
 Every pair is a cause and its response: files of time_s,value on one clock. For a camera the response may be a recorded run with a
-moving tag. Move with changing speed for 20 seconds; the delay of every two seconds makes up the distribution.
+moving tag. Move with changing speed for 20 seconds; the delay of every two seconds makes up the distribution. `tenon-calibrate arm-swing`
+records the hand meanwhile.
 
 Exit code: 0 measured; 2 the two records show no common motion, or something cannot be read.";
 

@@ -13,13 +13,14 @@ use crate::steps::{Grade, place as step, worst};
 const HELP: &str = "\
 Examples:
   tenon-calibrate place --rig bench --from-images front:822512060853=pictures/front --yes
-  tenon-calibrate place --rig bench --from-images front:822512060853=front --from-images side:817612070315=side \\
+  tenon-calibrate place --rig bench --from-images front=front --serial front=822512060853 --from-images side:817612070315=side \\
     --arm-poses poses.csv --hand-tag 40 --hand-tag-size-m 0.048 --yes
 
 Without the arm's poses the cameras are placed in the frame of the base board ('april'). With them, and with a tag in the
 gripper, the board's place in the robot's base is found too, and a print of the wrong size shows.
 
-A file of arm poses has one line for each picture: picture,x_m,y_m,z_m,qw,qx,qy,qz (pose of the hand in the robot's base).
+A file of arm poses has one line for each picture: picture,x_m,y_m,z_m,qw,qx,qy,qz (pose of the hand in the robot's base: of flange or tool
+point, but of the same in all lines). `tenon-calibrate arm-pose` writes it from the robot itself while the pictures are taken.
 
 Exit code: 0 passed (with or without warnings); 1 a limit was missed, and nothing was taken into use; 2 something cannot be read or
 solved.";
@@ -47,10 +48,11 @@ pub struct PlaceArgs {
 
 /// Runs the step.
 pub fn place(args: &PlaceArgs, out: &mut impl Write) -> anyhow::Result<Outcome> {
+    let folders = args.pictures.cameras()?;
     let layout = args.rig.layout()?;
     let folder = args.rig.folder()?;
     let (arm_poses, hand) = (args.hand.arm_poses()?, args.hand.tags());
-    let cameras = search_all(&args.pictures.from_images, &layout)?;
+    let cameras = search_all(&folders, &layout)?;
     let date = now();
     let mut draft = folder.draft(&program(), &date)?;
     let input = PlaceInput {

@@ -9,7 +9,7 @@ use image::RgbImage;
 use tenon_core::config::rig::RigCalibration;
 use tenon_vision::{Detector, DetectorSettings, Rig, StillImage, VisionError, body_pose};
 
-use super::{HandArgs, PicturesArgs, RigArgs, finish, now, print_findings, program, search_all};
+use super::{CameraArg, HandArgs, PicturesArgs, RigArgs, finish, now, print_findings, program, search_all};
 use crate::rig::{Ended, Step};
 use crate::run::Outcome;
 use crate::steps::overlay::{ErrorLine, Now, overlay, published_front_camera};
@@ -74,13 +74,14 @@ pub struct ProofArgs {
 
 /// Runs the step.
 pub fn proof(args: &ProofArgs, out: &mut impl Write) -> anyhow::Result<Outcome> {
+    let folders = args.pictures.cameras()?;
     let layout = args.rig.layout()?;
     let folder = args.rig.folder()?;
     let limits = Limits::load(args.robot.as_deref())?;
     let date = now();
     let wanted = args.overlay_only || args.reference.is_some() || args.furniture.is_some();
     let current = folder.current()?;
-    let drawn = wanted.then(|| draw(args, &layout, &current.calibration)).transpose()?;
+    let drawn = wanted.then(|| draw(args, &folders[0], &layout, &current.calibration)).transpose()?;
     if let Some((picture, _)) = &drawn {
         super::board::write_new(&args.overlay, &png(picture)?)?;
     }
@@ -96,7 +97,7 @@ pub fn proof(args: &ProofArgs, out: &mut impl Write) -> anyhow::Result<Outcome> 
         return Ok(if placed { Outcome::Done } else { Outcome::NothingFound });
     }
     let (arm_poses, hand) = (args.hand.arm_poses()?, args.hand.tags());
-    let cameras = search_all(&args.pictures.from_images, &layout)?;
+    let cameras = search_all(&folders, &layout)?;
     let mut draft = folder.draft(&program(), &date)?;
     let input = ProofInput { cameras: &cameras, parts: &layout.parts, hand: &hand, arm_poses: &arm_poses };
     let proved = prove(draft.calibration(), &input, &limits.proof(), &date)?;
@@ -132,8 +133,12 @@ fn print_lines(out: &mut impl Write, lines: &[ErrorLine]) -> std::io::Result<()>
 }
 
 /// The overlay of the first camera's last picture.
-fn draw(args: &ProofArgs, layout: &Rig, known: &RigCalibration) -> anyhow::Result<(RgbImage, Vec<ErrorLine>)> {
-    let camera = &args.pictures.from_images[0];
+fn draw(
+    args: &ProofArgs,
+    camera: &CameraArg,
+    layout: &Rig,
+    known: &RigCalibration,
+) -> anyhow::Result<(RgbImage, Vec<ErrorLine>)> {
     let record =
         known.camera(&camera.serial).ok_or_else(|| StepError::NoIntrinsics { serial: camera.serial.clone() })?;
     let optics = camera_of(&record.intrinsics)?;

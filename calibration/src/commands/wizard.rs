@@ -1,14 +1,15 @@
 //! `tenon-calibrate wizard`.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 use tenon_vision::{Pose, TagOnBody};
 
+use super::arm::linked_arm;
 use super::board::board_of;
 use super::{RigArgs, now, program};
+use crate::arm::{ArmPoseSource, FilePoses, TypedPoses};
 use crate::boards::print::Paper;
 use crate::run::Outcome;
 use crate::steps::{Limits, arm_poses};
@@ -23,12 +24,17 @@ const HELP: &str = "\
 Examples:
   tenon-calibrate wizard --rig demo --simulated --yes
   tenon-calibrate wizard --rig bench --camera front=v4l2:822512060853 --camera side=v4l2:817612070315 --exposure-100us 80 \\
-    --board board.toml --guided-arm --hand-tag 100 --hand-tag-size-m 0.048
+    --board board.toml --arm-link --hand-tag 100 --hand-tag-size-m 0.048
   tenon-calibrate wizard --rig bench --camera front=images:822512060853:pictures/front --board board.toml --yes
 
 Leads through intrinsics, camera to base, proof, latency and noise at rest, and writes a version of the rig's calibration with a
 report (report.html). It works over ssh, keeps every step as it ends, and goes on there when it is started again. It never commands
 the arm.
+
+With --arm-link the robot itself says where the hand is (through tenon-bridge, which is only listened to): the tool point of [tool] in
+robot.toml, taken when every joint has been below 0.01 rad/s for half a second. With --guided-arm you type it, and --arm-poses reads it from
+a file. Which frame of the hand it is does not matter as long as it is always the same. After some poses the wizard says where the next one
+helps most, and ends when everything is known better than 1 mm and 0.1 degrees.
 
 Folders of pictures and recorded runs may have a subfolder for each step: intrinsics, place, proof, latency, noise.
 
@@ -63,11 +69,17 @@ pub struct WizardArgs {
     pub exposure_100us: Option<i64>,
 
     /// The arm takes part: it is guided by hand, and its pose is typed in
-    #[arg(long, requires = "hand_tag")]
+    #[arg(long, requires = "hand_tag", conflicts_with_all = ["arm_link", "arm_poses", "simulated"])]
     pub guided_arm: bool,
 
+    /// The arm takes part: it is guided by hand, and its pose comes over the link, from the bridge at ENDPOINT (without it: at [link]
+    /// endpoint of robot.toml). Its swing for the latency is recorded, too
+    #[arg(long, value_name = "ENDPOINT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(requires = "hand_tag", conflicts_with_all = ["arm_poses", "simulated"])]
+    pub arm_link: Option<String>,
+
     /// The arm's pose for each picture of a file (see `tenon-calibrate place --help`)
-    #[arg(long, value_name = "FILE", requires = "hand_tag")]
+    #[arg(long, value_name = "FILE", requires = "hand_tag", conflicts_with = "simulated")]
     pub arm_poses: Option<PathBuf>,
 
     /// Id of the tag in the gripper
@@ -95,6 +107,20 @@ pub struct WizardArgs {
     pub yes: bool,
 }
 
+/// Who knows the arm's poses.
+fn arm(args: &WizardArgs) -> anyhow::Result<Option<Box<dyn ArmPoseSource>>> {
+    if let Some(endpoint) = &args.arm_link {
+        return Ok(Some(Box::new(linked_arm(endpoint, args.robot.as_deref())?)));
+    }
+    if args.guided_arm {
+        return Ok(Some(Box::new(TypedPoses)));
+    }
+    Ok(match &args.arm_poses {
+        Some(path) => Some(Box::new(FilePoses(arm_poses::read(path)?))),
+        None => None,
+    })
+}
+
 /// Runs a session. What is said goes to standard output, with `--json` to standard error.
 pub fn wizard(args: &WizardArgs, out: &mut impl Write) -> anyhow::Result<Outcome> {
     let simulated = args.simulated || args.cameras.iter().any(|camera| camera.kind == Kind::Simulated);
@@ -113,16 +139,8 @@ pub fn wizard(args: &WizardArgs, out: &mut impl Write) -> anyhow::Result<Outcome
         };
         Box::new(SimulatedBench::new(&names, board.clone(), 1e-3 * args.push_mm)?)
     } else {
-        let arm_poses: BTreeMap<String, Pose> = match &args.arm_poses {
-            Some(path) => arm_poses::read(path)?,
-            None => BTreeMap::new(),
-        };
-        let settings = SourceSettings {
-            exposure_100us: args.exposure_100us,
-            guided_arm: args.guided_arm,
-            arm_poses,
-            swing: args.swing.clone(),
-        };
+        let settings =
+            SourceSettings { exposure_100us: args.exposure_100us, arm: arm(args)?, swing: args.swing.clone() };
         Box::new(SourceBench::open(&args.cameras, settings)?)
     };
     let settings = WorkerSettings {

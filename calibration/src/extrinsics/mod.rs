@@ -8,7 +8,7 @@
 //! hand view    u = π_c( T_base_camera⁻¹ · T_base_hand(k) · T_hand_tag · s_h p )
 //! ```
 //!
-//! Closed forms ([`hand_eye`]) start it, [`bundle`] refines all poses and the tags' true size on pixels, and the residuals
+//! Closed forms ([`hand_eye`]) start it (`start`), [`bundle`] refines all poses and the tags' true size on pixels, and the residuals
 //! give the noise, from which every number has its standard deviation. [`board`] names swapped and turned tags,
 //! [`observability`] says which pose of the arm to add next.
 
@@ -18,6 +18,7 @@ pub mod hand_eye;
 pub mod observability;
 mod problem;
 mod solve;
+mod start;
 
 pub use problem::{Body, Layout, Problem, View};
 pub use solve::{

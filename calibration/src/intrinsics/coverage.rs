@@ -1,7 +1,7 @@
 //! What the views so far have shown: the picture's area, the board's size in it, and its tilt.
 
 use super::View;
-use super::run::tilt_deg;
+use super::result::tilt_deg;
 use super::start::rough_pose;
 use serde::Serialize;
 use tenon_vision::Camera;

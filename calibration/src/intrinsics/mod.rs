@@ -19,6 +19,7 @@ pub mod exchange;
 mod leave_out;
 mod model;
 pub mod next_view;
+mod result;
 mod run;
 mod solve;
 mod start;
@@ -30,7 +31,5 @@ pub use exchange::CameraInfo;
 pub use leave_out::held_out_rms_px;
 pub use model::{Free, PARAMETERS, Parameters};
 pub use next_view::NextView;
-pub use run::{
-    DropReason, DroppedView, Intrinsics, IntrinsicsReport, Options, ParameterReport, Progress, SkippedImage, View,
-    ViewReport, calibrate, calibrate_images,
-};
+pub use result::{DropReason, DroppedView, Intrinsics, IntrinsicsReport, ParameterReport, SkippedImage, ViewReport};
+pub use run::{Options, Progress, View, calibrate, calibrate_images};

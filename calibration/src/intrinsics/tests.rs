@@ -1,6 +1,7 @@
 //! Calibrations of simulated cameras, whose truth is known.
 
 use super::super::leave_out::{held_out_rms_px, without_each};
+use super::super::model::Parameters;
 use super::super::solve::minimise;
 use super::super::start::start;
 use super::*;
@@ -9,6 +10,7 @@ use nalgebra::{Translation3, UnitQuaternion, Vector3};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+use tenon_vision::Pose;
 use tenon_vision::refine::Correspondence;
 
 const SIZE: [usize; 2] = [1280, 720];

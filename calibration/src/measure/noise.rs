@@ -1,7 +1,7 @@
 //! Noise at rest: how much the pose of a part that does not move jumps about, as domain randomisation wants it (spec
 //! perception.md §7.3, step 6).
 
-use nalgebra::{UnitQuaternion, Vector3};
+use nalgebra::{Matrix6, UnitQuaternion, Vector3, Vector6};
 use tenon_core::config::rig::NoiseRecord;
 use tenon_core::fusion::average_poses;
 use tenon_vision::Pose;
@@ -63,6 +63,30 @@ pub fn at_rest(part: &str, poses: &[Pose], duration_s: f64, date: &str) -> Resul
     })
 }
 
+/// How much larger the scatter of poses at rest is than the covariance that was reported with each: the mean of the normalised
+/// squared distances from their mean pose, over the six of one pose. 1 where the covariances tell the scatter exactly; below 1 where
+/// they hold more than scatters, as those of [`tenon_vision::PartPose`] do: a tag glued on askew and a camera's misplacement are
+/// the same in every picture. Above 1 a filter that believes them trusts single pictures too much.
+///
+/// Covariances of displacement and rotation `[v; ω]` in outer axes. `None` for fewer than [`MIN_SAMPLES`] poses, or where a covariance
+/// cannot be inverted.
+pub fn covariance_ratio(poses: &[(Pose, Matrix6<f64>)]) -> Option<f64> {
+    if poses.len() < MIN_SAMPLES {
+        return None;
+    }
+    let plain: Vec<Pose> = poses.iter().map(|(pose, _)| *pose).collect();
+    let (position, rotation) = mean(&plain)?;
+    let mut sum = 0.0;
+    for (pose, covariance) in poses {
+        let (v, w) = (pose.translation.vector - position, (pose.rotation * rotation.inverse()).scaled_axis());
+        let off = Vector6::new(v.x, v.y, v.z, w.x, w.y, w.z);
+        sum += off.dot(&covariance.cholesky()?.solve(&off));
+    }
+    // The mean comes of the same poses: it lies nearer to them than the truth.
+    let ratio = sum / (6.0 * (poses.len() - 1) as f64);
+    ratio.is_finite().then_some(ratio)
+}
+
 /// Mean position and rotation.
 fn mean(poses: &[Pose]) -> Option<(Vector3<f64>, UnitQuaternion<f64>)> {
     average_poses(poses).map(|mean| (mean.translation.vector, mean.rotation))
@@ -111,5 +135,21 @@ mod tests {
         assert!(said.contains("10 poses are too few"), "{said}");
         let said = at_rest("leg", &poses(300, 1e-4, 1e-3, 0.02), 10.0, "today").unwrap_err().to_string();
         assert!(said.contains("leg moved by 10.0 mm"), "{said}");
+    }
+
+    #[test]
+    fn the_ratio_says_how_far_reported_covariances_are_from_the_scatter() {
+        let scattered = poses(4000, 5e-4, 4e-3, 0.0);
+        let ratio = |sigma_m: f64, sigma_rad: f64| {
+            let (m, rad) = (sigma_m * sigma_m, sigma_rad * sigma_rad);
+            let reported = Matrix6::from_diagonal(&Vector6::new(m, m, m, rad, rad, rad));
+            covariance_ratio(&scattered.iter().map(|pose| (*pose, reported)).collect::<Vec<_>>())
+        };
+        assert!((ratio(5e-4, 4e-3).unwrap() - 1.0).abs() < 0.05);
+        // Half as large as reported: a quarter of the variance, and so on.
+        assert!((ratio(1e-3, 8e-3).unwrap() - 0.25).abs() < 0.0125);
+        assert!((ratio(2.5e-4, 2e-3).unwrap() - 4.0).abs() < 0.2);
+        assert_eq!(ratio(0.0, 1.0), None);
+        assert_eq!(covariance_ratio(&[(Pose::identity(), Matrix6::identity()); 10]), None);
     }
 }

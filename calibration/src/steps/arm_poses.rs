@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tenon_core::config::rig::position_and_quaternion;
 use tenon_core::geometry::pose_from_wxyz;
 use tenon_vision::Pose;
 
@@ -60,6 +61,28 @@ pub fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Pose>, StepErro
     Ok(poses)
 }
 
+/// First line of a file that is begun.
+pub const HEADER: &str = "picture,x_m,y_m,z_m,qw,qx,qy,qz";
+
+/// The line of one picture, for [`parse`].
+///
+/// # Errors
+/// A name that would read back as something else.
+pub fn line(picture: &str, T_base_hand: &Pose) -> Result<String, StepError> {
+    let fails = picture.is_empty()
+        || picture.starts_with('#')
+        || picture.trim() != picture
+        || picture == "picture"
+        || picture.contains([',', '\n', '\r']);
+    if fails {
+        let reason =
+            "a picture's name is not empty, has no comma and no space around it, and does not begin with #".into();
+        return Err(StepError::Picture { what: format!("{picture:?}"), reason });
+    }
+    let ([x, y, z], [w, i, j, k]) = position_and_quaternion(T_base_hand);
+    Ok(format!("{picture},{x:.7},{y:.7},{z:.7},{w:.9},{i:.9},{j:.9},{k:.9}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +105,17 @@ mod tests {
         assert!(said("a.png,0,0,0,1,1,0,0\n").contains("length 1.414"));
         assert!(said("a.png,0,0,0,NaN,1,0,0\n").contains("length NaN"));
         assert!(said("a.png,0,0,0,1,0,0,0\na.png,0,0,0,1,0,0,0\n").starts_with("p.csv:2: picture a.png has"));
+    }
+
+    #[test]
+    fn a_pose_is_read_as_it_was_written() {
+        let pose = pose_from_wxyz([0.41234567, -0.03, 0.2], [0.1, 0.9, -0.3, 0.3]);
+        let text = format!("{HEADER}\n{}\n", line("0001.png", &pose).unwrap());
+        let read = parse(Path::new("p.csv"), &text).unwrap()["0001.png"];
+        assert!((read.translation.vector - pose.translation.vector).norm() < 1e-6);
+        assert!(read.rotation.angle_to(&pose.rotation) < 1e-7);
+        for wrong in ["", "#1.png", "a,b.png", " a.png", "picture", "a\nb"] {
+            assert!(line(wrong, &pose).unwrap_err().to_string().contains("no comma"), "{wrong:?}");
+        }
     }
 }

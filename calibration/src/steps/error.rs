@@ -4,6 +4,7 @@ use tenon_core::config::ConfigError;
 use tenon_vision::VisionError;
 use tenon_vision::source::SourceError;
 
+use crate::arm::ArmError;
 use crate::extrinsics::ExtrinsicsError;
 use crate::measure::latency::LatencyError;
 use crate::measure::noise::NoiseError;
@@ -29,6 +30,8 @@ pub enum StepError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Arm(#[from] ArmError),
 
     #[error("cannot read {}: {reason}", path.display())]
     Read { path: PathBuf, reason: String },

@@ -12,6 +12,17 @@ use crate::measure::proof;
 const USUAL: &str = "configs/robot.toml";
 const SHIPPED: &str = include_str!("../../../configs/robot.toml");
 
+/// The robot's whole configuration, of the file that is named or of `configs/robot.toml`. Its tool and model are facts of this
+/// hardware, so those that Tenon ships do not stand in for them.
+pub fn robot(file: Option<&Path>) -> Result<RobotConfig, StepError> {
+    let path = file.unwrap_or(Path::new(USUAL));
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let reason = format!("{e}; model, tool and link of the robot stand in it: name it with --robot FILE");
+        StepError::Read { path: path.to_owned(), reason }
+    })?;
+    Ok(parse(&path.display().to_string(), &text)?)
+}
+
 /// Limits and where they come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -66,6 +77,16 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_robot_that_is_not_described_is_not_invented() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("robot.toml");
+        let said = robot(Some(&file)).unwrap_err().to_string();
+        assert!(said.contains("robot.toml") && said.contains("--robot FILE"), "{said}");
+        std::fs::write(&file, SHIPPED).unwrap();
+        assert_eq!(robot(Some(&file)).unwrap().link.endpoint, "tcp/127.0.0.1:7447");
+    }
 
     #[test]
     fn the_shipped_limits_of_drift_are_those_of_the_library() {

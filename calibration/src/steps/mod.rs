@@ -7,6 +7,7 @@ pub mod intrinsics;
 pub mod latency;
 pub mod limits;
 pub mod noise;
+pub mod outlook;
 pub mod overlay;
 pub mod pictures;
 pub mod place;

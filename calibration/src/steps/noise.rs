@@ -1,5 +1,7 @@
 //! Noise at rest of parts, from pictures of calibrated cameras taken together.
 
+use nalgebra::Matrix6;
+use serde::Serialize;
 use tenon_core::config::rig::{NoiseRecord, RigCalibration};
 use tenon_vision::rig::Part;
 use tenon_vision::{PartSettings, PartSolver, PlacedCamera, Pose, VisionError};
@@ -7,7 +9,7 @@ use tenon_vision::{PartSettings, PartSolver, PlacedCamera, Pose, VisionError};
 use super::StepError;
 use super::pictures::Pictures;
 use super::place::{camera_of, intrinsics_for};
-use crate::measure::noise::at_rest;
+use crate::measure::noise::{at_rest, covariance_ratio};
 
 /// The calibrated cameras of some pictures.
 pub fn placed_cameras(known: &RigCalibration, cameras: &[Pictures]) -> Result<Vec<PlacedCamera>, StepError> {
@@ -26,6 +28,37 @@ pub fn placed_cameras(known: &RigCalibration, cameras: &[Pictures]) -> Result<Ve
     cameras.iter().map(placed).collect()
 }
 
+/// Noise at rest of one part.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measured {
+    #[serde(flatten)]
+    pub record: NoiseRecord,
+    /// How much larger the scatter is than the covariances that came with the poses ([`covariance_ratio`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covariance_ratio: Option<f64>,
+}
+
+impl Measured {
+    /// The ratio in words, for a line of its own.
+    pub fn ratio_line(&self) -> Option<String> {
+        self.covariance_ratio.map(|ratio| {
+            let advice = if ratio > 1.0 { ": the poses jump more than they say" } else { "" };
+            format!("the scatter is {ratio:.2} times the reported covariance{advice}")
+        })
+    }
+}
+
+/// As it goes out with `--json`, and into the version's folder as `noise.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NoiseReport<'a> {
+    pub schema: &'static str,
+    pub parts: &'a [Measured],
+}
+
+pub fn report(measured: &[Measured]) -> NoiseReport<'_> {
+    NoiseReport { schema: "tenon.noise/1", parts: measured }
+}
+
 /// Noise of every part of `parts`. Pictures belong together by their order. `rate_hz`: of the cameras.
 pub fn noise(
     known: &RigCalibration,
@@ -33,7 +66,7 @@ pub fn noise(
     parts: &[Part],
     rate_hz: f64,
     date: &str,
-) -> Result<Vec<NoiseRecord>, StepError> {
+) -> Result<Vec<Measured>, StepError> {
     let placed = placed_cameras(known, cameras)?;
     let instants = cameras.first().map_or(0, |pictures| pictures.pictures.len());
     if let Some(other) = cameras.iter().find(|pictures| pictures.pictures.len() != instants) {
@@ -47,19 +80,20 @@ pub fn noise(
     let mut solver = PartSolver::new(PartSettings::default());
     let mut records = Vec::with_capacity(parts.len());
     for part in parts {
-        let mut poses: Vec<Pose> = Vec::with_capacity(instants);
+        let mut poses: Vec<(Pose, Matrix6<f64>)> = Vec::with_capacity(instants);
         for k in 0..instants {
             let views = cameras.iter().map(|pictures| &pictures.pictures[k].detections[..]);
-            // Two minima: the one that the poses before it say; without any before, an unambiguous one.
-            match solver.solve(&part.name, &part.tags, &placed, views, poses.last()) {
+            let last = poses.last().map(|(pose, _)| *pose);
+            match solver.solve(&part.name, &part.tags, &placed, views, last.as_ref()) {
                 Ok(solved) => {
-                    let nearest = |pose: &Pose| poses.last().map_or(0.0, |last| pose.rotation.angle_to(&last.rotation));
-                    let other = solved.other.filter(|_| solved.ambiguous).map(|other| other.T_april_part);
-                    match other {
-                        _ if !solved.ambiguous => poses.push(solved.T_april_part),
-                        Some(other) if !poses.is_empty() => {
-                            let best = nearest(&solved.T_april_part) <= nearest(&other);
-                            poses.push(if best { solved.T_april_part } else { other });
+                    // Two minima: the one that the poses before it say; without any before, an unambiguous one.
+                    let best = (solved.T_april_part, solved.covariance);
+                    let other = solved.other.filter(|_| solved.ambiguous).map(|o| (o.T_april_part, o.covariance));
+                    match (last, other) {
+                        _ if !solved.ambiguous => poses.push(best),
+                        (Some(last), Some(other)) => {
+                            let turned = |pose: &Pose| pose.rotation.angle_to(&last.rotation);
+                            poses.push(if turned(&best.0) <= turned(&other.0) { best } else { other });
                         }
                         _ => {}
                     }
@@ -68,7 +102,9 @@ pub fn noise(
                 Err(error) => return Err(error.into()),
             }
         }
-        records.push(at_rest(&part.name, &poses, instants as f64 / rate_hz, date)?);
+        let plain: Vec<Pose> = poses.iter().map(|(pose, _)| *pose).collect();
+        let record = at_rest(&part.name, &plain, instants as f64 / rate_hz, date)?;
+        records.push(Measured { record, covariance_ratio: covariance_ratio(&poses) });
     }
     Ok(records)
 }

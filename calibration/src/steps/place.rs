@@ -9,17 +9,17 @@ use tenon_core::config::rig::{
 };
 use tenon_vision::{Camera, Distortion, Pose, TagOnBody};
 
+use super::outlook::{Next, next_pose};
 use super::pictures::Pictures;
 use super::{Finding, Grade, StepError};
-use crate::extrinsics::observability::{candidates_about, next_pose};
 use crate::extrinsics::{Problem, Solution, SolveSettings, View, calibrate};
 
 /// Limits of spec perception.md §7.3.
 pub const MIN_EDGE_PX: f64 = 35.0;
 const PASS_RMS_PX: f64 = 0.5;
 const WARN_RMS_PX: f64 = 1.0;
-const PASS_SIGMA_M: f64 = 1e-3;
-const PASS_SIGMA_RAD: f64 = 0.1 * std::f64::consts::PI / 180.0;
+pub const PASS_SIGMA_M: f64 = 1e-3;
+pub const PASS_SIGMA_RAD: f64 = 0.1 * std::f64::consts::PI / 180.0;
 /// Part of a camera's pictures in which the whole board must be seen.
 const WHOLE_BOARD: f64 = 0.8;
 
@@ -47,16 +47,6 @@ pub struct Placed {
     pub findings: Vec<Finding>,
     /// The pose of the arm to add next, where the arm moved.
     pub next: Option<Next>,
-}
-
-/// A pose of the hand in the robot's base, and what it would bring.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Next {
-    pub position_m: [f64; 3],
-    pub quat_wxyz: [f64; 4],
-    /// Largest standard deviation of a camera's position in the base: now, and with this pose, m.
-    pub now_sigma_m: f64,
-    pub then_sigma_m: f64,
 }
 
 /// As it goes out with `--json`.
@@ -121,8 +111,12 @@ pub fn camera_of(record: &IntrinsicsRecord) -> Result<Camera, StepError> {
     Ok(camera.with_distortion(Distortion { k1, k2, p1, p2, k3 })?)
 }
 
-/// Places all cameras together.
-pub fn place(known: &RigCalibration, input: &PlaceInput, date: &str) -> Result<Placed, StepError> {
+/// What was seen, and the intrinsics that it is read with, in the order of the cameras.
+pub(super) fn problem(
+    known: &RigCalibration,
+    input: &PlaceInput,
+    date: &str,
+) -> Result<(Problem, Vec<IntrinsicsRecord>), StepError> {
     let mut cameras = Vec::with_capacity(input.cameras.len());
     let mut records = Vec::with_capacity(input.cameras.len());
     let mut views = Vec::new();
@@ -137,7 +131,12 @@ pub fn place(known: &RigCalibration, input: &PlaceInput, date: &str) -> Result<P
             detections: picture.detections.clone(),
         }));
     }
-    let problem = Problem { cameras, board: input.board.to_vec(), hand: input.hand.to_vec(), views };
+    Ok((Problem { cameras, board: input.board.to_vec(), hand: input.hand.to_vec(), views }, records))
+}
+
+/// Places all cameras together.
+pub fn place(known: &RigCalibration, input: &PlaceInput, date: &str) -> Result<Placed, StepError> {
+    let (problem, records) = problem(known, input, date)?;
     let settings = SolveSettings::default();
     let solution = calibrate(&problem, &settings)?;
     let findings = findings(&problem, &solution, input.cameras, &settings);
@@ -168,19 +167,8 @@ pub fn place(known: &RigCalibration, input: &PlaceInput, date: &str) -> Result<P
         let covariance = Some(rows(&covariance));
         BoardRecord { method: BoardMethod::Arm, position_m, quat_wxyz, covariance, date: date.to_owned() }
     });
-    let next = next(&problem, &solution, input);
+    let next = next_pose(&problem, &solution, input);
     Ok(Placed { solution, cameras, board, findings, next })
-}
-
-/// The most useful of many poses about those that were taken.
-fn next(problem: &Problem, solution: &Solution, input: &PlaceInput) -> Option<Next> {
-    solution.base_is_robot.then_some(())?;
-    let taken: Vec<Pose> = problem.views.iter().filter_map(|view| view.T_base_hand).collect();
-    let candidates = candidates_about(&taken);
-    let sizes: Vec<[usize; 2]> = input.cameras.iter().map(|pictures| pictures.size_px).collect();
-    let best = next_pose(solution, &problem.cameras, &problem.hand, &sizes, &candidates)?;
-    let (position_m, quat_wxyz) = position_and_quaternion(&candidates[best.candidate]);
-    Some(Next { position_m, quat_wxyz, now_sigma_m: best.now_sigma_m, then_sigma_m: best.then_sigma_m })
 }
 
 fn findings(problem: &Problem, solution: &Solution, pictures: &[Pictures], settings: &SolveSettings) -> Vec<Finding> {

@@ -2,7 +2,8 @@
 
 use tenon_vision::{GreyImage, Pose};
 
-use super::machine::Arm;
+use super::turn::Arm;
+use crate::arm::Asked;
 use crate::measure::latency::Sample;
 use crate::rig::Step;
 use crate::steps::StepError;
@@ -51,7 +52,7 @@ pub struct Shot {
     pub grey: GreyImage,
     /// When the frame was in hand, s.
     pub arrived_s: f64,
-    /// Where the arm stood, if the bench knows.
+    /// Where the arm stood, if the picture came with it.
     pub T_base_hand: Option<Pose>,
 }
 
@@ -68,7 +69,9 @@ pub struct Motion {
 pub struct Counts {
     pub board_views: usize,
     pub rest: usize,
+    /// For the placing: at least, and at most while something is not known well enough.
     pub arm_poses: usize,
+    pub most_arm_poses: usize,
     pub proof_poses: usize,
     pub swing: usize,
     pub parts: usize,
@@ -91,7 +94,28 @@ pub trait Bench {
     /// The next picture of a camera. `index`: its number within the subject. `None`: there are no more.
     fn shoot(&mut self, camera: usize, subject: Subject, index: usize) -> Result<Option<Shot>, StepError>;
 
-    /// Place of the hand along its swing, on the clock of [`Shot::arrived_s`]; empty where it is not recorded.
+    /// Where a guided arm stands for the pictures that are taken next: waits until it is still, or takes what was typed. `None`: the
+    /// pictures come with their poses, or there is no arm.
+    fn arm_pose(&mut self, asked: &Asked<'_>) -> Result<Option<Pose>, StepError> {
+        let _ = asked;
+        Ok(None)
+    }
+
+    /// After the pictures: a guided arm still stands there.
+    fn confirm_arm(&mut self, T_base_hand: &Pose) -> Result<(), StepError> {
+        let _ = T_base_hand;
+        Ok(())
+    }
+
+    /// The pose of the hand that helps most next, if one is known: an arm that moves by itself goes there. A person is told in words.
+    fn guide(&mut self, T_base_hand: Option<&Pose>) {
+        let _ = T_base_hand;
+    }
+
+    /// The hand is about to swing. `true`: its way is recorded, [`Self::swing`] gives it after the pictures.
+    fn begin_swing(&mut self) -> Result<bool, StepError>;
+
+    /// Place of the hand along its swing, on the clock of [`Shot::arrived_s`].
     fn swing(&mut self) -> Result<Vec<Sample>, StepError>;
 
     /// Motions of arm, gripper and link, as far as they are recorded.

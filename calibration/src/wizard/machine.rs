@@ -1,164 +1,10 @@
 //! The wizard's decisions: what was answered or measured goes in, what to say and what to do next comes out. No camera, file,
 //! clock or terminal is touched here.
 
-use std::collections::BTreeMap;
-
+use super::turn::{Arm, Ending, Input, Outlook, Plan, Question, Report, Task, Then, Turn};
 use super::words;
 use crate::rig::{Ended, Step};
 use crate::steps::Grade;
-
-/// What the wizard has to work with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
-    pub rig: String,
-    pub cameras: Vec<String>,
-    pub arm: Arm,
-    /// Views of the board for each camera's intrinsics, at least.
-    pub board_views: usize,
-    /// Poses of the arm for the placing, and other ones for the proof; 0 where there is no arm.
-    pub arm_poses: usize,
-    pub proof_poses: usize,
-    /// Steps of the draft that have ended already.
-    pub ended: BTreeMap<Step, Ended>,
-    /// Cameras whose intrinsics the draft has already, and board views that are kept of each camera.
-    pub solved: Vec<bool>,
-    pub views: Vec<usize>,
-    /// How the proof ended, if it has: the draft's entry.
-    pub proof_passed: Option<bool>,
-}
-
-/// How the arm gets to its poses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arm {
-    /// There is none: cameras are placed in the frame of the base board.
-    None,
-    /// It moves by itself, because it is simulated.
-    Simulated,
-    /// A person guides it by hand and says where it stands.
-    Guided,
-    /// Its poses were recorded together with the pictures.
-    Recorded,
-}
-
-/// What comes in.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input<'a> {
-    /// The beginning.
-    Begin,
-    /// A line of the person at the terminal.
-    Answer(&'a str),
-    /// What a task came to.
-    Report(Report),
-}
-
-/// What a task came to.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Report {
-    /// A view of the board was kept (or not, with the reason in `lines`).
-    View {
-        kept: bool,
-        lines: Vec<String>,
-        /// What the views so far still lack, in words; `None`: nothing.
-        missing: Option<String>,
-        /// There are no more pictures.
-        last: bool,
-    },
-    /// The arm's pose was taken with all cameras.
-    Pose {
-        lines: Vec<String>,
-    },
-    /// A step was worked out, with its numbers and limits as lines.
-    Result {
-        grade: Grade,
-        lines: Vec<String>,
-    },
-    /// A step could not be worked out.
-    Failed(String),
-    Published {
-        lines: Vec<String>,
-    },
-}
-
-/// What the wizard wants done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Task {
-    /// Look through a camera for the board and keep the view if it is good.
-    BoardView {
-        camera: usize,
-    },
-    /// Work out a camera's intrinsics.
-    Intrinsics {
-        camera: usize,
-    },
-    /// Take pictures with the arm at a pose (all of `arm_poses` or `proof_poses` where they are recorded). `text`: the pose, where a
-    /// person gave it.
-    Pose {
-        step: Step,
-        index: usize,
-        text: Option<[f64; 7]>,
-    },
-    Place,
-    Proof,
-    Latency,
-    Noise,
-    /// Write down that a step was left out.
-    Skip {
-        step: Step,
-        reason: String,
-    },
-    /// Throw away what was taken for a step, to take it anew.
-    Forget {
-        step: Step,
-    },
-    /// Write the report and make the draft a version; take it into use or not.
-    Publish {
-        take_into_use: bool,
-    },
-}
-
-/// A question, and what an empty answer (or `--yes`) means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
-    /// Enter goes on.
-    GoOn(Step),
-    /// A pose of the arm: seven numbers.
-    ArmPose {
-        step: Step,
-        index: usize,
-    },
-    /// Enter says that the parts lie at another place.
-    PartsMoved {
-        index: usize,
-    },
-    /// After a failure: again, skip, back, keep.
-    AfterFailure(Step),
-    TakeIntoUse,
-}
-
-/// What comes out: lines for the person, then one thing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Turn {
-    pub say: Vec<String>,
-    pub then: Then,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum Then {
-    Ask(Question),
-    Do(Task),
-    End(Ending),
-}
-
-/// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// A version is there and in use.
-    InUse,
-    /// A version is there, but not in use.
-    Kept,
-    /// The draft is kept; the wizard goes on there.
-    Paused,
-}
 
 /// Where the wizard stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,10 +18,14 @@ enum State {
     Solving {
         camera: usize,
     },
-    /// Waits for the person to say where the arm stands.
+    /// The cameras look at the base board.
+    Resting,
+    /// Waits for the person to guide the arm, and to say where it stands or that it stands. `tries`: how often this pose was
+    /// refused.
     ArmAsked {
         step: Step,
         index: usize,
+        tries: usize,
     },
     /// Waits for the person to put the parts elsewhere.
     PartsAsked {
@@ -184,6 +34,7 @@ enum State {
     Posing {
         step: Step,
         index: usize,
+        tries: usize,
     },
     Working(Step),
     Skipping(Step),
@@ -195,6 +46,9 @@ enum State {
     },
     Ended(Ending),
 }
+
+/// A pose that was refused this often is given up.
+const MAX_TRIES: usize = 5;
 
 /// The wizard.
 #[derive(Debug, Clone)]
@@ -237,7 +91,7 @@ impl Wizard {
         let rest = answer.get(word.len()..).unwrap_or_default().trim();
         let asked = match self.state {
             State::Offered(step) => Question::GoOn(step),
-            State::ArmAsked { step, index } => Question::ArmPose { step, index },
+            State::ArmAsked { step, index, .. } => self.arm_question(step, index),
             State::PartsAsked { index } => Question::PartsMoved { index },
             State::Failed(step) => Question::AfterFailure(step),
             State::Deciding => Question::TakeIntoUse,
@@ -250,19 +104,18 @@ impl Wizard {
         }
         match (asked, word.as_str()) {
             (Question::PartsMoved { .. }, "skip") => self.skip(asked, Step::Proof, rest),
-            (Question::GoOn(step) | Question::ArmPose { step, .. } | Question::AfterFailure(step), "skip") => {
-                self.skip(asked, step, rest)
-            }
-            (Question::PartsMoved { index }, "" | "y" | "yes" | "go") => {
-                self.state = State::Posing { step: Step::Proof, index };
-                self.run(Vec::new(), Task::Pose { step: Step::Proof, index, text: None })
-            }
+            (
+                Question::GoOn(step)
+                | Question::ArmPose { step, .. }
+                | Question::ArmStill { step, .. }
+                | Question::AfterFailure(step),
+                "skip",
+            ) => self.skip(asked, step, rest),
+            (Question::PartsMoved { index }, "" | "y" | "yes" | "go") => self.take_pose(Step::Proof, index, None),
+            (Question::ArmStill { step, index }, "" | "y" | "yes" | "go") => self.take_pose(step, index, None),
             (Question::GoOn(step), "" | "y" | "yes" | "go") => self.begin(step),
             (Question::ArmPose { step, index }, _) => match pose(answer) {
-                Ok(text) => {
-                    self.state = State::Posing { step, index };
-                    self.run(Vec::new(), Task::Pose { step, index, text: Some(text) })
-                }
+                Ok(text) => self.take_pose(step, index, Some(text)),
                 Err(why) => self.again(asked, &why),
             },
             (Question::AfterFailure(step), "again" | "a") => {
@@ -323,7 +176,20 @@ impl Wizard {
                 lines.append(&mut turn.say);
                 Turn { say: lines, ..turn }
             }
-            (State::Posing { step, index }, Report::Pose { lines }) => self.next_pose(step, index + 1, lines),
+            (State::Resting, Report::Rest { lines }) => self.next_pose(Step::Place, 0, lines, &Outlook::Open),
+            (State::Posing { step, index, .. }, Report::Pose { lines, outlook }) => {
+                self.next_pose(step, index + 1, lines, &outlook)
+            }
+            (State::Posing { step, index, tries }, Report::PoseRefused(why)) => {
+                // A script that answers Enter must come to an end.
+                if tries + 1 >= MAX_TRIES {
+                    let say = vec![why, format!("pose {} was refused {MAX_TRIES} times", index + 1)];
+                    return self.fail(step, say);
+                }
+                self.state = State::ArmAsked { step, index, tries: tries + 1 };
+                let say = vec![why, format!("  pose {} once more", index + 1)];
+                Turn { say, then: Then::Ask(self.arm_question(step, index)) }
+            }
             (State::Working(step), Report::Result { grade, lines }) => {
                 if step == Step::Proof {
                     self.proof_passed = Some(grade != Grade::Fail);
@@ -366,6 +232,7 @@ impl Wizard {
             (State::Collecting { .. } | State::Solving { .. }, Report::Failed(why)) => {
                 self.fail(Step::Intrinsics, vec![why])
             }
+            (State::Resting, Report::Failed(why)) => self.fail(Step::Place, vec![why]),
             (State::Posing { step, .. } | State::Working(step), Report::Failed(why)) => self.fail(step, vec![why]),
             (State::Skipping(step) | State::Forgetting(step), Report::Failed(why)) => self.fail(step, vec![why]),
             // A report that nobody asked for: go on as if it had not come.
@@ -384,33 +251,65 @@ impl Wizard {
                 }
                 None => self.ended(step, Ended::Done { date: String::new() }, Vec::new()),
             },
-            Step::Place | Step::Proof => self.next_pose(step, 0, Vec::new()),
+            // Before the arm moves, as the board must not be hidden by it.
+            Step::Place => {
+                self.state = State::Resting;
+                self.run(Vec::new(), Task::Rest)
+            }
+            Step::Proof => self.next_pose(step, 0, Vec::new(), &Outlook::Open),
             Step::Latency => self.work(step, Vec::new(), Task::Latency),
             Step::Noise => self.work(step, Vec::new(), Task::Noise),
         }
     }
 
-    /// The next pose of the arm, or the working out when all are taken.
-    fn next_pose(&mut self, step: Step, index: usize, say: Vec<String>) -> Turn {
-        let poses = if step == Step::Proof { self.plan.proof_poses } else { self.plan.arm_poses };
-        if index >= poses {
+    /// The next pose of the arm, or the working out when there are enough. `outlook`: what the poses so far come to.
+    fn next_pose(&mut self, step: Step, index: usize, mut say: Vec<String>, outlook: &Outlook) -> Turn {
+        let (least, most) = match step {
+            Step::Proof => (self.plan.proof_poses, self.plan.proof_poses),
+            _ => (self.plan.arm_poses, self.plan.most_arm_poses),
+        };
+        // What nobody can judge ends with the least number of poses.
+        let enough = index >= least && !matches!(outlook, Outlook::Seen { missing: Some(_), .. });
+        if enough || index >= most {
+            if index > 0 && step == Step::Place {
+                say.push(words::poses_taken(index, outlook));
+            }
             let task = if step == Step::Proof { Task::Proof } else { Task::Place };
             return self.work(step, say, task);
         }
-        if self.plan.arm == Arm::Guided {
-            self.state = State::ArmAsked { step, index };
-            let mut say = say;
-            say.push(words::arm_pose(step, index, poses));
-            return Turn { say, then: Then::Ask(Question::ArmPose { step, index }) };
+        match self.plan.arm {
+            Arm::Guided | Arm::Linked => {
+                self.state = State::ArmAsked { step, index, tries: 0 };
+                say.extend(words::arm_pose(step, index, [least, most], outlook));
+                Turn { say, then: Then::Ask(self.arm_question(step, index)) }
+            }
+            Arm::None => {
+                self.state = State::PartsAsked { index };
+                say.push(words::parts_moved(index, most));
+                Turn { say, then: Then::Ask(Question::PartsMoved { index }) }
+            }
+            Arm::Simulated | Arm::Recorded => {
+                if step == Step::Place {
+                    say.extend(words::suggestion(index, [least, most], outlook));
+                }
+                self.state = State::Posing { step, index, tries: 0 };
+                self.run(say, Task::Pose { step, index, text: None })
+            }
         }
-        if self.plan.arm == Arm::None {
-            self.state = State::PartsAsked { index };
-            let mut say = say;
-            say.push(words::parts_moved(index, poses));
-            return Turn { say, then: Then::Ask(Question::PartsMoved { index }) };
+    }
+
+    fn arm_question(&self, step: Step, index: usize) -> Question {
+        if self.plan.arm == Arm::Linked {
+            Question::ArmStill { step, index }
+        } else {
+            Question::ArmPose { step, index }
         }
-        self.state = State::Posing { step, index };
-        self.run(say, Task::Pose { step, index, text: None })
+    }
+
+    fn take_pose(&mut self, step: Step, index: usize, text: Option<[f64; 7]>) -> Turn {
+        let tries = if let State::ArmAsked { tries, .. } = self.state { tries } else { 0 };
+        self.state = State::Posing { step, index, tries };
+        self.run(Vec::new(), Task::Pose { step, index, text })
     }
 
     fn work(&mut self, step: Step, say: Vec<String>, task: Task) -> Turn {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn plan(arm: Arm) -> Plan {
@@ -7,6 +9,7 @@ fn plan(arm: Arm) -> Plan {
         arm,
         board_views: 2,
         arm_poses: 2,
+        most_arm_poses: 2,
         proof_poses: 2,
         ended: BTreeMap::new(),
         solved: vec![false, false],
@@ -26,7 +29,8 @@ fn bad() -> Report {
 fn answer(task: &Task) -> Report {
     match task {
         Task::BoardView { .. } => Report::View { kept: true, lines: vec!["view".into()], missing: None, last: false },
-        Task::Pose { .. } => Report::Pose { lines: vec![] },
+        Task::Rest => Report::Rest { lines: vec![] },
+        Task::Pose { .. } => Report::Pose { lines: vec![], outlook: Outlook::Open },
         Task::Publish { .. } => Report::Published { lines: vec![] },
         _ => good(),
     }
@@ -76,6 +80,7 @@ fn the_steps_come_in_their_order_and_end_in_use() {
         view(1),
         view(1),
         Task::Intrinsics { camera: 1 },
+        Task::Rest,
         pose(Step::Place, 0),
         pose(Step::Place, 1),
         Task::Place,
@@ -197,4 +202,119 @@ fn what_cannot_be_done_is_offered_again_or_left_out() {
     let mut other = wizard.clone();
     assert_eq!(other.step(Input::Answer("again")).then, Then::Do(Task::Forget { step: Step::Noise }));
     assert!(matches!(wizard.step(Input::Answer("")).then, Then::Do(Task::Skip { step: Step::Noise, .. })));
+}
+
+/// What the poses so far come to, after each of them.
+fn pose_with(outlook: Outlook) -> Report {
+    Report::Pose { lines: vec![], outlook }
+}
+
+fn lacking(next: Option<&str>) -> Outlook {
+    Outlook::Seen { missing: Some("front is known to 3 mm".into()), next: next.map(str::to_owned) }
+}
+
+fn enough() -> Outlook {
+    Outlook::Seen { missing: None, next: Some("move the hand 2 cm down".into()) }
+}
+
+fn placing(arm: Arm) -> Wizard {
+    let done = || Ended::Done { date: "today".into() };
+    Wizard::new(Plan {
+        arm_poses: 2,
+        most_arm_poses: 5,
+        ended: [(Step::Intrinsics, done())].into(),
+        solved: vec![true, true],
+        ..plan(arm)
+    })
+}
+
+fn poses_of(tasks: &[Task], step: Step) -> usize {
+    tasks.iter().filter(|task| matches!(task, Task::Pose { step: of, .. } if *of == step)).count()
+}
+
+#[test]
+fn poses_are_taken_until_everything_is_known_well_enough() {
+    for (enough_after, expected) in [(1, 2), (2, 2), (4, 4), (99, 5)] {
+        let mut wizard = placing(Arm::Simulated);
+        let turn = wizard.step(Input::Begin);
+        let outlook = |task: &Task| match task {
+            Task::Pose { step: Step::Place, index, .. } if index + 1 < enough_after => {
+                Some(pose_with(lacking(Some("move the hand 9 cm up"))))
+            }
+            Task::Pose { step: Step::Place, .. } => Some(pose_with(enough())),
+            _ => None,
+        };
+        let (turn, tasks) = run(&mut wizard, turn, &outlook, &|q| q == Question::GoOn(Step::Proof));
+        assert_eq!(poses_of(&tasks, Step::Place), expected, "enough after {enough_after}: {:?}", turn.say);
+        assert_eq!(tasks.last(), Some(&Task::Place));
+    }
+}
+
+#[test]
+fn the_pose_that_helps_most_is_said_and_at_the_end_what_is_still_missing() {
+    let mut wizard = placing(Arm::Guided);
+    wizard.step(Input::Begin);
+    assert_eq!(wizard.step(Input::Answer("")).then, Then::Do(Task::Rest));
+    let mut turn = wizard.step(Input::Report(Report::Rest { lines: vec![] }));
+    assert!(turn.say[0].contains("pose 1 of 2 to 5: guide the tag in the middle"), "{:?}", turn.say);
+    for index in 0..5 {
+        let pose = Question::ArmPose { step: Step::Place, index };
+        assert_eq!(turn.then, Then::Ask(pose), "{:?}", turn.say);
+        wizard.step(Input::Answer("0.4 0 0.2 0 1 0 0"));
+        // Without a suggestion the list goes on.
+        let next = (index % 2 == 0).then_some("move the hand 9 cm up");
+        turn = wizard.step(Input::Report(pose_with(lacking(next))));
+        let said = turn.say.join("\n");
+        assert!(index == 4 || said.contains("front is known to 3 mm") == next.is_some(), "{said}");
+        assert!(index == 4 || said.contains("9 cm up") == next.is_some(), "{said}");
+    }
+    assert_eq!(turn.then, Then::Do(Task::Place));
+    let said = turn.say.join("\n");
+    assert!(said.contains("5 poses are taken") && said.contains("still missing: front is known to 3 mm"), "{said}");
+}
+
+#[test]
+fn the_pose_that_helps_most_is_said_even_where_nothing_is_missing() {
+    let mut wizard = placing(Arm::Linked);
+    wizard.step(Input::Begin);
+    wizard.step(Input::Answer(""));
+    wizard.step(Input::Report(Report::Rest { lines: vec![] }));
+    wizard.step(Input::Answer(""));
+    let turn = wizard.step(Input::Report(pose_with(enough())));
+    assert_eq!(turn.then, Then::Ask(Question::ArmStill { step: Step::Place, index: 1 }), "two poses are the least");
+    assert!(turn.say[0].contains("pose 2 of 2 to 5") && turn.say[0].contains("2 cm down"), "{:?}", turn.say);
+    wizard.step(Input::Answer(""));
+    let turn = wizard.step(Input::Report(pose_with(enough())));
+    assert_eq!(turn.then, Then::Do(Task::Place));
+    assert!(turn.say[0].contains("2 poses are enough"), "{:?}", turn.say);
+}
+
+#[test]
+fn an_arm_on_the_link_is_only_held_still_and_a_pose_that_is_refused_is_asked_for_again() {
+    let mut wizard = placing(Arm::Linked);
+    let said = wizard.step(Input::Begin).say.join("\n");
+    assert!(said.contains("THE ARM WILL MOVE") && said.contains("robot itself says where it"), "{said}");
+    wizard.step(Input::Answer(""));
+    let turn = wizard.step(Input::Report(Report::Rest { lines: vec![] }));
+    let asked = Then::Ask(Question::ArmStill { step: Step::Place, index: 0 });
+    assert_eq!(turn.then, asked);
+    assert_eq!(wizard.step(Input::Answer("0.4 0 0.2 0 1 0 0")).then, asked, "numbers are not wanted");
+    let pose = |index| Then::Do(Task::Pose { step: Step::Place, index, text: None });
+    let refused = || Input::Report(Report::PoseRefused("joint 3 moved".into()));
+    for _ in 0..4 {
+        assert_eq!(wizard.step(Input::Answer("")).then, pose(0));
+        let turn = wizard.step(refused());
+        assert_eq!((turn.then, turn.say[0].as_str()), (asked.clone(), "joint 3 moved"));
+    }
+    // Taken at last: the next pose has all its tries.
+    let mut given_up = wizard.clone();
+    wizard.step(Input::Answer(""));
+    wizard.step(Input::Report(pose_with(Outlook::Open)));
+    assert_eq!(wizard.step(Input::Answer("")).then, pose(1));
+    assert!(matches!(wizard.step(refused()).then, Then::Ask(Question::ArmStill { index: 1, .. })));
+    // A script that only says Enter comes to an end.
+    given_up.step(Input::Answer(""));
+    let turn = given_up.step(refused());
+    assert_eq!(turn.then, Then::Ask(Question::AfterFailure(Step::Place)));
+    assert!(turn.say.iter().any(|line| line.contains("refused 5 times")), "{:?}", turn.say);
 }

@@ -1,19 +1,19 @@
 //! Cameras of a real rig, recorded runs, and folders of pictures as a [`Bench`].
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tenon_vision::source::{
-    CameraChoice as Device, Frame, FrameSource, Pace, RecordedRun, Serial, SourceError, SystemClock, V4l2Camera,
+    CameraChoice as Device, Clock, Frame, FrameSource, Pace, RecordedRun, Serial, SourceError, SystemClock, V4l2Camera,
     V4l2Settings,
 };
 use tenon_vision::{Pose, StillImage};
 
 use super::bench::{Bench, BenchCamera, Counts, Motion, Shot, Subject};
-use super::machine::Arm;
+use super::turn::Arm;
+use crate::arm::{ArmPoseSource, Asked, Need};
 use crate::measure::latency::Sample;
 use crate::rig::Step;
 use crate::steps::pictures::list;
@@ -73,14 +73,12 @@ impl FromStr for CameraChoice {
 }
 
 /// What real cameras and an arm need to be told.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Default)]
 pub struct SourceSettings {
     /// Fixed exposure of V4L2 cameras, in units of 100 µs.
     pub exposure_100us: Option<i64>,
-    /// The arm is guided by hand and its pose typed in.
-    pub guided_arm: bool,
-    /// Poses of the arm by the picture's name, for pictures from files.
-    pub arm_poses: BTreeMap<String, Pose>,
+    /// Who knows the arm's poses; `None` where it takes no part.
+    pub arm: Option<Box<dyn ArmPoseSource>>,
     /// Record of the hand along its swing, for `latency`.
     pub swing: Option<PathBuf>,
 }
@@ -140,12 +138,26 @@ impl SourceBench {
                 return Err(wrong(&format!("{} ({}) is named twice", camera.name, camera.serial)));
             }
         }
+        let need = settings.arm.as_ref().map(|arm| arm.need());
         let living = feeds.iter().filter(|feed| matches!(feed, Feed::Live { .. })).count();
         if living != 0 && living != feeds.len() {
             return Err(wrong("live ones and files do not go together"));
         }
         if cameras.is_empty() {
             return Err(wrong("there is none: give --camera NAME=v4l2:SERIAL, or --simulated to try the wizard"));
+        }
+        match need {
+            Some(Need::Nothing) if living > 0 => {
+                return Err(wrong(
+                    "poses of a file belong to pictures of files: with live ones give --arm-link or --guided-arm",
+                ));
+            }
+            Some(Need::Numbers | Need::Stillness) if living == 0 => {
+                return Err(wrong(
+                    "pictures of files were taken before, where the arm is now does not matter: give --arm-poses FILE",
+                ));
+            }
+            _ => {}
         }
         Ok(Self { cameras, feeds, settings, live: living > 0 })
     }
@@ -177,10 +189,24 @@ fn of_step(folder: &Path, step: Step) -> PathBuf {
 }
 
 impl Feed {
-    fn next(&mut self, step: Step, index: usize) -> Result<Option<Shot>, StepError> {
+    /// `anew`: what a live camera saw before now does not count.
+    fn next(&mut self, step: Step, index: usize, anew: bool) -> Result<Option<Shot>, StepError> {
         match self {
             Self::Live { source, frame } => {
-                source.next_frame(frame, PATIENCE)?;
+                let asked = SystemClock.now();
+                // A driver keeps the frames that nobody fetched, from before the arm was moved here.
+                loop {
+                    source.next_frame(frame, PATIENCE)?;
+                    if !anew || frame.stamps.exposed_at >= asked {
+                        break;
+                    }
+                    if SystemClock.now().since(asked) > PATIENCE {
+                        let what = source.description().name.clone();
+                        let reason =
+                            format!("only frames from before have come for {} s: plug it in again", PATIENCE.as_secs());
+                        return Err(StepError::Picture { what, reason });
+                    }
+                }
                 let arrived_s = frame.stamps.arrived.as_nanos() as f64 * 1e-9;
                 Ok(Some(Shot { name: format!("{index:04}"), grey: frame.grey.clone(), arrived_s, T_base_hand: None }))
             }
@@ -220,19 +246,21 @@ impl Bench for SourceBench {
     }
 
     fn arm(&self) -> Arm {
-        match (self.live, self.settings.guided_arm, self.settings.arm_poses.is_empty()) {
-            (true, true, _) => Arm::Guided,
-            (false, _, false) => Arm::Recorded,
-            _ => Arm::None,
+        match self.settings.arm.as_ref().map(|arm| arm.need()) {
+            None => Arm::None,
+            Some(Need::Numbers) => Arm::Guided,
+            Some(Need::Stillness) => Arm::Linked,
+            Some(Need::Nothing) => Arm::Recorded,
         }
     }
 
     fn counts(&self) -> Counts {
         // Of files all pictures are taken.
         let (rest, swing, parts) = if self.live { (REST, SWING, PARTS) } else { (usize::MAX, usize::MAX, usize::MAX) };
-        let arm_poses = if self.arm() == Arm::Guided { 15 } else { 0 };
+        let guided = matches!(self.arm(), Arm::Guided | Arm::Linked);
+        let (arm_poses, most_arm_poses) = if guided { (10, 20) } else { (0, 0) };
         let proof_poses = if self.live { 12 } else { 0 };
-        Counts { board_views: 15, rest, arm_poses, proof_poses, swing, parts }
+        Counts { board_views: 15, rest, arm_poses, most_arm_poses, proof_poses, swing, parts }
     }
 
     fn is_live(&self) -> bool {
@@ -244,12 +272,39 @@ impl Bench for SourceBench {
     }
 
     fn shoot(&mut self, camera: usize, subject: Subject, index: usize) -> Result<Option<Shot>, StepError> {
-        let shot = self.feeds[camera].next(subject.step(), index)?;
-        Ok(shot.map(|shot| Shot { T_base_hand: self.settings.arm_poses.get(&shot.name).copied(), ..shot }))
+        let anew = index == 0 || matches!(subject, Subject::Pose(_));
+        let Some(shot) = self.feeds[camera].next(subject.step(), index, anew)? else { return Ok(None) };
+        let T_base_hand = match &mut self.settings.arm {
+            Some(arm) if arm.need() == Need::Nothing => arm.pose(&Asked { picture: &shot.name, typed: None })?,
+            _ => None,
+        };
+        Ok(Some(Shot { T_base_hand, ..shot }))
+    }
+
+    fn arm_pose(&mut self, asked: &Asked<'_>) -> Result<Option<Pose>, StepError> {
+        match &mut self.settings.arm {
+            Some(arm) if arm.need() != Need::Nothing => Ok(arm.pose(asked)?),
+            _ => Ok(None),
+        }
+    }
+
+    fn confirm_arm(&mut self, T_base_hand: &Pose) -> Result<(), StepError> {
+        Ok(self.settings.arm.as_mut().map_or(Ok(()), |arm| arm.confirm(T_base_hand))?)
+    }
+
+    fn begin_swing(&mut self) -> Result<bool, StepError> {
+        if self.settings.swing.is_some() {
+            return Ok(true);
+        }
+        Ok(self.settings.arm.as_mut().map_or(Ok(false), |arm| arm.begin_swing())?)
     }
 
     fn swing(&mut self) -> Result<Vec<Sample>, StepError> {
-        self.settings.swing.as_deref().map_or_else(|| Ok(Vec::new()), latency::read)
+        match (&self.settings.swing, &mut self.settings.arm) {
+            (Some(path), _) => latency::read(path),
+            (None, Some(arm)) => Ok(arm.end_swing()?),
+            (None, None) => Ok(Vec::new()),
+        }
     }
 
     fn motions(&mut self) -> Result<Vec<Motion>, StepError> {
@@ -260,6 +315,9 @@ impl Bench for SourceBench {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arm::{FilePoses, TypedPoses};
+    use tenon_core::time::MonotonicTime;
+    use tenon_vision::source::SourceDescription;
 
     #[test]
     fn cameras_are_named_with_where_their_pictures_come_from() {
@@ -287,5 +345,70 @@ mod tests {
         assert!(open(&["a=simulated"]).contains("simulated and real"));
         assert!(open(&[]).contains("--simulated"));
         assert!(open(&["a=v4l2:1"]).contains("--exposure-100us"));
+    }
+
+    #[test]
+    fn an_arm_that_is_guided_now_does_not_belong_to_pictures_of_yesterday() {
+        let arm: Option<Box<dyn ArmPoseSource>> = Some(Box::new(TypedPoses));
+        let settings = SourceSettings { arm, ..SourceSettings::default() };
+        let said = SourceBench::open(&["a=images:1:x".parse().unwrap()], settings).err().unwrap().to_string();
+        assert!(said.contains("--arm-poses FILE"), "{said}");
+        let file: Option<Box<dyn ArmPoseSource>> = Some(Box::new(FilePoses::default()));
+        let bench =
+            SourceBench::open(&["a=images:1:x".parse().unwrap()], SourceSettings { arm: file, ..Default::default() });
+        assert_eq!(bench.unwrap().arm(), Arm::Recorded);
+    }
+
+    /// A camera whose driver kept frames that were exposed before anybody asked.
+    struct Queue {
+        description: SourceDescription,
+        exposed: Vec<MonotonicTime>,
+    }
+
+    impl FrameSource for Queue {
+        fn description(&self) -> &SourceDescription {
+            &self.description
+        }
+
+        fn next_frame(&mut self, into: &mut Frame, timeout: Duration) -> Result<(), SourceError> {
+            if self.exposed.is_empty() {
+                return Err(SourceError::TimedOut { source_name: self.description.name.clone(), waited: timeout });
+            }
+            into.stamps.exposed_at = self.exposed.remove(0);
+            into.stamps.arrived = SystemClock.now();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn frames_from_before_the_arm_came_here_are_passed_over() {
+        let (now, ages_s) = (SystemClock.now(), [-3, -2, 60, 120, -1]);
+        let at = |s: &i64| MonotonicTime::from_nanos(now.as_nanos() + s * 1_000_000_000);
+        let description = SourceDescription {
+            name: "front".into(),
+            serial: None,
+            width: 8,
+            height: 8,
+            nominal_rate_hz: 30.0,
+            intrinsics: None,
+        };
+        let source = Box::new(Queue { description, exposed: ages_s.iter().map(at).collect() });
+        let mut bench = SourceBench {
+            cameras: vec![BenchCamera { name: "front".into(), serial: "1".into() }],
+            feeds: vec![Feed::Live { source, frame: Frame::of_size(8, 8) }],
+            settings: SourceSettings::default(),
+            live: true,
+        };
+        let left = |bench: &SourceBench| match &bench.feeds[0] {
+            Feed::Live { frame, .. } => frame.stamps.exposed_at.seconds_since(now).round(),
+            _ => unreachable!(),
+        };
+        bench.shoot(0, Subject::Pose(Step::Place), 3).unwrap();
+        assert_eq!(left(&bench), 60.0);
+        // In a row of pictures every one counts.
+        bench.shoot(0, Subject::Rest, 7).unwrap();
+        assert_eq!(left(&bench), 120.0);
+        bench.shoot(0, Subject::Rest, 8).unwrap();
+        assert_eq!(left(&bench), -1.0);
     }
 }

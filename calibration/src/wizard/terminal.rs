@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, Write};
 
-use super::machine::{Ending, Input, Then, Wizard};
+use super::machine::Wizard;
+use super::turn::{Ending, Input, Then};
 use super::words;
 use super::worker::Worker;
 

@@ -1,6 +1,6 @@
 //! What the wizard says.
 
-use super::machine::{Arm, Ending, Plan, Question};
+use super::turn::{Arm, Ending, Outlook, Plan, Question};
 use crate::rig::{Ended, Step};
 
 /// What will be done, how long it takes, and where the emergency stop is.
@@ -19,7 +19,7 @@ pub fn welcome(plan: &Plan) -> Vec<String> {
         Arm::None => say.push("The arm takes no part: leave it parked, out of the cameras' view of the base board.".to_owned()),
         Arm::Simulated => say.push("The arm is simulated: nothing moves in this room.".to_owned()),
         Arm::Recorded => say.push("The arm's poses come from the recording: nothing moves in this room.".to_owned()),
-        Arm::Guided => say.extend([
+        Arm::Guided | Arm::Linked => say.extend([
             "THE ARM WILL MOVE, guided by your hand. Emergency stop: the button of the Franka, within reach before you begin; the"
                 .to_owned(),
             "enabling switch stops the arm when it is let go or pressed through. This program never commands the arm.".to_owned(),
@@ -43,7 +43,8 @@ fn minutes(plan: &Plan) -> String {
     if matches!(plan.arm, Arm::Simulated | Arm::Recorded) {
         return "a minute".into();
     }
-    let poses = if plan.arm == Arm::Guided { plan.arm_poses + plan.proof_poses } else { 0 };
+    let guided = matches!(plan.arm, Arm::Guided | Arm::Linked);
+    let poses = if guided { plan.arm_poses + plan.proof_poses } else { 0 };
     format!("{} minutes", 5 + 4 * plan.cameras.len() + poses)
 }
 
@@ -68,7 +69,13 @@ pub fn before_step(plan: &Plan, step: Step) -> Vec<String> {
         ],
         (Step::Place, Arm::Guided) => &[
             "Put the tag into the gripper. First the cameras look at the base board with the arm parked; then guide the arm to poses",
-            "before the cameras, with the tag turned by 20 to 40 degrees to all sides, and type where it stands.",
+            "before the cameras, with the tag turned by 20 to 40 degrees to all sides, and type where it stands. After some poses it is",
+            "said where the next one helps most.",
+        ],
+        (Step::Place, Arm::Linked) => &[
+            "Put the tag into the gripper. First the cameras look at the base board with the arm parked; then guide the arm to poses",
+            "before the cameras, with the tag turned by 20 to 40 degrees to all sides, and hold it still: the robot itself says where it",
+            "stands. After some poses it is said where the next one helps most.",
         ],
         (Step::Place, Arm::Simulated | Arm::Recorded) => {
             &["The cameras look at the base board, then at a tag in the gripper in several poses of the arm."]
@@ -82,6 +89,10 @@ pub fn before_step(plan: &Plan, step: Step) -> Vec<String> {
         ],
         (Step::Latency, Arm::None | Arm::Guided) => &[
             "Delays need a motion that is recorded: skip this here and give the records to `tenon-calibrate latency` later.",
+        ],
+        (Step::Latency, Arm::Linked) => &[
+            "Swing the hand to and fro across the view of the cameras, some 10 cm, with changing speed, from now until all cameras have",
+            "looked (10 seconds each); keep the tag in view. The robot says where the hand is meanwhile.",
         ],
         (Step::Latency, _) => {
             &["The arm swings the tag before the cameras; the delays follow from how much later it is seen."]
@@ -101,8 +112,8 @@ pub fn before_camera(plan: &Plan, camera: usize) -> Vec<String> {
     vec![format!("camera {}: at least {} views of the board{kept}", plan.cameras[camera], plan.board_views)]
 }
 
-/// Where the arm should go next.
-pub fn arm_pose(step: Step, index: usize, poses: usize) -> String {
+/// Where the arm should go next: along a list until the poses themselves say what is missing. `poses`: at least and at most.
+pub fn arm_pose(step: Step, index: usize, poses: [usize; 2], outlook: &Outlook) -> Vec<String> {
     const TILTS: [&str; 5] = [
         "facing the cameras",
         "tilted to the left",
@@ -118,10 +129,42 @@ pub fn arm_pose(step: Step, index: usize, poses: usize) -> String {
         "near the cameras",
         "a hand's breadth higher",
     ];
+    if let Outlook::Seen { next: Some(_), .. } = outlook {
+        let mut say = suggestion(index, poses, outlook);
+        say.push("  (left as seen from the robot; look first whether the arm gets there, somewhere near will do); hold it still".into());
+        return say;
+    }
     // Another start for the proof, so that its places are not those of the placing.
     let shift = if step == Step::Proof { 2 } else { 0 };
     let (tilt, place) = (TILTS[(index + shift) % TILTS.len()], PLACES[(index + shift) % PLACES.len()]);
-    format!("  pose {} of {poses}: guide the tag {place}, {tilt}; hold it still", index + 1)
+    vec![format!("  pose {}: guide the tag {place}, {tilt}; hold it still", count(index, poses))]
+}
+
+/// `3 of 10 to 20`.
+fn count(index: usize, [least, most]: [usize; 2]) -> String {
+    let number = index + 1;
+    if least == most { format!("{number} of {most}") } else { format!("{number} of {least} to {most}") }
+}
+
+/// The pose that helps most, and what is not known well enough without it.
+pub fn suggestion(index: usize, poses: [usize; 2], outlook: &Outlook) -> Vec<String> {
+    let Outlook::Seen { missing, next } = outlook else { return Vec::new() };
+    let missing = missing.as_ref().map(|missing| format!("  still missing: {missing}"));
+    let next = next.as_ref().map(|next| format!("  pose {}, the one that helps most: {next}", count(index, poses)));
+    missing.into_iter().chain(next).collect()
+}
+
+/// No more poses are taken.
+pub fn poses_taken(poses: usize, outlook: &Outlook) -> String {
+    match outlook {
+        Outlook::Open => format!("  {poses} poses are taken"),
+        Outlook::Seen { missing: None, .. } => {
+            format!("  {poses} poses are enough: everything is known better than its limit")
+        }
+        Outlook::Seen { missing: Some(missing), .. } => {
+            format!("  {poses} poses are taken, and no more are asked for; still missing: {missing}")
+        }
+    }
 }
 
 /// Where the parts should go next.
@@ -137,6 +180,7 @@ pub fn prompt(question: Question) -> &'static str {
     match question {
         Question::GoOn(_) => "Enter to begin, `skip REASON` to leave it out, `quit` to stop here > ",
         Question::ArmPose { .. } => "x y z qw qx qy qz of the hand in the robot's base > ",
+        Question::ArmStill { .. } => "Enter when it is held still > ",
         Question::PartsMoved { .. } => "Enter when they lie still > ",
         Question::AfterFailure(_) => "what now? > ",
         Question::TakeIntoUse => "take it into use? [y/n] > ",
@@ -150,6 +194,7 @@ pub fn understood(question: Question, proof_failed: bool) -> String {
         Question::ArmPose { .. } => {
             "seven numbers, x y z in metres and the quaternion qw qx qy qz, as the robot shows them; or `skip REASON`, `quit`".into()
         }
+        Question::ArmStill { .. } => "Enter takes the pictures, with the pose that the robot says; or `skip REASON`, `quit`".into(),
         Question::PartsMoved { .. } => "Enter takes the pictures; or `skip REASON`, `quit`".into(),
         Question::AfterFailure(Step::Proof) if proof_failed => {
             "`again` takes other pictures, `back` places the cameras anew, `keep` goes on (the version is then not taken into use), \

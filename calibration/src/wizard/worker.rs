@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use image::GrayImage;
-use tenon_core::config::rig::Delay;
+use tenon_core::config::rig::{Delay, NoiseRecord};
 use tenon_vision::rig::Part;
-use tenon_vision::{Detector, DetectorSettings, GreyImage, Pose, Rig, TagDetection, TagOnBody};
+use tenon_vision::{Detector, DetectorSettings, GreyImage, Pose, Rig, TagOnBody};
 
 use super::bench::{Bench, Shot, Subject};
-use super::machine::{Plan, Report, Task};
+use super::turn::{Plan, Report, Task};
 use super::worker_intrinsics::BoardViews;
 use crate::boards::Board;
 use crate::measure::latency::LatencySettings;
@@ -16,9 +16,8 @@ use crate::report_page;
 use crate::rig::{Draft, Ended, RigFolder, Step, StoreError};
 use crate::steps::latency::{Delayed, TagTrack};
 use crate::steps::pictures::{Picture, Pictures};
-use crate::steps::place::PlaceInput;
 use crate::steps::proof::ProofInput;
-use crate::steps::{Finding, Grade, Limits, StepError, latency, noise, place, proof, worst};
+use crate::steps::{Finding, Grade, Limits, StepError, latency, noise, proof};
 
 /// What a session works with besides its cameras.
 #[derive(Debug, Clone)]
@@ -47,9 +46,13 @@ pub struct Worker<'a> {
     /// For the hundreds of pictures of a swing, where a tenth of a pixel does not count.
     fast_detector: Detector,
     pub(super) views: Vec<BoardViews>,
+    /// Pictures of the base board at rest, for the placing.
+    pub(super) rest: Vec<Pictures>,
     /// Pictures with the arm at its poses, for the step at work.
-    posed: Vec<Pictures>,
-    arm_poses: BTreeMap<String, Pose>,
+    pub(super) posed: Vec<Pictures>,
+    pub(super) arm_poses: BTreeMap<String, Pose>,
+    /// Where the arm should go next.
+    pub(super) next_hand: Option<Pose>,
     /// The version that was published.
     published: Option<String>,
 }
@@ -76,8 +79,10 @@ impl<'a> Worker<'a> {
             detector,
             fast_detector,
             views,
+            rest: Vec::new(),
             posed: Vec::new(),
             arm_poses: BTreeMap::new(),
+            next_hand: None,
             published: None,
         })
     }
@@ -98,6 +103,7 @@ impl<'a> Worker<'a> {
             arm: self.bench.arm(),
             board_views: counts.board_views,
             arm_poses: counts.arm_poses,
+            most_arm_poses: counts.most_arm_poses,
             proof_poses: counts.proof_poses,
             solved: self.views.iter().map(|views| views.solved).collect(),
             views: self.views.iter().map(BoardViews::len).collect(),
@@ -115,6 +121,7 @@ impl<'a> Worker<'a> {
         let done = match task {
             Task::BoardView { camera } => self.board_view(*camera),
             Task::Intrinsics { camera } => self.intrinsics(*camera),
+            Task::Rest => self.rest(),
             Task::Pose { step, index, text } => self.pose(*step, *index, *text),
             Task::Place => self.place(),
             Task::Proof => self.proof(),
@@ -136,7 +143,7 @@ impl<'a> Worker<'a> {
         self.draft.as_mut().ok_or(StoreError::NoDraft { rig })
     }
 
-    fn end(&mut self, step: Step) -> anyhow::Result<()> {
+    pub(super) fn end(&mut self, step: Step) -> anyhow::Result<()> {
         let date = (self.settings.now)();
         Ok(self.draft_mut()?.end_step(step, Ended::Done { date })?)
     }
@@ -146,7 +153,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Tags in a picture of a camera; the first picture of a kind is kept for the report.
-    fn look(&mut self, camera: usize, shot: &Shot, keep_as: Option<&str>) -> anyhow::Result<Picture> {
+    pub(super) fn look(&mut self, camera: usize, shot: &Shot, keep_as: Option<&str>) -> anyhow::Result<Picture> {
         let detections = self.detector.detect(shot.grey.view())?;
         if let Some(kind) = keep_as {
             let name = format!("pictures/{}-{kind}.png", self.bench.cameras()[camera].name);
@@ -156,7 +163,7 @@ impl<'a> Worker<'a> {
         Ok(Picture { name: shot.name.clone(), detections })
     }
 
-    fn no_pictures(&self, kind: &str) -> Vec<Pictures> {
+    pub(super) fn no_pictures(&self, kind: &str) -> Vec<Pictures> {
         let empty = |camera: &super::BenchCamera| Pictures {
             serial: camera.serial.clone(),
             name: camera.name.clone(),
@@ -168,7 +175,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Pictures of all cameras, one after the other in time, at most `count`. Where one camera's end, all do.
-    fn take(&mut self, subject: Subject, kind: &str, count: usize) -> anyhow::Result<Vec<Pictures>> {
+    pub(super) fn take(&mut self, subject: Subject, kind: &str, count: usize) -> anyhow::Result<Vec<Pictures>> {
         let mut all = self.no_pictures(kind);
         for index in 0..count {
             let mut shots = Vec::with_capacity(all.len());
@@ -186,87 +193,6 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(all)
-    }
-
-    fn pose(&mut self, step: Step, index: usize, text: Option<[f64; 7]>) -> anyhow::Result<Report> {
-        if index == 0 {
-            self.posed = self.no_pictures(step.title());
-            self.arm_poses.clear();
-        }
-        let mut lines = Vec::new();
-        let kind = if step == Step::Proof { "proof" } else { "arm" };
-        for camera in 0..self.posed.len() {
-            let shot = self.bench.shoot(camera, Subject::Pose(step), index)?;
-            let Some(mut shot) = shot else { anyhow::bail!("there are no more pictures") };
-            shot.name = format!("{kind} {index:04}");
-            if let Some([x, y, z, w, i, j, k]) = text {
-                shot.T_base_hand = Some(tenon_core::geometry::pose_from_wxyz([x, y, z], [w, i, j, k]));
-            }
-            self.arm_poses.extend(shot.T_base_hand.map(|pose| (shot.name.clone(), pose)));
-            let picture = self.look(camera, &shot, (index == 0).then_some(kind))?;
-            let hand = &self.settings.hand;
-            let seen = |d: &&TagDetection| hand.iter().any(|tag| tag.id == d.id);
-            let of_hand = picture.detections.iter().filter(seen).count();
-            let name = &self.posed[camera].name;
-            if !hand.is_empty() && of_hand == 0 && shot.T_base_hand.is_some() {
-                lines.push(format!("  {name}: the tag in the gripper is not in view"));
-            }
-            self.posed[camera].size_px = [shot.grey.width(), shot.grey.height()];
-            self.posed[camera].pictures.push(picture);
-        }
-        Ok(Report::Pose { lines })
-    }
-
-    fn place(&mut self) -> anyhow::Result<Report> {
-        let counts = self.bench.counts();
-        if counts.arm_poses == 0 {
-            self.arm_poses.clear();
-        }
-        let mut cameras = self.take(Subject::Rest, "place", counts.rest)?;
-        if counts.arm_poses > 0 {
-            for (camera, posed) in cameras.iter_mut().zip(&mut self.posed) {
-                camera.pictures.append(&mut posed.pictures);
-            }
-        }
-        let date = (self.settings.now)();
-        let input = PlaceInput {
-            cameras: &cameras,
-            board: &self.settings.layout.base_tags,
-            hand: &self.settings.hand,
-            arm_poses: &self.arm_poses,
-            assume_focal_px: self.settings.assume_focal_px,
-        };
-        let placed = place::place(self.draft()?.calibration(), &input, &date)?;
-        let grade = worst(&placed.findings);
-        let mut lines = finding_lines(&placed.findings);
-        for camera in &placed.cameras {
-            if let Some(place) = &camera.place {
-                let half = |i: usize| 1.96e3 * place.covariance[i][i].max(0.0).sqrt();
-                let [x, y, z] = place.position_m;
-                lines.push(format!(
-                    "     {} in april {x:.4}, {y:.4}, {z:.4} m (95 % within {:.2}, {:.2}, {:.2} mm)",
-                    camera.name,
-                    half(0),
-                    half(1),
-                    half(2)
-                ));
-            }
-        }
-        let report = serde_json::to_vec_pretty(&placed.report())?;
-        let draft = self.draft_mut()?;
-        draft.write_file("place.json", &report)?;
-        if grade != Grade::Fail {
-            draft.change(|calibration| {
-                placed.cameras.iter().for_each(|camera| calibration.put_camera(camera.clone()));
-                if placed.board.is_some() {
-                    calibration.board.clone_from(&placed.board);
-                }
-                // It was of other places.
-                calibration.proof = None;
-            })?;
-            self.end(Step::Place)?;
-        }
-        Ok(Report::Result { grade, lines })
     }
 
     fn proof(&mut self) -> anyhow::Result<Report> {
@@ -302,17 +228,20 @@ impl<'a> Worker<'a> {
     fn latency(&mut self) -> anyhow::Result<Report> {
         let settings = LatencySettings::default();
         let mut found: Vec<(Delayed, Delay)> = Vec::new();
-        let cause = self.bench.swing()?;
-        if !cause.is_empty() {
+        if self.bench.begin_swing()? {
             let tag = self.settings.hand.first().map(|tag| tag.id);
             let tag = tag.ok_or_else(|| anyhow::anyhow!("give --hand-tag: the tag that moves before the cameras"))?;
+            let mut tracks = Vec::with_capacity(self.bench.cameras().len());
             for camera in 0..self.bench.cameras().len() {
                 let mut track = TagTrack::default();
                 for index in 0..self.bench.counts().swing {
                     let Some(shot) = self.bench.shoot(camera, Subject::Swing, index)? else { break };
                     track.add(shot.arrived_s, &self.fast_detector.detect(shot.grey.view())?, tag);
                 }
-                let camera = &self.bench.cameras()[camera];
+                tracks.push(track);
+            }
+            let cause = self.bench.swing()?;
+            for (camera, track) in self.bench.cameras().iter().zip(&tracks) {
                 let response = track.along_motion(&camera.name)?;
                 let what = Delayed::Camera(camera.serial.clone());
                 found.push((what.clone(), latency::measure(&what, &cause, &response, &settings)?));
@@ -324,7 +253,8 @@ impl<'a> Worker<'a> {
         }
         if found.is_empty() {
             anyhow::bail!(
-                "no motion was recorded: skip this and give records to `tenon-calibrate latency` later, or give --swing FILE"
+                "no motion was recorded: skip this and give records to `tenon-calibrate latency` later, or give --arm-link or --swing \
+                 FILE"
             );
         }
         let date = (self.settings.now)();
@@ -346,29 +276,34 @@ impl<'a> Worker<'a> {
         let parts: Vec<Part> = self.settings.layout.parts.iter().filter(in_view).cloned().collect();
         let date = (self.settings.now)();
         let rate_hz = self.bench.rate_hz();
-        let (mut records, mut lines) = (Vec::new(), Vec::new());
+        let (mut measured, mut lines) = (Vec::new(), Vec::new());
         for part in parts {
             let name = part.name.clone();
             match noise::noise(self.draft()?.calibration(), &cameras, &[part], rate_hz, &date) {
-                Ok(found) => records.extend(found),
+                Ok(found) => measured.extend(found),
                 // One part that is hidden half of the time must not spoil the others.
                 Err(StepError::Noise(reason)) => lines.push(format!("warn {reason}")),
                 Err(error) => return Err(anyhow::Error::from(error).context(name)),
             }
         }
         anyhow::ensure!(
-            !records.is_empty(),
+            !measured.is_empty(),
             "no part was seen often enough: put parts in view of the cameras{}",
             lines.iter().map(|line| format!("; {line}")).collect::<String>()
         );
-        for record in &records {
+        for part in &measured {
+            let record = &part.record;
             let [x, y, z] = record.position_std_m.map(|v| 1e3 * v);
             let [a, b, c] = record.rotation_std_rad.map(f64::to_degrees);
             lines.push(format!(
                 "ok   {}: {} poses, standard deviation {x:.3}, {y:.3}, {z:.3} mm; {a:.3}, {b:.3}, {c:.3} degrees",
                 record.part, record.samples
             ));
+            lines.extend(part.ratio_line().map(|line| format!("     {line}")));
         }
+        let report = serde_json::to_vec_pretty(&noise::report(&measured))?;
+        let records: Vec<NoiseRecord> = measured.into_iter().map(|part| part.record).collect();
+        self.draft_mut()?.write_file("noise.json", &report)?;
         self.draft_mut()?.change(|calibration| {
             calibration.noise.retain(|known| records.iter().all(|record| record.part != known.part));
             calibration.noise.extend(records);
@@ -394,8 +329,10 @@ impl<'a> Worker<'a> {
                 views.forget()?;
             }
         }
+        self.rest.clear();
         self.posed.clear();
         self.arm_poses.clear();
+        self.next_hand = None;
         Ok(Report::Result { grade: Grade::Pass, lines: Vec::new() })
     }
 

@@ -6,7 +6,7 @@ use tenon_core::config::rig::CameraRecord;
 use tenon_vision::{StillImage, VisionError};
 
 use super::bench::{BenchCamera, Subject};
-use super::machine::Report;
+use super::turn::Report;
 use super::worker::{Worker, finding_lines, png};
 use crate::boards::{Board, BoardDetector, BoardError, BoardView};
 use crate::intrinsics::{Coverage, Options, View, calibrate};

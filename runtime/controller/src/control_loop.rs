@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use tenon_core::geometry::Pose;
 use tenon_core::message::JointTarget;
-use tenon_core::time::MonotonicTime;
+use tenon_core::time::{MonotonicTime, Stamped};
 use tenon_link::RobotLink;
 
 use crate::clock;
 use crate::inference::InferenceHandle;
 use crate::machine::{Controller, Event, InferRequest, Inputs, Order, Outcome, Phase};
+use crate::seeing::SeeingEnds;
 use crate::timing::Timing;
 
 /// Events the log may lag behind before new ones are dropped (and counted).
@@ -76,11 +77,12 @@ pub fn handles() -> (Handles, Ends) {
 
 /// Runs until `stop` is set; returns the times it kept and the controller.
 ///
-/// `arm`: for the measured pose in the [`View`].
+/// `seeing`: where the policy observes parts. `arm`: for the measured pose in the [`View`] and for parts in the gripper.
 pub fn run(
     mut controller: Controller,
     mut link: impl RobotLink,
     mut inference: InferenceHandle,
+    mut seeing: Option<SeeingEnds>,
     mut ends: Ends,
     arm: tenon_core::arm::Arm,
 ) -> (Timing, Controller) {
@@ -119,7 +121,12 @@ pub fn run(
         }
         let order = ends.orders.pop();
         let chunk = inference.chunks.read();
-        let inputs = Inputs { state, status, chunk: chunk.as_ref(), order, late_ticks: late_in_a_row };
+        let measured = state.map(|s| Stamped { time: s.time, value: arm.tcp(&s.value.joint_positions_rad) });
+        let parts = seeing.as_mut().and_then(|seeing| {
+            seeing.tool.write(measured);
+            seeing.parts.read().as_ref()
+        });
+        let inputs = Inputs { state, status, chunk: chunk.as_ref(), parts, order, late_ticks: late_in_a_row };
         let started = clock::now();
         let outcome: Outcome = controller.tick(now, &inputs);
         timing.tick.record(clock::elapsed(started));
@@ -150,7 +157,7 @@ pub fn run(
         ends.view.write(View {
             phase: controller.phase(),
             commanded_pose: *controller.commanded_pose(),
-            measured_pose: state.map(|s| arm.tcp(&s.value.joint_positions_rad)),
+            measured_pose: measured.map(|measured| measured.value),
         });
         ends.ticks.fetch_add(1, Ordering::Release);
         deadline = deadline + period;

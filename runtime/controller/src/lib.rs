@@ -2,12 +2,13 @@
 //!
 //! [`machine`] decides: a function from time and inputs to an outcome, the same on the robot, in MuJoCo and in a test
 //! with a manual clock. [`control_loop`] acts: it waits for deadlines, moves messages and records times. [`inference`]
-//! owns the policy. [`run`] sequences episodes and, for `--robot sim`, the processes of the simulated robot.
+//! owns the policy. [`seeing`] turns cameras into what the policy observes of parts. [`run`] sequences episodes and, for `--robot sim`, the processes of the simulated robot.
 
 pub mod bench;
 pub mod clock;
 pub mod control_loop;
 pub mod demo;
+pub mod doctor;
 pub mod inference;
 pub mod judge;
 pub mod machine;
@@ -15,4 +16,5 @@ pub mod motion;
 pub mod processes;
 pub mod report;
 pub mod run;
+pub mod seeing;
 pub mod timing;

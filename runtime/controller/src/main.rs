@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use tenon_calibrate::wizard::CameraChoice;
 use tenon_controller::run::{Options, Robot};
-use tenon_controller::{bench, demo, processes, report, run};
+use tenon_controller::{bench, demo, doctor, processes, report, run};
 use tenon_policy::Engine;
 
 /// From demonstrations to a moving arm.
@@ -34,6 +35,11 @@ enum Cmd {
     /// Put the results of the steps on one self-contained page.
     #[command(after_help = "Example:\n  tenon report --deploy runs/demo/deploy --out report")]
     Report(report::Options),
+    /// Is everything fit for a run? Calibration, cameras, whether one has moved, the bridge and the arm behind it; nothing moves.
+    #[command(
+        after_help = "Examples:\n  tenon doctor\n  tenon doctor --bundle bundles/one_leg --json\n\nExit code: 0 fit (perhaps with warnings); 1 something fails; 2 the question cannot be asked."
+    )]
+    Doctor(doctor::Options),
     /// Measure the parts; one JSON object a line with --json.
     #[command(subcommand, after_help = "Example:\n  tenon bench infer --json")]
     Bench(Bench),
@@ -82,6 +88,16 @@ struct RunArgs {
     /// Seed of the sampling noise.
     #[arg(long, default_value_t = 7)]
     seed: u64,
+    /// End each episode after that many actions, where the task's own number is larger.
+    #[arg(long, value_name = "N")]
+    actions: Option<usize>,
+    /// Rig whose calibration is used, instead of the one in the configuration.
+    #[arg(long, value_name = "NAME")]
+    rig: Option<String>,
+    /// Where a camera's pictures come from (v4l2:SERIAL or recorded:DIR), once for each; without it every calibrated camera
+    /// by its serial number.
+    #[arg(long = "camera", value_name = "NAME=SOURCE")]
+    cameras: Vec<CameraChoice>,
     /// Folder for run.json and, with the simulated robot, its record.
     #[arg(long, default_value = "runs/deploy")]
     out: PathBuf,
@@ -111,6 +127,7 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
     match command {
         Cmd::Demo(options) => demo::run(&options, interrupted),
         Cmd::Run(args) => run_episodes(args, interrupted),
+        Cmd::Doctor(options) => doctor::run(&options),
         Cmd::Report(options) => report::run(&options),
         Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
         Cmd::Bench(Bench::Vision(args)) => bench::vision(&args),
@@ -127,6 +144,9 @@ fn run_episodes(args: RunArgs, interrupted: &Arc<AtomicBool>) -> Result<ExitCode
         engine: args.engine,
         episodes: args.episodes,
         seed: args.seed,
+        actions: args.actions,
+        rig: args.rig,
+        cameras: args.cameras,
         out: args.out,
         quiet: args.json,
     };

@@ -10,7 +10,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use program::Program;
 use serde::{Deserialize, Serialize};
+use tenon_calibrate::steps::{Finding, Grade};
+use tenon_calibrate::wizard::CameraChoice;
 use tenon_core::config::RobotConfig;
 use tenon_policy::{Bundle, Engine};
 
@@ -18,7 +21,7 @@ use crate::judge::{JudgedEpisode, TruthFile};
 use crate::machine::{Controller, Settings};
 use crate::processes::{Service, shipped, sibling};
 use crate::timing::TimingSummary;
-use crate::{control_loop, inference};
+use crate::{control_loop, inference, seeing};
 
 /// Where the commands go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -39,6 +42,12 @@ pub struct Options {
     pub engine: Engine,
     pub episodes: usize,
     pub seed: u64,
+    /// Ends each episode after that many actions, where the task's own number is larger.
+    pub actions: Option<usize>,
+    /// Rig whose calibration is used instead of the configured one.
+    pub rig: Option<String>,
+    /// Where pictures come from instead of the calibrated cameras by their serial numbers.
+    pub cameras: Vec<CameraChoice>,
     pub out: PathBuf,
     /// No progress on standard error.
     pub quiet: bool,
@@ -96,15 +105,35 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         lag_compensation_s: config.control.lag_compensation_s,
         max_state_age: Duration::from_secs_f64(config.control.max_state_age_s),
         max_late_ticks: config.control.max_late_ticks,
+        max_missing: Duration::from_secs_f64(config.cameras.as_ref().map_or(0.0, |cameras| cameras.max_missing_s)),
     };
     let controller = Controller::new(settings, &spec)
         .with_context(|| format!("the policy {} cannot run on this controller", options.bundle.display()))?;
+    let mut program = Program::of(&spec).with_context(|| {
+        format!("task {} has no start that `tenon run` knows: it runs the Avoid and furniture tasks", spec.task)
+    })?;
+    program.actions = program.actions.min(options.actions.unwrap_or(usize::MAX));
     let denoiser =
         bundle.denoiser(options.engine).with_context(|| format!("loading the networks with {}", options.engine))?;
     let sampler = inference::ChunkSampler::new(spec.clone(), bundle.denoising(), denoiser, options.seed);
 
     std::fs::create_dir_all(&options.out).with_context(|| format!("creating {}", options.out.display()))?;
     let truth = options.out.join("truth.jsonl");
+    // First of all that moves or waits: a camera that has moved ends the run before an arm is asked for.
+    let (seeing, seeing_ends) = match seeing::furniture_of(&spec)? {
+        Some(furniture) => {
+            let say = |finding: &Finding| {
+                if !options.quiet {
+                    eprintln!("{}: {}", if finding.grade == Grade::Warn { "warning" } else { "ok" }, finding.text);
+                }
+            };
+            let opened = seeing::open(&config, furniture, options.rig.as_deref(), &options.cameras, &config_file, say)?;
+            (Some(opened.0), Some(opened.1))
+        }
+        None => (None, None),
+    };
+    let ready_within = config.cameras.as_ref().map_or(0.0, |cameras| cameras.ready_within_s);
+    let seeing = seeing.map(|seeing| (seeing, Duration::from_secs_f64(ready_within)));
     let services = match options.robot {
         Robot::Sim => Some(Services::start(&config_file, &config, &truth)?),
         Robot::Panda => None,
@@ -131,13 +160,19 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
             {
                 eprintln!("note: {note}");
             }
-            control_loop::run(controller, link, inference, ends, settings.arm)
+            control_loop::run(controller, link, inference, seeing_ends, ends, settings.arm)
         })
         .context("starting the control thread")?;
 
-    let mut session =
-        session::Session::new(handles, policy_errors, interrupted.clone(), options.quiet, options.robot == Robot::Sim);
-    let outcome = session.episodes(&spec, &settings.safety.workspace, options.episodes);
+    let mut session = session::Session::new(
+        handles,
+        policy_errors,
+        interrupted.clone(),
+        seeing,
+        options.quiet,
+        options.robot == Robot::Sim,
+    );
+    let outcome = session.episodes(&spec, &program, &settings.safety.workspace, options.episodes);
     session.finish();
     let late_chunks = session.late_chunks;
     let fault = outcome.err().map(|e| format!("{e:#}"));

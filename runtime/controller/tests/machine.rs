@@ -8,6 +8,7 @@ use tenon_core::action::ActionChunk;
 use tenon_core::arm::{Arm, Joints, RobotModel, tool_along_flange_z};
 use tenon_core::avoid;
 use tenon_core::config::{TaskConfig, Values};
+use tenon_core::fusion::{FrozenPart, Furniture, FusionConfig, PartBoard, T_robot_april_training};
 use tenon_core::ik::Damping;
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
 use tenon_core::normalizer::{Limits, Normalizer};
@@ -23,6 +24,26 @@ fn spec(delay: usize) -> PolicySpec {
     PolicySpec { observation_delay_steps: delay, ..task.policy_spec(normalizer, task.policy.finetuned_steps()) }
 }
 
+/// What the rig of these tests allows.
+fn settings() -> Settings {
+    Settings {
+        arm: Arm::new(tool_along_flange_z(0.105, -std::f64::consts::FRAC_PI_4)),
+        damping: Damping::None,
+        safety: SafetyLimits {
+            joints: RobotModel::Fer.limits(),
+            joint_reserve_rad: 0.05,
+            max_joint_velocity_rad_s: 1.5,
+            abort_tcp_step_m: 0.11,
+            workspace: WorkspaceBox { min_m: [0.15, -0.4, 0.05], max_m: [0.85, 0.6, 0.6] },
+        },
+        targets_per_action: 5,
+        lag_compensation_s: [0.0; 7],
+        max_state_age: Duration::from_millis(100),
+        max_late_ticks: 5,
+        max_missing: Duration::from_secs(1),
+    }
+}
+
 /// A controller, an arm that is wherever it was commanded last, a bridge that always agrees, and a policy that moves
 /// along +y by 5 mm an action.
 struct Bench {
@@ -32,6 +53,7 @@ struct Bench {
     state_age: Duration,
     bridge: BridgeStatus,
     chunk: Option<ActionChunk>,
+    parts: Option<PartBoard>,
     /// Answers requests for chunks; `None` leaves the controller waiting.
     policy: Option<fn(u64) -> Vec<f32>>,
     requests: Vec<(u64, Vec<f32>)>,
@@ -44,23 +66,13 @@ fn forward(_: u64) -> Vec<f32> {
 
 impl Bench {
     fn new(delay: usize) -> Self {
-        let settings = Settings {
-            arm: Arm::new(tool_along_flange_z(0.105, -std::f64::consts::FRAC_PI_4)),
-            damping: Damping::None,
-            safety: SafetyLimits {
-                joints: RobotModel::Fer.limits(),
-                joint_reserve_rad: 0.05,
-                max_joint_velocity_rad_s: 1.5,
-                abort_tcp_step_m: 0.11,
-                workspace: WorkspaceBox { min_m: [0.15, -0.4, 0.05], max_m: [0.85, 0.6, 0.6] },
-            },
-            targets_per_action: 5,
-            lag_compensation_s: [0.0; 7],
-            max_state_age: Duration::from_millis(100),
-            max_late_ticks: 5,
-        };
+        Self::of(spec(delay))
+    }
+
+    fn of(spec: PolicySpec) -> Self {
         Self {
-            controller: Controller::new(settings, &spec(delay)).expect("the policy fits"),
+            controller: Controller::new(settings(), &spec).expect("the policy fits"),
+            parts: None,
             now: MonotonicTime::from_nanos(1_000_000_000),
             q: avoid::START_JOINTS_RAD,
             state_age: Duration::ZERO,
@@ -96,10 +108,13 @@ impl Bench {
             gripper_width_m: f64::NAN,
             error_code: 0,
         };
+        let now = self.now;
+        let view = self.parts.as_mut().map(|board| board.view(now, None));
         let inputs = Inputs {
             state: Some(Stamped { time, value: state }),
             status: Some(Stamped { time: self.now, value: self.bridge }),
             chunk: self.chunk.as_ref(),
+            parts: view.as_ref(),
             order,
             late_ticks,
         };
@@ -135,7 +150,11 @@ impl Bench {
     }
 
     fn armed(delay: usize) -> Self {
-        let mut bench = Self::new(delay);
+        Self::new(delay).arm()
+    }
+
+    fn arm(self) -> Self {
+        let mut bench = self;
         bench.tick(Some(Order::Arm { session: 9 }));
         bench.until(5, |e| matches!(e, Event::Armed));
         bench
@@ -295,7 +314,14 @@ fn arming_an_arm_that_another_run_holds_names_the_holder() {
     let mut bench = Bench::new(1);
     bench.controller.tick(
         bench.now,
-        &Inputs { state: None, status: None, chunk: None, order: Some(Order::Arm { session: 9 }), late_ticks: 0 },
+        &Inputs {
+            state: None,
+            status: None,
+            chunk: None,
+            parts: None,
+            order: Some(Order::Arm { session: 9 }),
+            late_ticks: 0,
+        },
     );
     bench.bridge.state = BridgeState::Running;
     bench.bridge.session = 0xABCD;
@@ -339,23 +365,89 @@ fn hold_stops_a_run_and_disarm_gives_the_lease_back() {
 fn a_policy_that_only_a_simulation_can_feed_is_refused() {
     let mut spec = spec(1);
     spec.observation = vec![ObservationField::Task(4)];
-    let bench = Bench::new(1);
-    drop(bench);
-    let settings = Settings {
-        arm: Arm::new(tool_along_flange_z(0.1, 0.0)),
-        damping: Damping::None,
-        safety: SafetyLimits {
-            joints: RobotModel::Fer.limits(),
-            joint_reserve_rad: 0.0,
-            max_joint_velocity_rad_s: 1.0,
-            abort_tcp_step_m: 0.1,
-            workspace: WorkspaceBox { min_m: [-1.0; 3], max_m: [1.0; 3] },
-        },
-        targets_per_action: 1,
-        lag_compensation_s: [0.0; 7],
-        max_state_age: Duration::from_millis(100),
-        max_late_ticks: 5,
-    };
-    let refused = Controller::new(settings, &spec).expect_err("nobody can observe this on a robot");
+    let refused = Controller::new(settings(), &spec).expect_err("nobody can observe this on a robot");
     assert!(refused.to_string().contains("only a simulation"), "{refused}");
+}
+
+/// Avoid's policy, but it also observes the lamp.
+fn spec_with_parts() -> PolicySpec {
+    let mut spec = spec(1);
+    spec.observation.push(ObservationField::PartPoses(4));
+    spec.normalizer.observation = Limits::symmetric(1.0, 4 + 28);
+    spec
+}
+
+/// A board on which every part has a place that needs no camera, but those named.
+fn board(missing: &[&str]) -> PartBoard {
+    let furniture = Furniture::Lamp;
+    let frozen = furniture.part_names().iter().filter(|name| !missing.contains(name)).map(|name| FrozenPart {
+        part: (*name).to_owned(),
+        position_m: [0.1, 0.2, -0.03],
+        quat_xyzw: [0.0, 0.0, 0.0, 1.0],
+    });
+    let config = FusionConfig { frozen: frozen.collect(), ..FusionConfig::default() };
+    let start = MonotonicTime::from_nanos(1_000_000_000);
+    PartBoard::new(furniture, &config, &T_robot_april_training(), 1, start).expect("the lamp's parts")
+}
+
+#[test]
+fn the_parts_stand_behind_the_arm_in_the_observation() {
+    let mut bench = Bench::of(spec_with_parts()).arm();
+    bench.parts = Some(board(&[]));
+    bench.tick(Some(Order::Run { actions: 8 }));
+    let observation = &bench.requests[0].1;
+    assert_eq!(observation.len(), 32);
+    for part in observation[4..].chunks(7) {
+        assert_eq!(part, [0.1, 0.2, -0.03, 0.0, 0.0, 0.0, 1.0]);
+    }
+}
+
+#[test]
+fn a_run_does_not_begin_without_a_part_and_the_arm_stays_armed() {
+    let mut bench = Bench::of(spec_with_parts()).arm();
+    bench.parts = Some(board(&["lamp_bulb"]));
+    let q = bench.q;
+    let event = bench.tick(Some(Order::Run { actions: 8 })).event;
+    assert!(matches!(event, Some(Event::RunRefused(part)) if part.part == "lamp_bulb"), "{event:?}");
+    assert_eq!((bench.controller.phase(), bench.q), (Phase::Holding, q));
+    assert!(bench.requests.is_empty());
+    // Without anybody who looks it is a fault.
+    bench.parts = None;
+    bench.tick(Some(Order::Run { actions: 8 }));
+    assert!(matches!(bench.controller.phase(), Phase::Fault(FaultCause::PartsStale { .. })));
+}
+
+#[test]
+fn a_part_that_goes_missing_is_awaited_and_then_named() {
+    for comes_back in [true, false] {
+        let mut bench = Bench::of(spec_with_parts()).arm();
+        bench.parts = Some(board(&[]));
+        bench.tick(Some(Order::Run { actions: 12 }));
+        bench.until(3, |e| matches!(e, Event::RunStarted));
+        bench.parts = Some(board(&["lamp_hood"]));
+        bench.until(60, |e| matches!(e, Event::PartAwaited(part) if part.part == "lamp_hood"));
+        // The chunk under way was finished first.
+        let q = bench.q;
+        for _ in 0..70 {
+            bench.tick(None);
+        }
+        assert!(bench.q.iter().zip(q).all(|(a, b)| (a - b).abs() < 0.01), "the arm comes to rest");
+        if comes_back {
+            bench.parts = Some(board(&[]));
+            bench.until(200, |e| matches!(e, Event::RunEnded { actions: 12 }));
+        } else {
+            // max_missing: one second of 7 ms.
+            bench.until(80, |e| matches!(e, Event::Faulted(FaultCause::PartMissing(part)) if part.part == "lamp_hood"));
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_observes_the_gripper_needs_one() {
+    let mut spec = spec(1);
+    spec.observation.push(ObservationField::GripperWidth);
+    spec.normalizer.observation = Limits::symmetric(1.0, 5);
+    let mut bench = Bench::of(spec).arm();
+    bench.tick(Some(Order::Run { actions: 8 }));
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::NoGripper));
 }

@@ -38,7 +38,7 @@ pub use camera::{Camera, Distortion};
 pub use detector::{Detector, DetectorSettings, Family, TagDetection};
 pub use error::VisionError;
 pub use image::{GreyImage, GreyView};
-pub use part_pose::{PartPose, PartSettings, PartSolver, PlacedCamera};
+pub use part_pose::{PartPose, PartSettings, PartSolver, PlacedCamera, Unsolved};
 pub use pose::{Hypothesis, TagPose, tag_pose};
 pub use rig::{FrameVariant, Frames, Rig};
 pub use still::StillImage;

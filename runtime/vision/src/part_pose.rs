@@ -6,11 +6,21 @@
 //!
 //! The standard deviation of a corner has three parts: the detector's noise, how exactly the tag sits on the part, and how
 //! exactly the camera's place is known, all seen from the tag's distance.
+//!
+//! A camera's place is wrong by the same in every frame. Where its covariance is known
+//! ([`PartSolver::with_place_covariances`]), it weighs the sightings but stays out of the covariance of what is new in every
+//! frame; how the solution shifts with it is told apart. By the implicit function theorem on the normal equations
+//! Jᵀ W r = 0 a displacement c of a camera shifts the solution by dx = −H⁻¹ Σ Jᵀ W (∂r/∂c) dc, with H = Σ Jᵀ W J, the sums
+//! over that camera's sightings and over all.
 
 use crate::pose::{AMBIGUITY_RATIO, SAME_MINIMUM_RAD, corners_in_tag, tag_pose};
 use crate::refine::{Correspondence, minimise};
 use crate::{Camera, Pose, TagDetection, TagOnBody, VisionError};
-use nalgebra::{Matrix2x3, Matrix2x6, Matrix3, Matrix6, Translation3, UnitQuaternion, Vector2, Vector3, Vector6};
+use nalgebra::{
+    Cholesky, Matrix2x3, Matrix2x6, Matrix3, Matrix6, Point3, SymmetricEigen, Translation3, UnitQuaternion, Vector2,
+    Vector3, Vector6,
+};
+use tenon_core::fusion::{MAX_SOURCES, SystematicError};
 use tenon_core::geometry::skew;
 
 /// A calibrated camera at its place.
@@ -19,9 +29,9 @@ pub struct PlacedCamera {
     pub camera: Camera,
     /// The camera's pose in the frame of the base board.
     pub T_april_camera: Pose,
-    /// Standard deviation of its position on each axis, m.
+    /// Standard deviation of its position on each axis, m. Not used where the covariance of its place is known.
     pub position_sigma_m: f64,
-    /// Standard deviation of its orientation about each axis, rad.
+    /// Standard deviation of its orientation about each axis, rad. As above.
     pub rotation_sigma_rad: f64,
 }
 
@@ -64,6 +74,8 @@ pub struct Sighting {
     pub sigma_px: f64,
     /// Distance of its corners from the solution, px; infinite where there is none.
     pub rms_px: f64,
+    /// Part of the variance that is new in every frame.
+    white: f64,
     corners: [Correspondence; 4],
 }
 
@@ -72,6 +84,7 @@ pub struct Sighting {
 pub struct OtherPose {
     pub T_april_part: Pose,
     pub covariance: Matrix6<f64>,
+    pub systematic: Option<SystematicError>,
     /// How much worse it fits, in units of variance: the log-likelihood ratio is half of it.
     pub chi_squared_more: f64,
 }
@@ -80,8 +93,12 @@ pub struct OtherPose {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PartPose {
     pub T_april_part: Pose,
-    /// Of the displacement of the part's origin and its rotation `[v; ω]` in axes of the april frame (m², m·rad, rad²).
+    /// Of the displacement of the part's origin and its rotation `[v; ω]` in axes of the april frame (m², m·rad, rad²);
+    /// without what is in `systematic`.
     pub covariance: Matrix6<f64>,
+    /// How the pose shifts with the errors of the cameras' places: source k is camera k. None where no camera's covariance
+    /// is known; then their standard deviations are in `covariance`.
+    pub systematic: Option<SystematicError>,
     /// The best fit with another orientation, where there is one.
     pub other: Option<OtherPose>,
     /// The other one fits nearly as well: nobody can tell from these sightings alone.
@@ -102,17 +119,81 @@ const VALUES: f64 = 8.0;
 /// Huber's threshold on √s: 99 % of sightings without error lie below (χ² with 8 degrees of freedom).
 const HUBER: f64 = 4.48;
 
+impl PartPose {
+    /// Covariance of one solution's whole error, systematic errors included.
+    pub fn whole_covariance(&self) -> Matrix6<f64> {
+        self.covariance + self.systematic.map_or_else(Matrix6::zeros, |systematic| systematic.covariance())
+    }
+}
+
+/// Why there is no pose. Made of numbers only, so that a frame without one costs no memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsolved {
+    /// No camera saw a usable tag.
+    NoUsableTag,
+    /// Nothing fits the `tags` sightings.
+    NoFit { tags: usize },
+}
+
+impl Unsolved {
+    /// With the name of the part and the ids that were looked for.
+    pub fn explain(self, name: &str, tags: &[TagOnBody]) -> VisionError {
+        let body = name.to_owned();
+        match self {
+            Self::NoUsableTag => {
+                let wanted: Vec<String> = tags.iter().map(|tag| tag.id.to_string()).collect();
+                VisionError::NoTagOfBody { body, wanted: wanted.join(", ") }
+            }
+            Self::NoFit { tags } => VisionError::NoBodyPose { body, tags, reason: "no start fits all cameras" },
+        }
+    }
+}
+
 /// Solves part poses. Its buffers grow to the largest problem and then stay.
 #[derive(Debug, Default)]
 pub struct PartSolver {
     settings: PartSettings,
+    /// L with L Lᵀ the covariance of a camera's place; none where unknown.
+    places: [Option<Matrix6<f64>>; MAX_SOURCES],
     sightings: Vec<Sighting>,
     starts: Vec<(Pose, f64)>,
 }
 
 impl PartSolver {
     pub fn new(settings: PartSettings) -> Self {
-        Self { settings, sightings: Vec::with_capacity(64), starts: Vec::with_capacity(128) }
+        let places = [None; MAX_SOURCES];
+        Self { settings, places, sightings: Vec::with_capacity(64), starts: Vec::with_capacity(128) }
+    }
+
+    /// With the covariances of the cameras' places, in the order of the cameras: of the displacement of a camera's origin and
+    /// a rotation about it `[v; ω]`, in axes of the april frame (m², m·rad, rad²), as `config::rig::PlaceRecord` holds them.
+    /// The errors of different cameras count as independent.
+    ///
+    /// # Errors
+    /// [`VisionError::Camera`] for a covariance that is not finite, symmetric and positive, or for more than
+    /// [`MAX_SOURCES`] cameras.
+    pub fn with_place_covariances(mut self, covariances: &[Option<Matrix6<f64>>]) -> Result<Self, VisionError> {
+        self.places = [None; MAX_SOURCES];
+        for (camera, covariance) in covariances.iter().enumerate() {
+            let fail =
+                |value: f64, requirement| VisionError::Camera { name: "covariance of its place", value, requirement };
+            let Some(covariance) = covariance else { continue };
+            let place = self.places.get_mut(camera);
+            let place = place.ok_or_else(|| fail(camera as f64, "is known for too many cameras; 8 at most"))?;
+            let norm = covariance.norm();
+            if !norm.is_finite() || (covariance - covariance.transpose()).norm() > 1e-6 * norm {
+                return Err(fail(norm, "must be finite and symmetric"));
+            }
+            // A place may be exact in some direction: no Cholesky factor, but a square root of what is symmetric.
+            let eigen = SymmetricEigen::new((covariance + covariance.transpose()) * 0.5);
+            let least = eigen.eigenvalues.min();
+            if least < -1e-9 * norm {
+                return Err(fail(least, "must not have a negative eigenvalue"));
+            }
+            let roots = Matrix6::from_diagonal(&eigen.eigenvalues.map(|value| value.max(0.0).sqrt()));
+            *place = Some(eigen.eigenvectors * roots);
+        }
+        Ok(self)
     }
 
     /// The sightings of the last solution, and what became of them.
@@ -133,15 +214,24 @@ impl PartSolver {
         views: impl IntoIterator<Item = &'a [TagDetection]>,
         previous: Option<&Pose>,
     ) -> Result<PartPose, VisionError> {
+        self.try_solve(tags, cameras, views, previous).map_err(|unsolved| unsolved.explain(name, tags))
+    }
+
+    /// [`Self::solve`] for every frame: nothing is allocated once the buffers have grown, whether there is a pose or not.
+    pub fn try_solve<'a>(
+        &mut self,
+        tags: &[TagOnBody],
+        cameras: &[PlacedCamera],
+        views: impl IntoIterator<Item = &'a [TagDetection]>,
+        previous: Option<&Pose>,
+    ) -> Result<PartPose, Unsolved> {
         self.collect(tags, cameras, views);
         if self.starts.is_empty() {
-            let wanted: Vec<String> = tags.iter().map(|tag| tag.id.to_string()).collect();
-            return Err(VisionError::NoTagOfBody { body: name.to_owned(), wanted: wanted.join(", ") });
+            return Err(Unsolved::NoUsableTag);
         }
         self.starts.extend(previous.map(|pose| (*pose, f64::INFINITY)));
         let used = self.sightings.iter().filter(|s| s.verdict == Verdict::Used).count();
-        let nothing =
-            || VisionError::NoBodyPose { body: name.to_owned(), tags: used, reason: "no start fits all cameras" };
+        let nothing = || Unsolved::NoFit { tags: used };
         let mut best = self.best_fit(cameras).ok_or_else(nothing)?;
         // One at a time: what pulls hardest makes others look wrong too.
         while self.leave_farthest_out(cameras, &best.pose, used) {
@@ -172,13 +262,24 @@ impl PartSolver {
                     verdict: Verdict::Used,
                     sigma_px: self.settings.corner_sigma_px,
                     rms_px: f64::INFINITY,
+                    white: 1.0,
                     corners,
                 };
                 if view.iter().filter(|other| other.id == tag.id).count() > 1 {
                     sighting.verdict = Verdict::Duplicate;
                 } else if let Ok(alone) = tag_pose(&placed.camera, detection, tag.size_m) {
                     let T_camera_tag = alone.best.T_camera_body;
-                    sighting.sigma_px = self.settings.sigma_px(placed, T_camera_tag.translation.vector.norm());
+                    let distance_m = T_camera_tag.translation.vector.norm();
+                    sighting.sigma_px =
+                        match self.place(camera).and_then(|L| place_variance_px(placed, L, &T_camera_tag, &points)) {
+                            None => self.settings.sigma_px(placed, distance_m),
+                            Some(variance) => {
+                                let exact = PlacedCamera { position_sigma_m: 0.0, rotation_sigma_rad: 0.0, ..*placed };
+                                let white = self.settings.sigma_px(&exact, distance_m).powi(2);
+                                sighting.white = white / (white + variance);
+                                (white + variance).sqrt()
+                            }
+                        };
                     for hypothesis in [alone.best, alone.other] {
                         let T_april_part = placed.T_april_camera * hypothesis.T_camera_body * tag.T_body_tag.inverse();
                         self.starts.push((T_april_part, f64::INFINITY));
@@ -245,28 +346,90 @@ impl PartSolver {
         }
         // A fit that is worse than the corners' noise explains says that something else is wrong too: the covariance grows.
         let freedom = 2.0 * corners as f64 - 6.0;
-        let inflation = if freedom > 0.0 { (best.cost / freedom).max(1.0) } else { 1.0 };
-        let covariance = |fit: &Fit| {
-            fit.normal_matrix.cholesky().map_or_else(|| Matrix6::identity() * 1e6, |c| c.inverse() * inflation)
-        };
-        let other = other.map(|fit| OtherPose {
-            T_april_part: fit.pose,
-            covariance: covariance(&fit),
-            chi_squared_more: (fit.cost - best.cost) / inflation,
+        let misfit = self.misfit(cameras, best);
+        let inflation = if freedom > 0.0 { (misfit / freedom).max(1.0) } else { 1.0 };
+        let other = other.map(|fit| {
+            let (covariance, systematic) = self.uncertainty(cameras, &fit, inflation);
+            let chi_squared_more = (self.misfit(cameras, &fit) - misfit) / inflation;
+            OtherPose { T_april_part: fit.pose, covariance, systematic, chi_squared_more }
         });
+        let (covariance, systematic) = self.uncertainty(cameras, best, inflation);
         let ambiguous = other.is_some_and(|o| {
-            let ratio = ((best.cost + o.chi_squared_more * inflation) / best.cost).sqrt();
+            let ratio = ((misfit + o.chi_squared_more * inflation) / misfit).sqrt();
             o.chi_squared_more < AMBIGUOUS_CHI_SQUARED || ratio < AMBIGUITY_RATIO && seen_by == 1 && tags == 1
         });
         PartPose {
             T_april_part: best.pose,
-            covariance: covariance(best),
+            covariance,
+            systematic,
             other,
             ambiguous,
             rms_px: (squared_px / corners.max(1) as f64).sqrt(),
             tags,
             cameras: seen_by,
         }
+    }
+
+    fn place(&self, camera: usize) -> Option<&Matrix6<f64>> {
+        self.places.get(camera).and_then(Option::as_ref)
+    }
+
+    /// Sum of squared residuals in units of their covariance, where a known uncertainty of a camera's place moves all that the
+    /// camera sees together: Σ r² / σ² − gᵀ (I + A)⁻¹ g for each such camera, with A = Lᵀ Cᵀ C L / σ², g = Lᵀ Cᵀ r / σ²,
+    /// C = ∂r/∂c and σ what is new in every frame. Without any, the robust cost.
+    fn misfit(&self, cameras: &[PlacedCamera], fit: &Fit) -> f64 {
+        if self.used().all(|s| self.place(s.camera).is_none()) {
+            return fit.cost;
+        }
+        let mut sum = 0.0;
+        for (camera, placed) in cameras.iter().enumerate() {
+            let (mut A, mut g) = (Matrix6::zeros(), Vector6::zeros());
+            for sighting in self.used().filter(|s| s.camera == camera) {
+                let Some(terms) = sighting.terms(placed, &fit.pose) else { return fit.cost };
+                let per_variance = 1.0 / (sighting.sigma_px.powi(2) * sighting.white);
+                sum += terms.squared_px * per_variance;
+                if let Some(L) = self.place(camera) {
+                    let (normal, gradient) = terms.at_camera(placed, &fit.pose);
+                    A += L.transpose() * normal * L * per_variance;
+                    g += L.transpose() * gradient * per_variance;
+                }
+            }
+            let explained = Cholesky::new(Matrix6::identity() + A).map_or(0.0, |S| g.dot(&S.solve(&g)));
+            sum -= explained;
+        }
+        sum
+    }
+
+    /// Covariance of what is new in every frame, made larger by `inflation`, and how the pose shifts with what stays.
+    fn uncertainty(
+        &self,
+        cameras: &[PlacedCamera],
+        fit: &Fit,
+        inflation: f64,
+    ) -> (Matrix6<f64>, Option<SystematicError>) {
+        let Some(H) = Cholesky::new(fit.normal_matrix) else { return (Matrix6::identity() * 1e6, None) };
+        let inverse = H.inverse();
+        if self.used().all(|s| self.place(s.camera).is_none()) {
+            return (inverse * inflation, None);
+        }
+        // Σ Jᵀ W R W J, with R that part of W⁻¹ which is white; and Σ Jᵀ W ∂r/∂c of each camera.
+        let mut white = Matrix6::zeros();
+        let mut by_place = [Matrix6::zeros(); MAX_SOURCES];
+        for sighting in self.used() {
+            let placed = &cameras[sighting.camera];
+            let Some(terms) = sighting.terms(placed, &fit.pose) else { return (inverse * inflation, None) };
+            white += terms.normal * (terms.weight * sighting.white);
+            if let Some(sum) = by_place.get_mut(sighting.camera) {
+                *sum += terms.by_place(placed, &fit.pose) * terms.weight;
+            }
+        }
+        let mut systematic = SystematicError::default();
+        for (camera, (L, by_place)) in self.places.iter().zip(&by_place).enumerate() {
+            if let Some(L) = L {
+                systematic.set(camera, &(inverse * by_place * -L));
+            }
+        }
+        (inverse * white * inverse * inflation, Some(systematic))
     }
 
     fn used(&self) -> impl Iterator<Item = &Sighting> {
@@ -291,30 +454,78 @@ impl PartSolver {
         let mut normal = Matrix6::zeros();
         let mut gradient = Vector6::zeros();
         for sighting in self.used() {
-            let placed = &cameras[sighting.camera];
-            let T_camera_april = placed.T_april_camera.inverse();
-            let R_camera_april = T_camera_april.rotation.to_rotation_matrix();
-            let (mut own_normal, mut own_gradient, mut squared) = (Matrix6::zeros(), Vector6::zeros(), 0.0);
-            for corner in &sighting.corners {
-                let arm: Vector3<f64> = pose.rotation * corner.point_m.coords;
-                let point = T_camera_april * (pose.translation * nalgebra::Point3::from(arm));
-                let (pixel, by_point) = placed.camera.project_with_jacobian(&point)?;
-                let by_displacement: Matrix2x3<f64> = by_point * R_camera_april.matrix();
-                let mut by_step = Matrix2x6::zeros();
-                by_step.fixed_columns_mut::<3>(0).copy_from(&by_displacement);
-                by_step.fixed_columns_mut::<3>(3).copy_from(&(by_displacement * -skew(&arm)));
-                let residual = Vector2::new(pixel[0] - corner.pixel[0], pixel[1] - corner.pixel[1]);
-                own_normal += by_step.transpose() * by_step;
-                own_gradient += by_step.transpose() * residual;
-                squared += residual.norm_squared();
-            }
-            let variance = sighting.sigma_px.powi(2);
-            let weight = huber(squared / variance).1 / variance;
-            normal += own_normal * weight;
-            gradient += own_gradient * weight;
+            let terms = sighting.terms(&cameras[sighting.camera], pose)?;
+            normal += terms.normal * terms.weight;
+            gradient += terms.gradient * terms.weight;
         }
         Some((normal, gradient))
     }
+}
+
+/// One sighting's share of the normal equations, before its weight.
+struct Terms {
+    /// JᵀJ and Jᵀr.
+    normal: Matrix6<f64>,
+    gradient: Vector6<f64>,
+    /// ρ'(s) / σ², px⁻².
+    weight: f64,
+    /// Σ r², px².
+    squared_px: f64,
+    /// Of each corner: residual, derivative of the pixel by a displacement in april axes, and the corner from the part's
+    /// origin.
+    corners: [(Vector2<f64>, Matrix2x3<f64>, Vector3<f64>); 4],
+}
+
+impl Terms {
+    /// Σ Jᵀ ∂r/∂c over the corners, c the camera's displacement `[v; ω]` in april axes: a camera that moves by v sees what a
+    /// part that moves by −v shows it, and the same about its own place instead of the part's.
+    fn by_place(&self, placed: &PlacedCamera, pose: &Pose) -> Matrix6<f64> {
+        let from_camera = pose.translation.vector - placed.T_april_camera.translation.vector;
+        let mut sum = Matrix6::zeros();
+        for (_, by_displacement, arm) in &self.corners {
+            let by_step = by_motion(by_displacement, arm);
+            sum -= by_step.transpose() * by_motion(by_displacement, &(from_camera + arm));
+        }
+        sum
+    }
+
+    /// CᵀC and Cᵀr with C = ∂r/∂c.
+    fn at_camera(&self, placed: &PlacedCamera, pose: &Pose) -> (Matrix6<f64>, Vector6<f64>) {
+        let from_camera = pose.translation.vector - placed.T_april_camera.translation.vector;
+        let (mut normal, mut gradient) = (Matrix6::zeros(), Vector6::zeros());
+        for (residual, by_displacement, arm) in &self.corners {
+            let by_place = -by_motion(by_displacement, &(from_camera + arm));
+            normal += by_place.transpose() * by_place;
+            gradient += by_place.transpose() * residual;
+        }
+        (normal, gradient)
+    }
+}
+
+/// Derivative of a pixel by `[v; ω]` of what carries its point, which is `arm` from the origin of the motion.
+fn by_motion(by_displacement: &Matrix2x3<f64>, arm: &Vector3<f64>) -> Matrix2x6<f64> {
+    let mut by_motion = Matrix2x6::zeros();
+    by_motion.fixed_columns_mut::<3>(0).copy_from(by_displacement);
+    by_motion.fixed_columns_mut::<3>(3).copy_from(&(by_displacement * -skew(arm)));
+    by_motion
+}
+
+/// Mean variance of a pixel coordinate of a tag's corners by a camera's place with covariance L Lᵀ, px².
+fn place_variance_px(
+    placed: &PlacedCamera,
+    L: &Matrix6<f64>,
+    T_camera_tag: &Pose,
+    corners_m: &[Point3<f64>; 4],
+) -> Option<f64> {
+    let R_camera_april = placed.T_april_camera.rotation.inverse().to_rotation_matrix();
+    let mut sum = 0.0;
+    for corner in corners_m {
+        let point = T_camera_tag * corner;
+        let (_, by_point) = placed.camera.project_with_jacobian(&point)?;
+        let arm = placed.T_april_camera.rotation * point.coords;
+        sum += (by_motion(&(by_point * R_camera_april.matrix()), &arm) * L).norm_squared();
+    }
+    Some(sum / VALUES)
 }
 
 /// A minimum of the robust cost.
@@ -336,6 +547,28 @@ impl PartSettings {
 }
 
 impl Sighting {
+    fn terms(&self, placed: &PlacedCamera, pose: &Pose) -> Option<Terms> {
+        let T_camera_april = placed.T_april_camera.inverse();
+        let R_camera_april = T_camera_april.rotation.to_rotation_matrix();
+        let mut corners = [(Vector2::zeros(), Matrix2x3::zeros(), Vector3::zeros()); 4];
+        let (mut normal, mut gradient, mut squared) = (Matrix6::zeros(), Vector6::zeros(), 0.0);
+        for (corner, kept) in self.corners.iter().zip(&mut corners) {
+            let arm: Vector3<f64> = pose.rotation * corner.point_m.coords;
+            let point = T_camera_april * (pose.translation * Point3::from(arm));
+            let (pixel, by_point) = placed.camera.project_with_jacobian(&point)?;
+            let by_displacement: Matrix2x3<f64> = by_point * R_camera_april.matrix();
+            let by_step = by_motion(&by_displacement, &arm);
+            let residual = Vector2::new(pixel[0] - corner.pixel[0], pixel[1] - corner.pixel[1]);
+            normal += by_step.transpose() * by_step;
+            gradient += by_step.transpose() * residual;
+            squared += residual.norm_squared();
+            *kept = (residual, by_displacement, arm);
+        }
+        let variance = self.sigma_px.powi(2);
+        let weight = huber(squared / variance).1 / variance;
+        Some(Terms { normal, gradient, weight, squared_px: squared, corners })
+    }
+
     /// Squared distance of the corners from where `pose` puts them, in units of their variance.
     fn squared(&self, placed: &PlacedCamera, pose: &Pose) -> Option<f64> {
         let T_camera_part = placed.T_april_camera.inverse() * pose;

@@ -1,6 +1,6 @@
 //! Part poses from several cameras, on corners that a camera model projects.
 
-use nalgebra::{Translation3, UnitQuaternion, Vector3, Vector6};
+use nalgebra::{Matrix6, Translation3, UnitQuaternion, Vector3, Vector6};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
@@ -246,4 +246,63 @@ fn the_benchmarks_average_is_there_and_solving_together_is_better() {
     println!("95 % within {joint:.2} mm together, {averaged:.2} mm averaged");
     assert!(2.0 * joint < averaged, "{joint} {averaged}");
     assert_eq!(averaged_pose(&cameras, &part.tags, [&[][..], &[], &[]]), None);
+}
+
+#[test]
+fn the_systematic_error_is_how_the_solution_shifts_with_the_cameras() {
+    let part = part("square_table_leg4");
+    let truth = lying_leg(0.5, 0.3);
+    let cameras = cameras();
+    let views: Vec<_> = cameras.iter().map(|placed| view(placed, &part, &truth)).collect();
+    // One camera's place is uncertain in one direction only.
+    for camera in 0..cameras.len() {
+        for axis in 0..6 {
+            let sigma = 1e-4;
+            let mut covariances = [Some(Matrix6::zeros()); 3];
+            covariances[camera].as_mut().unwrap()[(axis, axis)] = sigma * sigma;
+            let mut solver = PartSolver::new(exact()).with_place_covariances(&covariances).unwrap();
+            let mut with_camera_at = |by: f64| {
+                let mut moved = cameras.clone();
+                let mut twist = Vector6::zeros();
+                twist[axis] = by;
+                let (v, w) = (twist.fixed_rows::<3>(0), twist.fixed_rows::<3>(3).into_owned());
+                let T = &mut moved[camera].T_april_camera;
+                T.translation.vector += v;
+                T.rotation = UnitQuaternion::from_scaled_axis(w) * T.rotation;
+                solver.try_solve(&part.tags, &moved, views.iter().map(Vec::as_slice), None).unwrap()
+            };
+            let told = with_camera_at(0.0).systematic.unwrap().covariance();
+            let shift = error(&with_camera_at(sigma).T_april_part, &with_camera_at(-sigma).T_april_part) / 2.0;
+            let shown = shift * shift.transpose();
+            assert!(
+                (told - shown).norm() < 0.02 * shown.norm() + 1e-16,
+                "camera {camera}, axis {axis}: {told} {shown}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_stays_is_not_in_the_covariance_of_what_is_new_and_nothing_changes_where_it_is_unknown() {
+    let part = part("square_table_leg4");
+    let truth = lying_leg(0.5, 0.3);
+    let views: Vec<_> = cameras().iter().map(|placed| view(placed, &part, &truth)).collect();
+    let solve = |covariances: &[Option<Matrix6<f64>>]| {
+        let mut solver = PartSolver::new(exact()).with_place_covariances(covariances).unwrap();
+        solver.try_solve(&part.tags, &cameras(), views.iter().map(Vec::as_slice), None).unwrap()
+    };
+    let (unknown, known) = (solve(&[]), solve(&[Some(Matrix6::identity() * 1e-6); 3]));
+    assert_eq!((unknown.systematic, solve(&[None; 3])), (None, unknown));
+    // The corners' noise is what it was; weights that differ a little make the most of it.
+    let ratio = known.covariance.trace() / unknown.covariance.trace();
+    assert!((0.99..1.3).contains(&ratio), "{ratio}");
+    let systematic = known.systematic.unwrap().covariance();
+    assert!(systematic.trace() > 3.0 * known.covariance.trace());
+    assert!((known.whole_covariance() - systematic - known.covariance).norm() < 1e-15);
+    // One camera known, the others not: only that one shifts the pose.
+    let one = solve(&[None, Some(Matrix6::identity() * 1e-6), None]).systematic.unwrap().covariance();
+    assert!(one.trace() > 0.0 && one.trace() < systematic.trace());
+    let broken = |covariance| PartSolver::new(exact()).with_place_covariances(&[Some(covariance)]).is_err();
+    assert!(broken(Matrix6::identity() * f64::NAN) && broken(-Matrix6::identity()));
+    assert!(PartSolver::new(exact()).with_place_covariances(&[Some(Matrix6::identity()); 9]).is_err());
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tenon_core::action::ActionChunk;
 use tenon_core::arm::{Arm, Joints};
+use tenon_core::fusion::{NotReady, PartsView};
 use tenon_core::ik::Damping;
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
 use tenon_core::safety::{Refusal, SafetyLimits};
@@ -22,6 +23,8 @@ pub struct Inputs<'a> {
     pub status: Option<Stamped<BridgeStatus>>,
     /// The newest chunk that the policy has made.
     pub chunk: Option<&'a ActionChunk>,
+    /// The newest look at the parts; none where no cameras run.
+    pub parts: Option<&'a PartsView>,
     /// A command of the operator or the episode sequencer, each given once.
     pub order: Option<Order>,
     /// Ticks that were skipped in a row before this one because the loop was late.
@@ -72,6 +75,16 @@ pub enum FaultCause {
     Singular(f64),
     #[error("no chunk from the policy for {0} ms")]
     NoChunk(u64),
+    #[error("the policy cannot observe: {0}")]
+    PartMissing(NotReady),
+    #[error("the policy observes the gripper's width, but the robot state has none")]
+    NoGripper,
+    #[error("the policy observes other parts than the {found} numbers that are seen")]
+    OtherParts { found: usize },
+    #[error(
+        "nobody has looked at the parts for {age_ms} ms (limit {limit_ms} ms): the thread that fuses poses has stopped"
+    )]
+    PartsStale { age_ms: u64, limit_ms: u64 },
     #[error("{0} ticks late in a row")]
     Late(usize),
     #[error("bridge: {0}")]
@@ -111,6 +124,10 @@ pub enum Event {
         chunk: u64,
     },
     Faulted(FaultCause),
+    /// The arm waits for a part to be seen again.
+    PartAwaited(NotReady),
+    /// A run was not begun because a part has no pose.
+    RunRefused(NotReady),
     /// An order that does not fit the state was ignored.
     OrderIgnored,
     Disarmed,
@@ -136,6 +153,8 @@ pub struct Settings {
     pub lag_compensation_s: Joints,
     pub max_state_age: Duration,
     pub max_late_ticks: usize,
+    /// A run holds the arm for a part that has gone missing at most this long, then it is a fault.
+    pub max_missing: Duration,
 }
 
 /// What is wrong with a policy for this controller.

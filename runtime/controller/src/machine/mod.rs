@@ -7,6 +7,7 @@
 //! States: Disarmed → Arming → Holding ⇄ Moving / Running; any → Fault. Nothing re-arms by itself.
 
 mod interface;
+mod parts;
 mod running;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tenon_core::time::MonotonicTime;
 pub use interface::{
     Event, FaultCause, InferRequest, Inputs, MAX_OBSERVATION, Order, Outcome, Phase, Settings, SettingsError,
 };
+use parts::Unobserved;
 use running::Run;
 
 use crate::motion::{Progress, Setpoint};
@@ -181,9 +183,15 @@ impl Controller {
                 let measured = self.settings.arm.tcp(&state.value.joint_positions_rad);
                 self.commanded_pose.translation = measured.translation;
                 let id = self.next_request;
-                self.next_request += 1;
-                self.state = State::Running(Run::new(actions, id, self.commanded_pose));
-                out.infer = Some(self.observe(id, &state.value));
+                match self.observe(id, &state.value, now, inputs) {
+                    Ok(request) => {
+                        self.next_request += 1;
+                        self.state = State::Running(Run::new(actions, id, self.commanded_pose));
+                        out.infer = Some(request);
+                    }
+                    Err(Unobserved::Missing(part)) => out.event = Some(Event::RunRefused(part)),
+                    Err(Unobserved::Fault(cause)) => self.fault(cause, out),
+                }
             }
             (Order::Hold, State::Moving(_) | State::Running(_)) => self.state = State::Holding,
             (Order::Disarm, _) => {

@@ -11,6 +11,7 @@ use tenon_core::observation::{RobotView, write_observation};
 use tenon_core::safety::{Refusal, Verdict};
 use tenon_core::time::MonotonicTime;
 
+use super::parts::Unobserved;
 use super::{Controller, Event, FaultCause, InferRequest, Inputs, MAX_OBSERVATION, Outcome, State};
 
 const CHUNK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -28,6 +29,8 @@ pub(super) struct Run {
     awaited: u64,
     requested: bool,
     waiting_since: Option<MonotonicTime>,
+    /// Since when a part that the next chunk must observe is missing.
+    pub(super) missing_since: Option<MonotonicTime>,
     from: Pose,
     to: Pose,
     /// Velocity of the commanded tool point, smoothed over one period, m/s: what the target leads by.
@@ -46,6 +49,7 @@ impl Run {
             awaited,
             requested: true,
             waiting_since: None,
+            missing_since: None,
             from: commanded,
             to: commanded,
             velocity_m_s: Vector3::zeros(),
@@ -100,8 +104,11 @@ impl Controller {
     ) -> bool {
         let in_chunk = run.step % self.action_horizon;
         if in_chunk == 0 {
-            if !run.requested {
-                self.request_chunk(run, state, out);
+            if !run.requested
+                && let Err(missing) = self.request_chunk(run, state, now, inputs, out)
+            {
+                self.wait_for_parts(run, missing, now, out);
+                return false;
             }
             let Some(chunk) = inputs.chunk.filter(|c| c.request == run.awaited) else {
                 self.wait_for_chunk(run, now, out);
@@ -129,7 +136,8 @@ impl Controller {
         // this period's action.
         let begins = run.step + self.delay;
         if self.delay > 0 && begins.is_multiple_of(self.action_horizon) && begins < run.actions {
-            self.request_chunk(run, state, out);
+            // A part that is missing now may be seen again when the chunk is due.
+            let _ = self.request_chunk(run, state, now, inputs, out);
         }
         run.from = self.commanded_pose;
         run.to = target.T_base_tcp;
@@ -140,11 +148,20 @@ impl Controller {
         true
     }
 
-    fn request_chunk(&mut self, run: &mut Run, state: &RobotState, out: &mut Outcome) {
+    fn request_chunk(
+        &mut self,
+        run: &mut Run,
+        state: &RobotState,
+        now: MonotonicTime,
+        inputs: &Inputs,
+        out: &mut Outcome,
+    ) -> Result<(), Unobserved> {
+        out.infer = Some(self.observe(self.next_request, state, now, inputs)?);
         run.awaited = self.next_request;
         run.requested = true;
+        run.missing_since = None;
         self.next_request += 1;
-        out.infer = Some(self.observe(run.awaited, state));
+        Ok(())
     }
 
     fn wait_for_chunk(&mut self, run: &mut Run, now: MonotonicTime, out: &mut Outcome) {
@@ -160,18 +177,29 @@ impl Controller {
         self.state = State::Running(*run);
     }
 
-    pub(super) fn observe(&self, id: u64, state: &RobotState) -> InferRequest {
+    pub(super) fn observe(
+        &self,
+        id: u64,
+        state: &RobotState,
+        now: MonotonicTime,
+        inputs: &Inputs,
+    ) -> Result<InferRequest, Unobserved> {
+        let parts = self.parts(now, inputs)?;
         let (T_base_tcp, J) = self.settings.arm.tcp_jacobian(&state.joint_positions_rad);
         let view = RobotView {
             T_base_tcp,
             tcp_twist: J * SVector::<f64, 7>::from(state.joint_velocities_rad_s),
-            gripper_width_m: state.gripper_width_m,
+            gripper_width_m: self.gripper_width_m(state)?,
             T_base_commanded: self.commanded_pose,
+            parts,
         };
         let mut observation = [0.0; MAX_OBSERVATION];
         let filled = write_observation(&self.observation, &view, &mut observation[..self.observation_dim]);
-        debug_assert!(filled.is_ok(), "`new` refuses fields that only a simulation can fill");
-        InferRequest { id, len: self.observation_dim, observation }
+        if filled.is_err() {
+            // `new` refuses fields of the simulation; what is left is a board of another furniture.
+            return Err(Unobserved::Fault(FaultCause::OtherParts { found: parts.len() }));
+        }
+        Ok(InferRequest { id, len: self.observation_dim, observation })
     }
 
     /// The joints for a moving tool pose, leading by the lag of the impedance law.

@@ -2,9 +2,11 @@
 
 use tenon_core::arm::Joints;
 use tenon_core::avoid;
+use tenon_core::fusion::{Furniture, RESET_JOINTS_RAD};
 use tenon_core::geometry::{Pose, pose_from_wxyz};
 use tenon_core::safety::WorkspaceBox;
 use tenon_core::spec::PolicySpec;
+use tenon_core::task::{TaskFamily, TaskName};
 
 use crate::motion::Motion;
 
@@ -17,43 +19,74 @@ pub struct Program {
     pub actions: usize,
     /// From the pose that the last episode left to the start; the joints come last, so that the elbow does not wander.
     pub start_joints_rad: Joints,
-    return_height_m: f64,
-    start: Pose,
+    way: Way,
+}
+
+/// How the arm comes back.
+enum Way {
+    /// Up, over the obstacles, and down to the start.
+    Over { return_height_m: f64, start: Pose },
+    /// Straight up out of the parts; the joints do the rest.
+    Up { return_height_m: f64 },
 }
 
 impl Program {
     /// `None` for a task that this release cannot place at its start by itself.
     pub fn of(spec: &PolicySpec) -> Option<Self> {
-        spec.task.starts_with("avoid").then(|| Self {
-            actions: avoid::EPISODE_STEPS,
-            start_joints_rad: avoid::START_JOINTS_RAD,
-            // The rod reaches 0.12 m below the tool point and the tallest cylinder ends at 0.1 m.
-            return_height_m: 0.26,
-            start: pose_from_wxyz(avoid::START_COMMAND_M, avoid::COMMANDED_QUAT_WXYZ),
-        })
+        let task = TaskName::from_name(&spec.task)?;
+        let actions = task.episode_steps();
+        match task.family() {
+            TaskFamily::Avoid => Some(Self {
+                actions,
+                start_joints_rad: avoid::START_JOINTS_RAD,
+                // The rod reaches 0.12 m below the tool point and the tallest cylinder ends at 0.1 m.
+                way: Way::Over {
+                    return_height_m: 0.26,
+                    start: pose_from_wxyz(avoid::START_COMMAND_M, avoid::COMMANDED_QUAT_WXYZ),
+                },
+            }),
+            TaskFamily::Furniture => Furniture::of_task(task).map(|_| Self {
+                actions,
+                start_joints_rad: RESET_JOINTS_RAD,
+                // A leg that stands in its hole ends at 0.12 m.
+                way: Way::Up { return_height_m: 0.2 },
+            }),
+            TaskFamily::Gym | TaskFamily::Robomimic => None,
+        }
     }
 
-    /// Away from the sides of the workspace, up, over the obstacles, and down to the start; then the joints.
+    /// Away from the sides of the workspace, up, and (over obstacles) down to the start; then the joints.
     pub fn return_motions(&self, from: &Pose, workspace: &WorkspaceBox) -> [Option<Motion>; 2] {
         let joints = Motion::Joints { goal_rad: self.start_joints_rad, max_speed_rad_s: 0.8 };
-        let distance = (from.translation.vector - self.start.translation.vector).norm();
-        if distance < 0.03 {
-            return [None, Some(joints)];
-        }
         let mut inside = *from;
         for axis in 0..2 {
             let (min_m, max_m) = (workspace.min_m[axis] + MARGIN_M, workspace.max_m[axis] - MARGIN_M);
             inside.translation.vector[axis] = inside.translation.vector[axis].max(min_m).min(max_m);
         }
         let mut lifted = inside;
-        lifted.translation.vector.z = self.return_height_m;
-        lifted.rotation = self.start.rotation;
-        let mut above = self.start;
-        above.translation.vector.z = self.return_height_m;
-        let way = [inside, lifted, above, self.start];
-        // Where nothing is near, the first would be a stop on the spot.
-        let way = if inside.translation == from.translation { &way[1..] } else { &way[..] };
-        [Motion::waypoints(way, 0.6), Some(joints)]
+        match &self.way {
+            Way::Over { return_height_m, start } => {
+                if (from.translation.vector - start.translation.vector).norm() < 0.03 {
+                    return [None, Some(joints)];
+                }
+                lifted.translation.vector.z = *return_height_m;
+                lifted.rotation = start.rotation;
+                let mut above = *start;
+                above.translation.vector.z = *return_height_m;
+                let way = [inside, lifted, above, *start];
+                // Where nothing is near, the first would be a stop on the spot.
+                let way = if inside.translation == from.translation { &way[1..] } else { &way[..] };
+                [Motion::waypoints(way, 0.6), Some(joints)]
+            }
+            Way::Up { return_height_m } => {
+                let up_m = return_height_m.min(workspace.max_m[2] - MARGIN_M);
+                if from.translation.vector.z >= up_m {
+                    return [None, Some(joints)];
+                }
+                lifted.translation.vector.z = up_m;
+                [Motion::waypoints(&[lifted], 0.3), Some(joints)]
+            }
+        }
     }
 }
 
@@ -81,8 +114,10 @@ mod tests {
         let program = Program {
             actions: 1,
             start_joints_rad: avoid::START_JOINTS_RAD,
-            return_height_m: 0.26,
-            start: pose_from_wxyz(avoid::START_COMMAND_M, avoid::COMMANDED_QUAT_WXYZ),
+            way: Way::Over {
+                return_height_m: 0.26,
+                start: pose_from_wxyz(avoid::START_COMMAND_M, avoid::COMMANDED_QUAT_WXYZ),
+            },
         };
         let workspace = WorkspaceBox { min_m: [0.11, -0.4, 0.05], max_m: [0.85, 0.6, 0.6] };
         let z = avoid::START_COMMAND_M[2];

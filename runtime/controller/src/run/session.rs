@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use crossbeam::channel::Receiver;
 use tenon_core::safety::WorkspaceBox;
 use tenon_core::spec::PolicySpec;
@@ -13,6 +13,7 @@ use tenon_core::time::MonotonicTime;
 use super::program::Program;
 use crate::control_loop::Handles;
 use crate::machine::{Event, FaultCause, Order, Phase};
+use crate::seeing::Seeing;
 
 /// An episode: when it was, and what the policy saw at each chunk (physical units).
 pub struct Window {
@@ -31,6 +32,8 @@ pub struct Session {
     quiet: bool,
     rearm: bool,
     watchdog: Watchdog,
+    /// With how long a start waits for the parts.
+    seeing: Option<(Seeing, Duration)>,
     pub windows: Vec<Window>,
     pub late_chunks: u64,
 }
@@ -41,6 +44,7 @@ impl Session {
         handles: Handles,
         policy_errors: Receiver<String>,
         interrupted: Arc<AtomicBool>,
+        seeing: Option<(Seeing, Duration)>,
         quiet: bool,
         rearm: bool,
     ) -> Self {
@@ -51,19 +55,22 @@ impl Session {
             quiet,
             rearm,
             watchdog: Watchdog::default(),
+            seeing,
             windows: Vec::new(),
             late_chunks: 0,
         }
     }
 
     /// Arms and runs the episodes. An error names the fault; the windows of finished episodes stay.
-    pub fn episodes(&mut self, spec: &PolicySpec, workspace: &WorkspaceBox, episodes: usize) -> Result<()> {
-        let program = Program::of(spec).with_context(|| {
-            format!(
-                "task {} has no start that `tenon run` knows; this release runs avoid_m1, avoid_m2 and avoid_m3",
-                spec.task
-            )
-        })?;
+    pub fn episodes(
+        &mut self,
+        spec: &PolicySpec,
+        program: &Program,
+        workspace: &WorkspaceBox,
+        episodes: usize,
+    ) -> Result<()> {
+        // Before the arm is armed: without the parts there is nothing to run.
+        self.await_parts()?;
         self.order(Order::Arm { session: session_id() });
         self.wait(Duration::from_secs(8), "arming", |e| matches!(e, Event::Armed))?;
         // READY only once the arm follows: systemd starts what depends on it then.
@@ -75,6 +82,7 @@ impl Session {
                 self.wait(Duration::from_secs(20), "moving to the start", |e| matches!(e, Event::MotionEnded))?;
             }
             self.pause(Duration::from_millis(300))?;
+            self.await_parts()?;
             self.order(Order::Run { actions: program.actions });
             let limit = Duration::from_secs_f64(spec.period_s * program.actions as f64 * 3.0 + 5.0);
             let (start, ended) = match self.wait(limit, "the first action", |e| matches!(e, Event::RunStarted)) {
@@ -125,6 +133,14 @@ impl Session {
         self.handles.stop.store(true, Ordering::Release);
     }
 
+    /// Waits until every part that the policy observes has a pose.
+    fn await_parts(&mut self) -> Result<()> {
+        let Some((mut seeing, limit)) = self.seeing.take() else { return Ok(()) };
+        let ready = seeing.wait_ready(limit, || self.check());
+        self.seeing = Some((seeing, limit));
+        ready.map(|_| ())
+    }
+
     fn order(&self, order: Order) {
         // The queue is longer than all orders that can be outstanding; the newest would replace the oldest.
         self.handles.orders.force_push(order);
@@ -137,6 +153,12 @@ impl Session {
                 match event {
                     Event::Faulted(cause) => bail!("while {what}: {cause}. The arm holds."),
                     Event::ChunkLate { .. } => self.late_chunks += 1,
+                    Event::RunRefused(part) => bail!("{what}: {part}. The arm holds."),
+                    Event::PartAwaited(part) => {
+                        if !self.quiet {
+                            eprintln!("note: the arm holds: {part}");
+                        }
+                    }
                     Event::OrderIgnored => bail!("{what}: the controller was not ready for this order"),
                     _ => {}
                 }

@@ -13,7 +13,7 @@ mod table;
 mod three_cameras;
 
 pub use accuracy::{AccuracyCell, AccuracySettings, accuracy};
-pub use fused::{FusedAccuracy, FusedSettings, fused_accuracy};
+pub use fused::{FusedAccuracy, FusedSettings, fused_accuracy, fused_tables};
 pub use peer::{PeerPicture, PeerPictures, PeerTag, PeerTruth, peer_pictures};
 pub use speed::{BenchSettings, Timing, VisionBench, speed};
 pub use three_cameras::ThreeCameras;

@@ -87,21 +87,21 @@ impl fmt::Display for AccuracyCell {
 
 impl FusedAccuracy {
     /// Heading of a table of parts.
-    pub const HEADING: &str =
-        "part               poses   pos mm p50     p99   rot deg p50     p99  flips  one tag only (flips)  no pose";
+    pub const HEADING: &str = "part               poses   pos mm p50     p99   rot deg p50     p99  in 95 %  flips  one tag only (flips)  no pose";
 }
 
 impl fmt::Display for FusedAccuracy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:18} {:5} {:12.3} {:7.3} {:13.3} {:7.3} {:6} {:13} ({}) {:12}",
+            "{:18} {:5} {:12.3} {:7.3} {:13.3} {:7.3} {:8.3} {:6} {:13} ({}) {:12}",
             self.part,
             self.poses,
             self.position_p50_mm,
             self.position_p99_mm,
             self.rotation_p50_deg,
             self.rotation_p99_deg,
+            self.inside_95,
             self.flips,
             self.one_tag,
             self.one_tag_flips,

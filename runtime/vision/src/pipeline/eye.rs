@@ -1,5 +1,7 @@
 //! One camera's share: its tags followed from frame to frame.
 
+use super::PipelineSettings;
+use super::expect::{ExpectedParts, Lookout};
 use crate::track::{BackgroundSearch, Exchange, SearchPriority, SliceSearch, SliceSettings, Tracker, TrackerSettings};
 use crate::{DetectorSettings, GreyView, TagDetection, VisionError};
 use tenon_core::time::MonotonicTime;
@@ -35,6 +37,7 @@ impl View {
 pub struct Eye {
     tracker: Tracker,
     search: Search,
+    lookout: Option<Lookout>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl Eye {
     /// Searches slices on the caller's thread. `size`: width and height of the frames, px.
     pub fn new(tracker: &TrackerSettings, slices: &SliceSettings, size: (usize, usize)) -> Result<Self, VisionError> {
         let search = SliceSearch::new(slices, &tracker.detector, size.0, size.1)?;
-        Ok(Self { tracker: Tracker::new(*tracker)?, search: Search::OwnThread(search) })
+        Ok(Self { tracker: Tracker::new(*tracker)?, search: Search::OwnThread(search), lookout: None })
     }
 
     /// Searches slices on a thread of its own.
@@ -74,7 +77,24 @@ impl Eye {
     ) -> Result<Self, VisionError> {
         let restart = Restart { slices: *slices, detector: tracker.detector, size, priority };
         let search = Search::Background { search: restart.start()?, restart };
-        Ok(Self { tracker: Tracker::new(*tracker)?, search })
+        Ok(Self { tracker: Tracker::new(*tracker)?, search, lookout: None })
+    }
+
+    /// Follows the tags of parts, and looks for them where [`Self::expect`] says that the parts are.
+    pub(super) fn for_parts(mut self, lookout: Lookout, settings: &PipelineSettings) -> Self {
+        if !settings.follow_all_tags {
+            self.tracker.follow_only(&lookout.ids());
+        }
+        self.lookout = settings.look_for_expected.then_some(lookout);
+        self
+    }
+
+    /// Before [`Self::see`] of a frame: where the parts should be at `exposed_at`, from two sources, as far as they know.
+    /// `last`: what the frame before it showed.
+    pub(super) fn expect(&mut self, last: &View, expected: [&ExpectedParts; 2], exposed_at: MonotonicTime) {
+        if let Some(lookout) = &mut self.lookout {
+            lookout.look(&mut self.tracker, last, expected, exposed_at);
+        }
     }
 
     pub fn tracker(&self) -> &Tracker {

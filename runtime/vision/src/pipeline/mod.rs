@@ -4,6 +4,8 @@
 //! camera 0 ──► Eye (tracker, slices) ── View ──┐
 //! camera 1 ──► Eye ──────────────────── View ──┼──► PoseSolver ── PartMeasurement ──► PartBoard
 //! camera 2 ──► Eye ──────────────────── View ──┘    every frame, with the newest views of all cameras
+//!               ▲                                       │                                 │
+//!               └──────────── ExpectedParts (slots) ────┴─────────────────────────────────┘
 //! ```
 //!
 //! [`VisionPipeline`] is all of it on the caller's thread: a function of frames and times. [`VisionThreads`] runs each eye on
@@ -14,22 +16,31 @@
 //! cameras: waiting for them would cost up to a period. Each view is thus used once for every camera that sees the part, and
 //! the covariance is multiplied by their number, so that the measurements of a period together weigh what the views do.
 //! Views of other instants are first carried to that of the newest by each tag's own motion in the picture.
+//!
+//! Where the covariances of the cameras' places are given, a measurement tells what of its error stays from frame to frame,
+//! and the board's covariances contain it.
 
+mod expect;
 mod eye;
+mod realtime;
 mod solve;
 #[cfg(test)]
 mod tests;
 mod threads;
 
+pub use expect::{ExpectedPart, ExpectedParts};
 pub use eye::{Eye, View};
+pub use realtime::{Realtime, RealtimeRefused};
 pub use solve::{MAX_PARTS, PoseSolver, SolvedPart};
 pub use threads::{EyeCounts, PipelineCamera, SolvedFrame, VisionThreads};
 
 use crate::track::{SearchPriority, SliceSettings, TrackerSettings};
-use crate::{GreyView, PartSettings, PlacedCamera, Rig, VisionError};
+use crate::{GreyView, PartSettings, PlacedCamera, Pose, Rig, VisionError};
+use expect::Lookout;
+use nalgebra::Matrix6;
 use std::time::Duration;
 use tenon_core::fusion::{Outcome, PartBoard, PartMeasurement};
-use tenon_core::time::MonotonicTime;
+use tenon_core::time::{MonotonicTime, Stamped};
 
 /// How frames become poses.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +55,14 @@ pub struct PipelineSettings {
     /// Tags that move faster than this in the picture are carried to the newest exposure, px/s; below it, what looks like
     /// motion is noise of the corners.
     pub rest_speed_px_s: f64,
+    /// Follow the tags of all ids in the pictures, not only those of the parts: those of the base board are large, and half of
+    /// the work.
+    pub follow_all_tags: bool,
+    /// Look for tags that a camera does not see where the poses of their parts say that they are.
+    pub look_for_expected: bool,
+    /// SCHED_FIFO priority of the threads that track and solve ([`VisionThreads`]), to be chosen below the control thread's;
+    /// 0: do not ask. Slices keep `priority`. Where it is refused [`VisionThreads::realtime`] says so.
+    pub realtime_priority: i32,
 }
 
 impl PipelineSettings {
@@ -65,6 +84,9 @@ impl Default for PipelineSettings {
             parts: PartSettings::default(),
             max_view_age: Duration::from_millis(50),
             rest_speed_px_s: 20.0,
+            follow_all_tags: false,
+            look_for_expected: true,
+            realtime_priority: 0,
         }
     }
 }
@@ -78,14 +100,18 @@ pub struct PartUpdate {
     pub outcome: Outcome,
 }
 
-/// Several cameras' tracking, the solver and the board on one thread. After its buffers have grown it allocates nothing (but
-/// where a part's tags are seen in corners that no pose can give, which ends in an error with a text).
+/// Several cameras' tracking, the solver and the board on one thread. After its buffers have grown it allocates nothing.
 #[derive(Debug)]
 pub struct VisionPipeline {
     eyes: Vec<Eye>,
     solver: PoseSolver,
     board: PartBoard,
-    view: View,
+    /// The newest of each camera.
+    views: Vec<View>,
+    /// Camera of the newest.
+    newest: usize,
+    tool: Option<Stamped<Pose>>,
+    look_for_expected: bool,
     updates: Vec<PartUpdate>,
 }
 
@@ -101,12 +127,28 @@ impl VisionPipeline {
         cameras: &[(PlacedCamera, (usize, usize))],
         settings: &PipelineSettings,
     ) -> Result<Self, VisionError> {
-        let eyes = cameras.iter().map(|(_, size)| Eye::new(&settings.tracker, &settings.slices, *size));
+        let eyes = cameras.iter().map(|(placed, size)| {
+            let lookout = Lookout::new(rig, &board, *placed, *size);
+            Ok(Eye::new(&settings.tracker, &settings.slices, *size)?.for_parts(lookout, settings))
+        });
         let eyes = eyes.collect::<Result<Vec<_>, _>>()?;
         let placed = cameras.iter().map(|(placed, _)| *placed).collect();
         let solver = PoseSolver::new(rig, &board, placed, settings);
-        let view = View::with_room_for(settings.tracker.max_tracks);
-        Ok(Self { eyes, solver, board, view, updates: Vec::with_capacity(MAX_PARTS) })
+        let views = cameras.iter().map(|_| View::with_room_for(settings.tracker.max_tracks)).collect();
+        let updates = Vec::with_capacity(MAX_PARTS);
+        let look_for_expected = settings.look_for_expected;
+        Ok(Self { eyes, solver, board, views, newest: 0, tool: None, look_for_expected, updates })
+    }
+
+    /// With the covariances of the cameras' places; see [`crate::PartSolver::with_place_covariances`].
+    pub fn with_place_covariances(mut self, covariances: &[Option<Matrix6<f64>>]) -> Result<Self, VisionError> {
+        self.solver = self.solver.with_place_covariances(covariances)?;
+        Ok(self)
+    }
+
+    /// Pose of the tool point in the robot's base: tags of a part in the gripper are looked for where it carries them.
+    pub fn set_tool_pose(&mut self, T_robot_tcp: Option<Stamped<Pose>>) {
+        self.tool = T_robot_tcp;
     }
 
     /// Tracks the tags of a frame of `camera`, solves the parts it shows with the newest views of the others, and brings the
@@ -124,8 +166,14 @@ impl VisionPipeline {
         now: MonotonicTime,
     ) -> Result<&[PartUpdate], VisionError> {
         self.updates.clear();
-        self.eyes[camera].see(frame, exposed_at, &mut self.view)?;
-        for solved in self.solver.take(camera, &self.view) {
+        let view = &mut self.views[camera];
+        if self.look_for_expected {
+            let fused = ExpectedParts::of_board(&self.board, exposed_at, self.tool.as_ref());
+            self.eyes[camera].expect(view, [&fused, self.solver.expected()], exposed_at);
+        }
+        self.newest = camera;
+        self.eyes[camera].see(frame, exposed_at, view)?;
+        for solved in self.solver.take(camera, view) {
             let SolvedPart { part, measurement } = *solved;
             let outcome = self.board.update(part, &measurement, now);
             self.updates.push(PartUpdate { part, measurement, outcome });
@@ -168,6 +216,6 @@ impl VisionPipeline {
 
     /// The view that the last frame gave.
     pub fn last_view(&self) -> &View {
-        &self.view
+        &self.views[self.newest]
     }
 }

@@ -1,8 +1,11 @@
 //! The newest views of all cameras become poses of parts.
 
 use super::PipelineSettings;
+use super::expect::{ExpectedPart, ExpectedParts};
 use super::eye::View;
-use crate::{PartPose, PartSolver, PlacedCamera, Pose, Rig, TagDetection, TagOnBody};
+use crate::rig::Part;
+use crate::{PartPose, PartSolver, PlacedCamera, Pose, Rig, TagDetection, TagOnBody, VisionError};
+use nalgebra::Matrix6;
 use std::time::Duration;
 use tenon_core::fusion::{PartBoard, PartMeasurement};
 use tenon_core::time::MonotonicTime;
@@ -27,9 +30,16 @@ pub struct SolvedPart {
 struct Followed {
     /// Index on the board.
     index: usize,
-    name: String,
     tags: Vec<TagOnBody>,
     last: Option<(MonotonicTime, Pose)>,
+}
+
+/// Those parts of `board` that are not frozen and carry tags in `rig`, with their index on the board.
+pub(super) fn followed_parts<'a>(rig: &'a Rig, board: &'a PartBoard) -> impl Iterator<Item = (usize, &'a Part)> {
+    let names = board.furniture().part_names().iter().enumerate();
+    let tracked = names.filter(|(index, _)| board.counts(*index).is_some());
+    let parts = tracked.filter_map(|(index, name)| Some((index, rig.parts.iter().find(|part| part.name == *name)?)));
+    parts.take(MAX_PARTS)
 }
 
 /// Solves the parts of a board from the views of all cameras. Pure: no clock, and no allocation once its buffers have grown.
@@ -46,20 +56,17 @@ pub struct PoseSolver {
     max_view_age: Duration,
     rest_speed_px_s: f64,
     solved: Vec<SolvedPart>,
+    expected: ExpectedParts,
 }
 
 impl PoseSolver {
     /// Follows those parts of `board` that are not frozen and carry tags in `rig`.
     pub fn new(rig: &Rig, board: &PartBoard, cameras: Vec<PlacedCamera>, settings: &PipelineSettings) -> Self {
-        let names = board.furniture().part_names().iter().enumerate();
-        let tracked = names.filter(|(index, _)| board.counts(*index).is_some());
-        let parts = tracked.filter_map(|(index, name)| {
-            let part = rig.parts.iter().find(|part| part.name == *name)?;
-            Some(Followed { index, name: part.name.clone(), tags: part.tags.clone(), last: None })
-        });
+        let followed = |(index, part): (usize, &Part)| Followed { index, tags: part.tags.clone(), last: None };
+        let parts = followed_parts(rig, board).map(followed);
         let room = settings.tracker.max_tracks;
         Self {
-            parts: parts.take(MAX_PARTS).collect(),
+            parts: parts.collect(),
             solver: PartSolver::new(settings.parts),
             views: cameras.iter().map(|_| None).collect(),
             carried: cameras.iter().map(|_| Vec::with_capacity(2 * room)).collect(),
@@ -67,8 +74,20 @@ impl PoseSolver {
             max_view_age: settings.max_view_age,
             rest_speed_px_s: settings.rest_speed_px_s,
             solved: Vec::with_capacity(MAX_PARTS),
+            expected: ExpectedParts::default(),
             cameras,
         }
+    }
+
+    /// With the covariances of the cameras' places; see [`PartSolver::with_place_covariances`].
+    pub fn with_place_covariances(mut self, covariances: &[Option<Matrix6<f64>>]) -> Result<Self, VisionError> {
+        self.solver = self.solver.with_place_covariances(covariances)?;
+        Ok(self)
+    }
+
+    /// The newest pose of every part that left no doubt about its orientation.
+    pub fn expected(&self) -> &ExpectedParts {
+        &self.expected
     }
 
     pub fn cameras(&self) -> &[PlacedCamera] {
@@ -96,12 +115,16 @@ impl PoseSolver {
             let fresh = |(at, _): &(MonotonicTime, Pose)| newest.since(*at) <= MAX_START_AGE;
             let previous = part.last.filter(fresh).map(|(_, pose)| pose);
             let views = self.carried.iter().map(Vec::as_slice);
-            let Ok(pose) = self.solver.solve(&part.name, &part.tags, &self.cameras, views, previous.as_ref()) else {
+            let Ok(pose) = self.solver.try_solve(&part.tags, &self.cameras, views, previous.as_ref()) else {
                 continue;
             };
             let after_last = part.last.map_or(newest, |(at, _)| at + LEAST_STEP);
             let exposed_at = newest.max(after_last);
             part.last = Some((exposed_at, pose.T_april_part));
+            if !pose.ambiguous {
+                let (T_april_part, covariance) = (pose.T_april_part, pose.whole_covariance());
+                self.expected.set(part.index, ExpectedPart { T_april_part, covariance, at: newest });
+            }
             self.solved.push(SolvedPart { part: part.index, measurement: measurement(&pose, exposed_at) });
         }
         &self.solved
@@ -131,14 +154,17 @@ impl PoseSolver {
     }
 }
 
-/// Each view is used once for every camera that sees the part: the covariance counts that.
+/// Each view is used once for every camera that sees the part: the covariance of what is new counts that. What stays is the
+/// same however often a view is used.
 fn measurement(pose: &PartPose, exposed_at: MonotonicTime) -> PartMeasurement {
     let uses = pose.cameras as f64;
     let count = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
     PartMeasurement {
         T_april_part: pose.T_april_part,
         covariance: pose.covariance * uses,
+        systematic: pose.systematic,
         other: pose.other.map(|other| (other.T_april_part, other.covariance * uses)),
+        other_systematic: pose.other.and_then(|other| other.systematic),
         ambiguous: pose.ambiguous,
         tags: count(pose.tags),
         cameras: count(pose.cameras),

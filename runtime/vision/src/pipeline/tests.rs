@@ -1,6 +1,6 @@
 use super::*;
 use crate::render::workbench::{Workbench, three_views};
-use crate::render::{CameraEffects, Motion, Scene, SceneBody, SyntheticCamera};
+use crate::render::{CameraEffects, Convex, Motion, Scene, SceneBody, Solid, SyntheticCamera};
 use crate::source::{
     CameraThreadSettings, Clock, Doorbell, Expected, FrameSource, Pace, Serial, SimulatedDevice, SimulatedSettings,
     SystemClock, spawn,
@@ -8,7 +8,7 @@ use crate::source::{
 use crate::{Camera, GreyImage, Pose};
 use std::sync::Arc;
 use std::time::Instant;
-use tenon_core::fusion::{Furniture, FusionConfig, Refusal, T_robot_april_training};
+use tenon_core::fusion::{Furniture, FusionConfig, GripperEvent, PartState, Refusal, T_robot_april_training};
 
 const PERIOD: Duration = Duration::from_nanos(33_333_333);
 const SIZE: (usize, usize) = (1280, 720);
@@ -215,7 +215,11 @@ fn three_paced_cameras_on_threads_give_the_board_its_poses_and_end_with_their_so
     for (i, (view, pictures)) in films.into_iter().enumerate() {
         let mut next = 0;
         let scene = move |_: MonotonicTime, grey: &mut GreyImage| {
-            grey.pixels_mut().copy_from_slice(pictures[next % pictures.len()].pixels());
+            // The first camera is covered at first, in the changing light of a hand.
+            match (i, next) {
+                (0, 0..=14) => grey.pixels_mut().fill(20 + next as u8),
+                _ => grey.pixels_mut().copy_from_slice(pictures[next % pictures.len()].pixels()),
+            }
             next += 1;
         };
         let serial = Serial::new(&format!("SIM{i}")).unwrap();
@@ -239,6 +243,7 @@ fn three_paced_cameras_on_threads_give_the_board_its_poses_and_end_with_their_so
     while !threads.have_ended() || !ready {
         if let Some(frame) = threads.wait(Duration::from_millis(20)) {
             frame.update(&mut board, clock.now());
+            threads.expect(&board, clock.now(), None);
             solved[frame.camera] += 1;
             ready |= (0..5).all(|part| board.estimate(part, clock.now(), None).is_ok());
         } else if threads.have_ended() {
@@ -251,4 +256,186 @@ fn three_paced_cameras_on_threads_give_the_board_its_poses_and_end_with_their_so
     assert!(threads.next_error().is_none() && counts.iter().all(|count| count.failed == 0), "{counts:?}");
     assert!(ready && solved.iter().all(|&n| n > 10 && n <= frames), "{solved:?} {counts:?}");
     assert!(counts.iter().all(|count| count.status.ended && count.slices > 0), "{counts:?}");
+    // What the others see is looked for in the covered one.
+    assert!(counts[0].looked_for > 0 && counts[0].looked_for > counts[1].looked_for, "{counts:?}");
+}
+
+/// What tells a camera where a hidden part is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Feedback {
+    None,
+    /// The other two cameras, which see it all the time.
+    Cameras,
+    /// The gripper that carries it, hidden from all three cameras.
+    Gripper,
+}
+
+/// The leg is carried at 0.25 m/s while a plate goes with it that hides it from the first camera, or from all, for `hidden`
+/// frames. How many frames after the plate is gone the first camera sees a tag of the leg again: 0 is the first such frame.
+fn seen_again_after(feedback: Feedback, hidden: usize) -> usize {
+    let hides_from_all = feedback == Feedback::Gripper;
+    const EXPOSURE_S: f64 = 0.004;
+    const FROM: usize = 4;
+    const LEG: usize = 4;
+    let rig = Rig::built_in().unwrap();
+    // Few rays: what is timed is frames, not corners.
+    let effects = CameraEffects { supersampling: 2, ..Default::default() };
+    let mut bench = Workbench::one_leg(&rig, 0.25).unwrap();
+    bench.scene.bodies.push(SceneBody::bare(Solid::Convex(Convex::cuboid([0.11, 0.11, 0.003])), 0.3));
+    let views = three_views();
+    let cameras = views.map(|view| (placed(view), SIZE));
+    // Slices as the threads have them on a quiet machine: the whole picture, every fourth frame.
+    let look_for_expected = feedback != Feedback::None;
+    let settings = PipelineSettings { look_for_expected, ..PipelineSettings::threaded() };
+    let mut pipeline = VisionPipeline::new(&rig, board(), &cameras, &settings).unwrap();
+    let mut lenses: Vec<_> =
+        (0..3).map(|i| SyntheticCamera::new(lens(), SIZE.0, SIZE.1, effects, 90 + i).unwrap()).collect();
+    let mut image = GreyImage::filled(SIZE.0, SIZE.1, 0);
+    let ids: Vec<u32> =
+        rig.parts.iter().find(|part| part.name == bench.names[LEG + 1]).unwrap().tags.iter().map(|t| t.id).collect();
+    for frame in 0..FROM + hidden + 30 {
+        let is_hidden = (FROM..FROM + hidden).contains(&frame);
+        // Without feedback the other cameras change nothing.
+        for camera in 0..if feedback == Feedback::None { 1 } else { 3 } {
+            let at_s = frame as f64 * PERIOD.as_secs_f64() + camera as f64 * PERIOD.as_secs_f64() / 3.0;
+            let leg = bench.T_april_body(LEG + 1, at_s);
+            let mut motions = bench.motions(&views[camera], at_s - EXPOSURE_S / 2.0, EXPOSURE_S);
+            let T_camera_leg = views[camera].inverse() * leg;
+            let plate = if is_hidden && (camera == 0 || hides_from_all) {
+                T_camera_leg.translation.vector * 0.88
+            } else {
+                nalgebra::Vector3::new(0.0, 0.0, -3.0)
+            };
+            motions.push(Motion::still(Pose::from_parts(plate.into(), nalgebra::UnitQuaternion::identity())));
+            lenses[camera].shoot(&bench.scene, &motions, frame as u64, &mut image).unwrap();
+            if frame == 0 {
+                pipeline.search_whole(camera, image.view(), time(at_s)).unwrap();
+            }
+            // The fingers have the leg at its origin, and lose no time.
+            let T_robot_tcp = T_robot_april_training() * leg;
+            if feedback == Feedback::Gripper {
+                pipeline.set_tool_pose(Some(tenon_core::time::Stamped { time: time(at_s), value: T_robot_tcp }));
+            }
+            pipeline.frame(camera, image.view(), time(at_s), time(at_s + 0.01)).unwrap();
+            let sees = pipeline.last_view().tags.iter().any(|tag| ids.contains(&tag.id));
+            if frame % 4 == 0 {
+                pipeline.search_slice(camera, image.view(), time(at_s)).unwrap();
+            }
+            if feedback == Feedback::Gripper && (frame, camera) == (FROM - 1, 2) {
+                let closed = GripperEvent::Closed { width_m: 0.0286 };
+                let grasped = pipeline.board_mut().on_gripper_event(closed, time(at_s + 0.01), Some(&T_robot_tcp));
+                assert_eq!(grasped, Some(LEG));
+            }
+            if camera == 0 {
+                assert!(!(is_hidden && sees), "frame {frame}: the plate hides nothing");
+                assert!(!(FROM - 2..FROM).contains(&frame) || sees, "frame {frame}: not seen before it was hidden");
+                if frame >= FROM + hidden && sees {
+                    return frame - FROM - hidden;
+                }
+            }
+        }
+        if feedback == Feedback::Gripper && frame >= FROM {
+            let estimate =
+                pipeline.board().estimate(LEG, time(frame as f64 * PERIOD.as_secs_f64()), pipeline.tool.as_ref());
+            assert!(matches!(estimate.unwrap().unwrap().state, PartState::Held { .. }));
+        }
+    }
+    panic!("never seen again")
+}
+
+#[test]
+fn a_part_that_one_camera_has_lost_is_seen_again_where_the_others_or_the_gripper_have_it() {
+    // It depends on the moment how long the slices take.
+    let without = [11, 12, 13, 14].map(|hidden| seen_again_after(Feedback::None, hidden));
+    let mean = |frames: &[usize]| frames.iter().sum::<usize>() as f64 / frames.len() as f64;
+    for feedback in [Feedback::Cameras, Feedback::Gripper] {
+        let with = [11, 14].map(|hidden| seen_again_after(feedback, hidden));
+        println!("{feedback:?}: seen again after {with:?} frames, without {without:?}");
+        // Within two frames of reappearing, and without within four.
+        assert!(with.iter().all(|&frames| frames <= 1), "{feedback:?}: {with:?}");
+        assert!(
+            mean(&without) > mean(&with) + 0.75 && without.iter().any(|&frames| frames > 2),
+            "{with:?} {without:?}"
+        );
+    }
+}
+
+#[test]
+fn a_corrected_height_does_not_move_where_a_part_is_looked_for() {
+    let heights = vec![tenon_core::fusion::HeightCorrection { part: "square_table_leg4".to_owned(), april_z_m: 0.02 }];
+    let config = FusionConfig { heights, ..Default::default() };
+    let mut board = PartBoard::new(Furniture::OneLeg, &config, &T_robot_april_training(), 3, time(0.0)).unwrap();
+    let pose = Pose::translation(0.1, 0.2, -0.03);
+    let measurement = PartMeasurement {
+        T_april_part: pose,
+        covariance: Matrix6::identity() * 1e-6,
+        systematic: None,
+        other: None,
+        other_systematic: None,
+        ambiguous: false,
+        tags: 2,
+        cameras: 2,
+        exposed_at: time(0.0),
+    };
+    board.update(4, &measurement, time(0.0));
+    let expected = ExpectedParts::of_board(&board, time(0.01), None);
+    let part = expected.part(4).unwrap();
+    assert!((part.T_april_part.translation.vector - pose.translation.vector).norm() < 1e-12, "{part:?}");
+    assert!(expected.part(0).is_none() && part.at == time(0.01));
+}
+
+/// Name, policy and real-time priority of every thread of this process.
+fn policies() -> Vec<(String, i64, i64)> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let line = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).ok();
+    let parsed = tasks.flatten().filter_map(line).map(|line| {
+        let (before, after) = line.rsplit_once(')').unwrap();
+        // proc(5): the first field after the name is number 3; 40 is rt_priority, 41 policy.
+        let field = |number: usize| after.split_whitespace().nth(number - 3).unwrap().parse().unwrap();
+        (before.split_once('(').unwrap().1.to_owned(), field(41), field(40))
+    });
+    parsed.collect()
+}
+
+#[test]
+fn eyes_and_solver_run_in_real_time_where_the_system_permits_and_say_so_where_not() {
+    let rig = Rig::built_in().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let start = |realtime_priority: i32| {
+        let serial = Serial::new("SIM").unwrap();
+        let simulated = SimulatedSettings::of_size("bench", serial, 320, 240, 30.0, Pace::RealTime);
+        let device = SimulatedDevice::new(simulated, |_, _: &mut GreyImage| {}, vec![], Arc::clone(&clock)).unwrap();
+        let opener = move || device.open().map(|camera| Box::new(camera) as Box<dyn FrameSource>);
+        let expected = Expected { serial: Some(serial), size_px: Some([320, 240]) };
+        let settings = CameraThreadSettings::of_rate(30.0, expected);
+        let reader = spawn(opener, settings, Arc::clone(&clock), &Doorbell::default()).unwrap();
+        let camera = PipelineCamera { placed: placed(three_views()[0]), size: (320, 240), reader };
+        let settings = PipelineSettings { realtime_priority, ..PipelineSettings::threaded() };
+        VisionThreads::start(&rig, &board(), vec![camera], &clock, &settings).unwrap()
+    };
+    // Whether the system permits it, asked for beside the threads.
+    let permitted = std::thread::spawn(|| realtime::request(7)).join().unwrap();
+    let threads = start(7);
+    let of =
+        |name: &str| policies().into_iter().filter(|(n, ..)| n == name).map(|(_, p, r)| (p, r)).collect::<Vec<_>>();
+    match permitted {
+        Ok(()) => {
+            assert_eq!(threads.realtime(), Realtime::Granted { priority: 7 });
+            let fifo = (i64::from(libc::SCHED_FIFO), 7);
+            assert!(of("tenon-poses").contains(&fifo) && of("tenon-eye").contains(&fifo), "{:?}", policies());
+        }
+        Err(refused) => {
+            assert_eq!(threads.realtime(), Realtime::Refused(refused));
+            let text = refused.to_string();
+            assert!(text.contains("priority 7 not granted") && text.contains("LimitRTPRIO"), "{text}");
+            assert!(of("tenon-poses").iter().all(|&(policy, _)| policy == 0), "{:?}", policies());
+        }
+    }
+    // Whoever starts them, the searching threads are ordinary ones.
+    assert!(of("tenon-slices").iter().all(|&(policy, priority)| (policy, priority) == (0, 0)), "{:?}", policies());
+    println!("{:?}: {:?}", threads.realtime(), policies());
+    drop(threads);
+    assert_eq!(start(0).realtime(), Realtime::NotAsked);
+    let Realtime::Refused(refused) = start(1000).realtime() else { panic!("there is no priority 1000") };
+    assert!(refused.to_string().contains("priorities are 1 to 99"), "{refused}");
 }

@@ -1,16 +1,19 @@
 //! The pipeline with a thread for each eye and one for the solver. What is solved waits in a queue for the board's owner.
 
 use super::PipelineSettings;
+use super::expect::{ExpectedParts, Lookout};
 use super::eye::{Eye, View};
+use super::realtime::{self, Realtime, RealtimeRefused};
 use super::solve::{MAX_PARTS, PoseSolver, SolvedPart};
 use crate::source::{CameraReader, CameraStatus, Clock, Doorbell, FrameStamps};
-use crate::{PlacedCamera, Rig, VisionError};
+use crate::{PlacedCamera, Pose, Rig, VisionError};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use nalgebra::Matrix6;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tenon_core::fusion::PartBoard;
-use tenon_core::time::MonotonicTime;
+use tenon_core::time::{MonotonicTime, Stamped};
 use triple_buffer::{Input, Output, triple_buffer};
 
 /// A camera of the pipeline.
@@ -60,6 +63,8 @@ pub struct EyeCounts {
     pub failed: u64,
     /// Slices searched in the background.
     pub slices: u64,
+    /// Places at which tags were looked for that the frame before did not show.
+    pub looked_for: u64,
     pub status: CameraStatus,
 }
 
@@ -77,6 +82,9 @@ pub struct VisionThreads {
     solved: Receiver<SolvedFrame>,
     errors: Receiver<VisionError>,
     counts: Vec<Output<EyeCounts>>,
+    /// What the board expects, for each eye.
+    expected: Vec<Input<ExpectedParts>>,
+    realtime: Realtime,
     /// Closing them ends the threads.
     stop: Vec<Sender<()>>,
     eyes: Vec<JoinHandle<()>>,
@@ -102,19 +110,52 @@ impl VisionThreads {
         clock: &Arc<dyn Clock>,
         settings: &PipelineSettings,
     ) -> Result<Self, VisionError> {
+        Self::start_with_covariances(rig, board, cameras, &[], clock, settings)
+    }
+
+    /// [`Self::start`] with the covariances of the cameras' places, in their order; see
+    /// [`crate::PartSolver::with_place_covariances`].
+    ///
+    /// # Errors
+    /// As [`Self::start`] and for covariances that are none.
+    pub fn start_with_covariances(
+        rig: &Rig,
+        board: &PartBoard,
+        cameras: Vec<PipelineCamera>,
+        place_covariances: &[Option<Matrix6<f64>>],
+        clock: &Arc<dyn Clock>,
+        settings: &PipelineSettings,
+    ) -> Result<Self, VisionError> {
         let placed = cameras.iter().map(|camera| camera.placed).collect();
-        let solver = PoseSolver::new(rig, board, placed, settings);
+        let solver = PoseSolver::new(rig, board, placed, settings).with_place_covariances(place_covariances)?;
+        let priority = settings.realtime_priority;
+        let (got_in, got) = bounded::<Result<(), RealtimeRefused>>(cameras.len() + 1);
         let bell = Doorbell::default();
         let (solved_in, solved) = bounded(SOLVED_QUEUE);
         let (error_in, errors) = bounded(ERROR_QUEUE);
-        let mut threads = Self { solved, errors, counts: Vec::new(), stop: Vec::new(), eyes: Vec::new(), solver: None };
-        let mut views = Vec::with_capacity(cameras.len());
+        let mut threads = Self {
+            solved,
+            errors,
+            counts: Vec::new(),
+            expected: Vec::new(),
+            realtime: Realtime::NotAsked,
+            stop: Vec::new(),
+            eyes: Vec::new(),
+            solver: None,
+        };
+        let (mut views, mut solved_expected) = (Vec::with_capacity(cameras.len()), Vec::with_capacity(cameras.len()));
         for camera in cameras {
+            let lookout = Lookout::new(rig, board, camera.placed, camera.size);
             let eye = Eye::with_search_thread(&settings.tracker, &settings.slices, camera.size, settings.priority)?;
             let (view_in, view) = triple_buffer(&Seen::default());
             let (count_in, counts) = triple_buffer(&EyeCounts::default());
+            let (from_board, of_board) = triple_buffer(&ExpectedParts::default());
+            let (from_solver, of_solver) = triple_buffer(&ExpectedParts::default());
             let mut worker = EyeWorker {
-                eye,
+                eye: eye.for_parts(lookout, settings),
+                last: View::with_room_for(settings.tracker.max_tracks),
+                of_board,
+                of_solver,
                 reader: camera.reader,
                 clock: Arc::clone(clock),
                 views: view_in,
@@ -124,14 +165,43 @@ impl VisionThreads {
                 errors: error_in.clone(),
                 stopped: threads.stopper(),
             };
-            threads.eyes.push(thread("tenon-eye", move || worker.run())?);
+            let got = got_in.clone();
+            let work = move || {
+                // Its room is as large as there are threads, and the owner reads it before it goes on.
+                let _ = got.send(realtime::request(priority));
+                worker.run();
+            };
+            threads.eyes.push(thread("tenon-eye", work)?);
             threads.counts.push(counts);
+            threads.expected.push(from_board);
+            solved_expected.push(from_solver);
             views.push(view);
         }
         let stopped = threads.stopper();
-        let mut worker = SolverWorker { solver, views, bell, solved: solved_in, stopped };
-        threads.solver = Some(thread("tenon-poses", move || worker.run())?);
+        let mut worker = SolverWorker { solver, views, expected: solved_expected, bell, solved: solved_in, stopped };
+        let work = move || {
+            let _ = got_in.send(realtime::request(priority));
+            worker.run();
+        };
+        threads.solver = Some(thread("tenon-poses", work)?);
+        threads.realtime = Realtime::of(priority, got.iter().take(threads.eyes.len() + 1));
         Ok(threads)
+    }
+
+    /// Whether the threads that track and solve have the real-time priority that was asked for.
+    pub fn realtime(&self) -> Realtime {
+        self.realtime
+    }
+
+    /// Tells the eyes where the parts on `board` are at `now`: tags that a camera does not see are looked for there. Parts in
+    /// the gripper are where the tool point carries them. To be called whenever the board has changed; never waits.
+    ///
+    /// `T_robot_tcp`: pose of the tool point in the robot's base.
+    pub fn expect(&mut self, board: &PartBoard, now: MonotonicTime, T_robot_tcp: Option<&Stamped<Pose>>) {
+        let expected = ExpectedParts::of_board(board, now, T_robot_tcp);
+        for slot in &mut self.expected {
+            slot.write(expected);
+        }
     }
 
     fn stopper(&mut self) -> Receiver<()> {
@@ -208,6 +278,10 @@ fn processor_time() -> Duration {
 
 struct EyeWorker {
     eye: Eye,
+    /// What the last frame showed.
+    last: View,
+    of_board: Output<ExpectedParts>,
+    of_solver: Output<ExpectedParts>,
     reader: CameraReader,
     clock: Arc<dyn Clock>,
     views: Input<Seen>,
@@ -242,14 +316,17 @@ impl EyeWorker {
         let Some(frame) = self.reader.current() else { return };
         let (grey, exposed_at) = (frame.grey.view(), frame.stamps.exposed_at);
         let before = processor_time();
+        self.eye.expect(&self.last, [self.of_board.read(), self.of_solver.read()], exposed_at);
         let seen = self.views.input_buffer_mut();
         let mut result = self.eye.see(grey, exposed_at, &mut seen.view);
         if result.is_ok() {
             (seen.sequence, seen.stamps) = (frame.sequence, frame.stamps);
             seen.tracking = processor_time().saturating_sub(before);
+            self.last.copy_from(&seen.view);
             self.views.publish();
             self.bell.ring();
             self.count.frames += 1;
+            self.count.looked_for += self.eye.tracker().last_frame().looked_for as u64;
             result = self.eye.search_slice(grey, exposed_at);
             self.count.slices = self.eye.searched_slices();
         }
@@ -264,6 +341,8 @@ impl EyeWorker {
 struct SolverWorker {
     solver: PoseSolver,
     views: Vec<Output<Seen>>,
+    /// For each eye.
+    expected: Vec<Input<ExpectedParts>>,
     bell: Doorbell,
     solved: Sender<SolvedFrame>,
     stopped: Receiver<()>,
@@ -276,6 +355,9 @@ impl SolverWorker {
             for camera in 0..self.views.len() {
                 if self.views[camera].update() {
                     let solved = self.solve(camera);
+                    for slot in &mut self.expected {
+                        slot.write(*self.solver.expected());
+                    }
                     // A full queue: its owner does not look at the poses, and their ages will say so.
                     let _ = self.solved.try_send(solved);
                 }

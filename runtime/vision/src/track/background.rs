@@ -182,9 +182,13 @@ fn give_way(priority: SearchPriority) {
                 give_way(SearchPriority::Nice(19));
             }
         }
-        // SAFETY: no pointers; on Linux 0 is the calling thread.
-        SearchPriority::Nice(nice) => unsafe {
-            libc::setpriority(libc::PRIO_PROCESS, 0, nice);
-        },
+        SearchPriority::Nice(nice) => {
+            // Niceness means nothing under a real-time policy that the thread may have inherited.
+            let parameters = libc::sched_param { sched_priority: 0 };
+            // SAFETY: 0 is the calling thread, the pointer is valid for the call.
+            unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &parameters) };
+            // SAFETY: no pointers; on Linux 0 is the calling thread.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+        }
     }
 }

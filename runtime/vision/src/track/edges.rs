@@ -7,8 +7,10 @@
 
 use crate::{GreyView, TagDetection};
 
-/// Rounds; the last moves corners by less than a hundredth of a pixel.
+/// Rounds at most; the last moves corners by less than a hundredth of a pixel.
 const ROUNDS: usize = 4;
+/// What moves corners by less than this is the last round, px: a fiftieth of the corners' noise.
+const RESTS_PX: f64 = 5e-4;
 /// Farther than this from the library's corner the result is not believed, px.
 const MAX_SHIFT_PX: f64 = 1.5;
 /// Places along an edge at which the gradient is looked for.
@@ -34,11 +36,15 @@ pub(super) fn refine(frame: &GreyView<'_>, tag: &mut TagDetection, cells: usize)
                 None => return false,
             }
         }
+        let mut moved = 0.0f64;
         for corner in 0..4 {
-            match meet(&lines[(corner + 3) % 4], &lines[corner]) {
-                Some(pixel) => corners[corner] = pixel,
-                None => return false,
-            }
+            let Some(pixel) = meet(&lines[(corner + 3) % 4], &lines[corner]) else { return false };
+            let (dx, dy) = (pixel[0] - corners[corner][0], pixel[1] - corners[corner][1]);
+            moved = moved.max(dx.abs()).max(dy.abs());
+            corners[corner] = pixel;
+        }
+        if moved < RESTS_PX {
+            break;
         }
     }
     let shift = |i: usize| (corners[i][0] - tag.corners_px[i][0]).hypot(corners[i][1] - tag.corners_px[i][1]);
@@ -69,21 +75,35 @@ fn fit_edge(frame: &GreyView<'_>, a: [f64; 2], b: [f64; 2], cells: usize) -> Opt
     let places = (length as usize).clamp(MIN_PLACES, MAX_PLACES);
     // Near the corners the other edge spoils the gradient.
     let ends = (0.06 * length).max(1.5);
+    let count = 2 * steps + 3;
+    let at_place = |place: usize| ends + (length - 2.0 * ends) * (place as f64 + 0.5) / places as f64;
+    let at_level = |k: usize| (k as f64 - (steps + 1) as f64) * STEP_PX;
+    let pixel = |u: f64, offset: f64| {
+        (a[0] + u * along[0] + offset * outward[0] - 0.5, a[1] + u * along[1] + offset * outward[1] - 0.5)
+    };
+    // All that is read lies between the outermost four.
+    let (right, bottom) = ((frame.width() - 1) as f64, (frame.height() - 1) as f64);
+    let inside = |u: f64, offset: f64| {
+        let (x, y) = pixel(u, offset);
+        x >= 0.0 && y >= 0.0 && x < right && y < bottom
+    };
+    let corners = [at_place(0), at_place(places - 1)].map(|u| inside(u, at_level(0)) && inside(u, at_level(count - 1)));
+    if corners != [true; 2] {
+        return None;
+    }
     // Weighted straight line through (u, offset): sums of w, w u, w u², w o, w u o; once for each sign of contrast.
     let mut sums = [[0.0f64; 5]; 2];
     for place in 0..places {
-        let u = ends + (length - 2.0 * ends) * (place as f64 + 0.5) / places as f64;
-        let (x, y) = (a[0] + u * along[0], a[1] + u * along[1]);
+        let u = at_place(place);
         let mut levels = [0.0; 2 * MAX_STEPS + 1];
-        let count = 2 * steps + 3;
         for (k, level) in levels.iter_mut().take(count).enumerate() {
-            let offset = (k as f64 - (steps + 1) as f64) * STEP_PX;
-            *level = level_at(frame, x + offset * outward[0], y + offset * outward[1])?;
+            let (x, y) = pixel(u, at_level(k));
+            *level = level_at(frame, x, y);
         }
         let mut moments = [[0.0; 2]; 2];
         for k in 1..count - 1 {
             let slope = levels[k + 1] - levels[k - 1];
-            let offset = (k as f64 - (steps + 1) as f64) * STEP_PX;
+            let offset = at_level(k);
             let weight = slope * slope;
             let side = &mut moments[usize::from(slope < 0.0)];
             side[0] += weight;
@@ -111,20 +131,17 @@ fn fit_edge(frame: &GreyView<'_>, a: [f64; 2], b: [f64; 2], cells: usize) -> Opt
     Some((point, [-direction[1] / norm, direction[0] / norm]))
 }
 
-/// Bilinear grey level at a place; `None` outside the pixel centres.
-fn level_at(frame: &GreyView<'_>, x: f64, y: f64) -> Option<f64> {
-    let (x, y) = (x - 0.5, y - 0.5);
-    let (column, row) = (x as usize, y as usize);
-    if !(x >= 0.0 && y >= 0.0) || column + 1 >= frame.width() || row + 1 >= frame.height() {
-        return None;
-    }
-    let (fx, fy) = (x - column as f64, y - row as f64);
-    let at = row * frame.stride() + column;
-    let pixels = frame.pixels();
-    let (a, b) = (f64::from(pixels[at]), f64::from(pixels[at + 1]));
-    let (c, d) = (f64::from(pixels[at + frame.stride()]), f64::from(pixels[at + frame.stride() + 1]));
+/// Bilinear grey level at a place, which lies `x` and `y` from the centre of the first pixel, between centres of others.
+fn level_at(frame: &GreyView<'_>, x: f64, y: f64) -> f64 {
+    let (column, row) = (x as i32, y as i32);
+    let (fx, fy) = (x - f64::from(column), y - f64::from(row));
+    let at = row as usize * frame.stride() + column as usize;
+    let upper = &frame.pixels()[at..at + 2];
+    let lower = &frame.pixels()[at + frame.stride()..at + frame.stride() + 2];
+    let [a, b] = [upper[0], upper[1]].map(f64::from);
+    let [c, d] = [lower[0], lower[1]].map(f64::from);
     let (upper, lower) = (a + (b - a) * fx, c + (d - c) * fx);
-    Some(upper + (lower - upper) * fy)
+    upper + (lower - upper) * fy
 }
 
 /// Where two lines cross; `None` when they are almost parallel.

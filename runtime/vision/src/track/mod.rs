@@ -70,6 +70,8 @@ pub struct TrackStats {
     pub searched_again: usize,
     /// Tags given up in this frame.
     pub lost: usize,
+    /// Places at which tags were looked for besides those of the tags that are followed ([`Tracker::look_for`]).
+    pub looked_for: usize,
 }
 
 /// A tag that is followed.
@@ -102,6 +104,8 @@ const MAX_PREDICTION_S: f64 = 0.2;
 const HINT_SPEED_PX_S: f64 = 550.0;
 /// Windows searched again at most in a frame.
 const MAX_SEARCHES_AGAIN: usize = 8;
+/// Places to look at besides the followed tags', at most in a frame.
+const MAX_LOOKS: usize = 64;
 /// Tags seen more edge-on than this are not expected to be found (cosine to the line of sight).
 const MIN_FACING: f64 = 0.15;
 
@@ -112,6 +116,8 @@ pub struct Tracker {
     detector: Detector,
     grid: Option<WindowGrid>,
     tracks: Vec<Track>,
+    /// Expected corners of tags that are not followed, and how far to look around them, px; for the next frame.
+    looks: Vec<([[f64; 2]; 4], f64)>,
     windows: Vec<Window>,
     cutout: Vec<u8>,
     /// Finds of one window.
@@ -120,6 +126,8 @@ pub struct Tracker {
     near_rim: Vec<TagDetection>,
     found: Vec<TagDetection>,
     duplicates: Vec<u32>,
+    /// Ids that are followed; all of them where empty.
+    wanted: Vec<u32>,
     lost_place_px: Option<[f64; 2]>,
     stats: TrackStats,
 }
@@ -145,15 +153,27 @@ impl Tracker {
             detector: Detector::new(settings.detector)?,
             grid: None,
             tracks: Vec::with_capacity(max),
-            windows: Vec::with_capacity(max),
+            looks: Vec::with_capacity(MAX_LOOKS),
+            windows: Vec::with_capacity(max + MAX_LOOKS),
             cutout: Vec::new(),
             in_window: Vec::with_capacity(max),
             near_rim: Vec::with_capacity(max),
             found: Vec::with_capacity(2 * max),
             duplicates: Vec::with_capacity(max),
+            wanted: Vec::new(),
             lost_place_px: None,
             stats: TrackStats::default(),
         })
+    }
+
+    /// Follows and reports tags of these ids only: nobody pays for windows around others. An empty list stands for all.
+    pub fn follow_only(&mut self, ids: &[u32]) {
+        self.wanted = ids.to_vec();
+        self.tracks.retain(|track| ids.is_empty() || ids.contains(&track.id));
+    }
+
+    fn is_wanted(&self, id: u32) -> bool {
+        self.wanted.is_empty() || self.wanted.contains(&id)
     }
 
     pub fn settings(&self) -> &TrackerSettings {
@@ -183,6 +203,7 @@ impl Tracker {
     /// Forgets all tags.
     pub fn reset(&mut self) {
         self.tracks.clear();
+        self.looks.clear();
         self.lost_place_px = None;
     }
 
@@ -190,6 +211,9 @@ impl Tracker {
     /// already change nothing; others are looked for in the next frame.
     pub fn offer(&mut self, finds: &[TagDetection], seen_at: MonotonicTime) {
         for find in finds {
+            if !self.is_wanted(find.id) {
+                continue;
+            }
             let known = self.tracks.iter().any(|track| {
                 // Where the track was when the search saw its tag, give or take what it moved in between.
                 let age_s = track.seen_at.seconds_since(seen_at);
@@ -221,6 +245,14 @@ impl Tracker {
         }
     }
 
+    /// Looks in the next frame once for a tag whose corners should be at `corners_px`, up to `reach_px` from there: for tags
+    /// that are not followed. What is found is followed, what is not leaves no trace.
+    pub fn look_for(&mut self, corners_px: &[[f64; 2]; 4], reach_px: f64) {
+        if self.looks.len() < MAX_LOOKS {
+            self.looks.push((*corners_px, reach_px));
+        }
+    }
+
     /// [`Self::expect`] for those tags of a body that face the camera, from the body's predicted pose at time `at`.
     pub fn expect_body(&mut self, camera: &Camera, T_camera_body: &Pose, tags: &[TagOnBody], at: MonotonicTime) {
         for tag in tags {
@@ -249,9 +281,12 @@ impl Tracker {
         exposed_at: MonotonicTime,
     ) -> Result<&[TagDetection], VisionError> {
         self.begin(&frame, exposed_at);
+        self.looks.clear();
         let (width, height) = (frame.width(), frame.height());
         let whole = Window { left: 0, top: 0, right: width, bottom: height };
         self.detector.detect_into(frame, &mut self.found)?;
+        let wanted = &self.wanted;
+        self.found.retain(|tag| wanted.is_empty() || wanted.contains(&tag.id));
         self.stats.windows = 1;
         self.stats.searched_px = whole.area_px();
         self.refine(&frame);
@@ -264,6 +299,10 @@ impl Tracker {
         let grid = self.begin(&frame, exposed_at);
         for track in &self.tracks {
             self.windows.extend(grid.around(&track.predicted_px, track.reach_px));
+        }
+        self.stats.looked_for = self.looks.len();
+        for (corners_px, reach_px) in self.looks.drain(..) {
+            self.windows.extend(grid.around(&corners_px, reach_px));
         }
         window::merge(&mut self.windows);
         self.near_rim.clear();
@@ -318,6 +357,7 @@ impl Tracker {
                 // Another resolution: no place means what it meant.
                 if earlier.is_some() {
                     self.tracks.clear();
+                    self.looks.clear();
                 }
                 self.cutout.reserve(size.0 * size.1);
                 WindowGrid::new(&self.settings.detector, size.0, size.1)
@@ -339,6 +379,8 @@ impl Tracker {
         window.cut(frame, &mut self.cutout);
         let view = GreyView::new(window.width(), window.height(), window.width(), &self.cutout)?;
         self.detector.detect_into(view, &mut self.in_window)?;
+        let wanted = &self.wanted;
+        self.in_window.retain(|tag| wanted.is_empty() || wanted.contains(&tag.id));
         let corner = [window.left as f64, window.top as f64];
         for tag in &mut self.in_window {
             for pixel in tag.corners_px.iter_mut().chain([&mut tag.centre_px]) {

@@ -272,3 +272,32 @@ fn the_background_search_finds_tags_without_holding_up_the_camera() {
     drop(search);
     drop(start(SearchPriority::Idle));
 }
+
+#[test]
+fn tags_of_other_ids_are_neither_followed_nor_reported() {
+    let mut camera = camera();
+    let mut image = GreyImage::filled(1280, 720, 0);
+    let scene = Scene { bodies: vec![one_tag(6, 0.03), one_tag(7, 0.03)] };
+    let mut tracker = Tracker::new(TrackerSettings::default()).unwrap();
+    let mut windows = [0; 2];
+    for frame in 0..4u64 {
+        // Side by side, so that one window shows both.
+        camera.shoot(&scene, &[at(0.0, 0.0, 0.6), at(0.05, 0.0, 0.6)], frame, &mut image).unwrap();
+        if frame == 0 {
+            assert_eq!(tracker.search_whole(image.view(), time(0)).unwrap().len(), 2);
+        } else {
+            tracker.track(image.view(), time(frame)).unwrap();
+        }
+        windows[usize::from(frame == 3)] = tracker.last_frame().searched_px;
+        if frame == 2 {
+            tracker.follow_only(&[7]);
+        }
+    }
+    assert_eq!(tracker.found().iter().map(|tag| tag.id).collect::<Vec<_>>(), [7]);
+    assert!(windows[1] < windows[0] && tracker.last_frame().tracks == 1, "{windows:?}");
+    // Finds of the slices neither; and a whole search tells of the wanted ones only.
+    let other = TagDetection { id: 6, ..tracker.found()[0] };
+    tracker.offer(&[other], time(4));
+    assert_eq!(tracker.search_whole(image.view(), time(4)).unwrap().len(), 1);
+    assert_eq!(tracker.last_frame().tracks, 1);
+}

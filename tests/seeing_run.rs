@@ -1,0 +1,414 @@
+//! `tenon run` and `tenon doctor` with cameras: recorded frames of a rendered bench, the simulated arm behind the bridge.
+//!
+//! The policy has random weights and actions within a millimetre of the start: what is tested is what it sees, and when it is not
+//! allowed to.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tenon_calibrate::rig::RigFolder;
+use tenon_controller::processes::Service;
+use tenon_core::arm::{Arm, T_flange_hand_tcp};
+use tenon_core::calendar::rfc3339;
+use tenon_core::config::rig::{
+    BoardMethod, BoardRecord, CameraRecord, IntrinsicsRecord, IntrinsicsSource, PlaceMethod, PlaceRecord, ProofRecord,
+    RigCalibration, position_and_quaternion, rows,
+};
+use tenon_core::config::{TaskConfig, Values};
+use tenon_core::fusion::{RESET_JOINTS_RAD, T_robot_april_training};
+use tenon_core::geometry::{Pose, rotation_to_6d};
+use tenon_core::network::{Activation, NetworkSpec};
+use tenon_core::normalizer::{Limits, Normalizer};
+use tenon_core::spec::{ObservationField, PolicySpec};
+use tenon_core::task::TaskName;
+use tenon_core::time::MonotonicTime;
+use tenon_policy::bundle::Provenance;
+use tenon_policy::graph::{Dims, random_parameters};
+use tenon_policy::{BundleContent, BundleWriter};
+use tenon_vision::render::workbench::{Workbench, three_views};
+use tenon_vision::render::{CameraEffects, SyntheticCamera};
+use tenon_vision::source::{Frame, Recorder, RecordingPixels, Serial, SourceDescription};
+use tenon_vision::{Camera, GreyImage, Rig};
+
+use crate::programs::program;
+
+const SIZE: [usize; 2] = [1280, 720];
+const FOCAL_PX: f64 = 915.0;
+const RATE_HZ: f64 = 10.0;
+/// Of a recording of all parts: longer than the start of a run and two chunks.
+const FRAMES: u64 = 200;
+/// Of one in which a part is missing.
+const FRAMES_WITHOUT: u64 = 110;
+/// Pictures that are rendered of each camera; the recording repeats them.
+const PICTURES: usize = 4;
+const CAMERAS: [(&str, &str); 2] = [("left", "8225001"), ("right", "8225002")];
+
+/// Recordings of the bench by the two cameras at its sides; `without` has no table leg 3.
+struct Recordings {
+    whole: tempfile::TempDir,
+    without: tempfile::TempDir,
+}
+
+/// Made once for all tests that need them at one time, and removed after the last: they are half a gigabyte.
+fn recordings() -> Arc<Recordings> {
+    static MADE: Mutex<Weak<Recordings>> = Mutex::new(Weak::new());
+    let mut made = MADE.lock().expect("no test panics while it records");
+    made.upgrade().unwrap_or_else(|| {
+        let fresh = Arc::new(Recordings {
+            whole: record(None, FRAMES),
+            without: record(Some("square_table_leg3"), FRAMES_WITHOUT),
+        });
+        *made = Arc::downgrade(&fresh);
+        fresh
+    })
+}
+
+fn lens() -> Camera {
+    Camera::pinhole(FOCAL_PX, FOCAL_PX, 640.0, 360.0).expect("a lens")
+}
+
+/// Pose of a camera in the frame of the base board.
+fn place(camera: usize) -> Pose {
+    three_views()[1 + camera]
+}
+
+fn record(hidden: Option<&str>, frames: u64) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rig = Rig::built_in().expect("the shipped layout");
+    let mut bench = Workbench::one_leg(&rig, 0.0).expect("the bench");
+    let hidden = hidden.map(|hidden| bench.names.iter().position(|name| name == hidden).expect("a part of the bench"));
+    let all = bench.clone();
+    if let Some(hidden) = hidden {
+        bench.scene.bodies.remove(hidden);
+    }
+    for (index, (name, serial)) in CAMERAS.iter().enumerate() {
+        let [width, height] = SIZE;
+        let mut camera = SyntheticCamera::new(lens(), width, height, CameraEffects::default(), 7 + index as u64)
+            .expect("a synthetic camera");
+        let mut motions = all.motions(&place(index), 0.0, 0.0);
+        if let Some(hidden) = hidden {
+            motions.remove(hidden);
+        }
+        let pictures: Vec<GreyImage> = (0..PICTURES)
+            .map(|picture| {
+                let mut grey = GreyImage::filled(width, height, 0);
+                camera.shoot(&bench.scene, &motions, picture as u64, &mut grey).expect("a picture");
+                grey
+            })
+            .collect();
+        let description = SourceDescription {
+            name: (*name).to_owned(),
+            serial: Some(Serial::new(serial).expect("a serial number")),
+            width,
+            height,
+            nominal_rate_hz: RATE_HZ,
+            intrinsics: None,
+        };
+        let mut recorder =
+            Recorder::create(&folder.path().join(name), &description, RecordingPixels::GreyRaw).expect("a recording");
+        let mut frame = Frame::of_size(width, height);
+        for sequence in 0..frames {
+            frame.grey = pictures[sequence as usize % PICTURES].clone();
+            frame.sequence = sequence;
+            frame.stamps.exposed_at = MonotonicTime::from_nanos((sequence as f64 / RATE_HZ * 1e9) as i64);
+            frame.stamps.arrived = frame.stamps.exposed_at + Duration::from_millis(10);
+            recorder.record(&frame).expect("a frame");
+        }
+        recorder.finish().expect("the recording is whole");
+    }
+    folder
+}
+
+fn date(days_ago: f64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    rfc3339(now - 86_400.0 * days_ago)
+}
+
+/// What a calibration of these cameras would have found, `days_ago`.
+fn calibration(days_ago: f64) -> RigCalibration {
+    let date = date(days_ago);
+    let mut rig = RigCalibration::empty("bench", "the test", date.clone());
+    for (index, (name, serial)) in CAMERAS.iter().enumerate() {
+        let (position_m, quat_wxyz) = position_and_quaternion(&place(index));
+        rig.put_camera(CameraRecord {
+            name: (*name).to_owned(),
+            serial: (*serial).to_owned(),
+            resolution_px: SIZE.map(|n| n as u32),
+            intrinsics: IntrinsicsRecord {
+                source: IntrinsicsSource::Calibrated,
+                focal_px: [FOCAL_PX; 2],
+                principal_px: [640.0, 360.0],
+                distortion: [0.0; 5],
+                sigma: None,
+                rms_px: None,
+                views: None,
+                date: date.clone(),
+            },
+            place: Some(PlaceRecord {
+                method: PlaceMethod::Board,
+                position_m,
+                quat_wxyz,
+                covariance: rows(&(nalgebra::Matrix6::identity() * 1e-8)),
+                rms_px: 0.1,
+                views: 60,
+                date: date.clone(),
+            }),
+        });
+    }
+    let (position_m, quat_wxyz) = position_and_quaternion(&T_robot_april_training());
+    rig.board = Some(BoardRecord {
+        method: BoardMethod::TouchOff,
+        position_m,
+        quat_wxyz,
+        covariance: None,
+        date: date.clone(),
+    });
+    rig.proof = Some(ProofRecord {
+        passed: true,
+        views: 20,
+        position_median_m: 1e-3,
+        position_median_interval_m: [1e-3; 2],
+        position_p95_m: 2e-3,
+        rotation_median_rad: 0.01,
+        rotation_median_interval_rad: [0.01; 2],
+        rotation_p95_rad: 0.02,
+        limit_position_m: 3e-3,
+        limit_rotation_rad: 0.03,
+        date,
+    });
+    rig
+}
+
+/// A one_leg policy that stays within a millimetre of the start.
+fn bundle(folder: &Path) -> PathBuf {
+    let avoid = TaskConfig::parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml"), Values::Latest)
+        .expect("the shipped file");
+    let task = TaskName::OneLegLow;
+    let start = Arm::new(T_flange_hand_tcp()).tcp(&RESET_JOINTS_RAD);
+    let middle: Vec<f32> =
+        start.translation.vector.iter().copied().chain(rotation_to_6d(&start.rotation)).map(|v| v as f32).collect();
+    // The simulated arm's fingers are rigid.
+    let fields = task.observation().into_iter().filter(|field| *field != ObservationField::GripperWidth);
+    let fields: Vec<_> = fields.collect();
+    let limits = |by: f32, grip: f32| middle.iter().map(|v| v + by).chain([grip]).collect::<Vec<f32>>();
+    let action = Limits { min: limits(-1e-3, -1.0), max: limits(1e-3, -0.9) };
+    let observation = Limits::symmetric(1.5, task.observation_dim() - 1);
+    let spec = PolicySpec {
+        task: task.to_string(),
+        observation: fields,
+        action: task.action(),
+        prediction_horizon: 8,
+        action_horizon: 8,
+        period_s: task.period_s(),
+        observation_delay_steps: 0,
+        ..avoid.policy_spec(Normalizer::new(observation, action), avoid.policy.finetuned_steps())
+    };
+    let network = NetworkSpec::diffusion_mlp(16, &[32; 3], &[], Activation::ReLU);
+    let parameters = random_parameters(&network, &Dims::of(&spec), 1);
+    let unknown = || "unknown".to_string();
+    let provenance = Provenance::new(1, unknown(), unknown(), unknown(), unknown(), unknown());
+    let content = BundleContent {
+        spec: &spec,
+        network: &network,
+        base: Some(&parameters),
+        finetuned: Some(&parameters),
+        provenance: &provenance,
+    };
+    let path = folder.join("bundle");
+    BundleWriter::create(&path, false, &content).expect("the bundle is valid").commit().expect("a fresh place")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+/// A workstation: state folder, configuration, bundle; with or without the arm behind it.
+struct Workstation {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    bundle: PathBuf,
+    services: Vec<Service>,
+}
+
+impl Workstation {
+    fn new(calibration: RigCalibration) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (link, server) = (free_port(), free_port());
+        let mut text = include_str!("../configs/robot.toml")
+            .replace("tcp/127.0.0.1:7447", &format!("tcp/127.0.0.1:{link}"))
+            .replace("127.0.0.1:50051", &format!("127.0.0.1:{server}"))
+            .replace("offset_m = 0.105 ", "offset_m = 0.1034 ")
+            // CI's two cores are busy with other tests; what is tested here is what happens, not how fast.
+            .replace("max_state_age_s = 0.25", "max_state_age_s = 2.0")
+            .replace("max_late_ticks = 5 ", "max_late_ticks = 500 ")
+            .replace("heartbeat_timeout_s = 0.3", "heartbeat_timeout_s = 2.0");
+        text += "\n[cameras]\nrig = \"bench\"\nexposure_100us = 80\nrate_hz = 10.0\nready_within_s = 5.0\nmax_missing_s = 1.0\n\
+                 [cameras.watch]\nmax_frame_age_s = 2.0\nleast_rate_fraction = 0.1\nmax_dropped_fraction = 0.9\n\
+                 [fusion]\nmax_age_s = 1.5\n[fusion.ages]\ncoasting_after_s = 0.5\nlost_after_s = 1.5\n";
+        let config = folder.path().join("robot.toml");
+        std::fs::write(&config, text).expect("the folder is writable");
+        let rig = RigFolder::new(folder.path(), "bench").expect("a rig's name");
+        let date = calibration.written.clone();
+        let mut draft = rig.draft("the test", &date).expect("a draft");
+        draft.change(|known| *known = calibration).expect("the draft is written");
+        rig.publish(draft, &date, true).expect("a version");
+        let bundle = bundle(folder.path());
+        Self { folder, config, bundle, services: Vec::new() }
+    }
+
+    /// Starts the simulated Polymetis server and the bridge.
+    fn with_arm(mut self) -> Self {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        let address = text.lines().find_map(|line| line.strip_prefix("server = \"")).expect("an address");
+        let (host, port) = address.trim_end_matches('"').rsplit_once(':').expect("host:port");
+        let mut server = Command::new(program("tenon-sim-server"));
+        server.args(["--address", host, "--port", port, "--scene", "none", "--json", "--die-with-parent"]);
+        let mut bridge = Command::new(program("tenon-bridge"));
+        bridge.arg("--config").arg(&self.config).args(["--json", "--die-with-parent"]);
+        let patience = Duration::from_secs(30);
+        self.services.push(Service::start("tenon-sim-server", server, patience).expect("the server starts"));
+        // Dropped in order: the bridge lets go before the server ends.
+        self.services.insert(0, Service::start("tenon-bridge", bridge, patience).expect("the bridge starts"));
+        self
+    }
+
+    fn tenon(&self, arguments: &[&str], recordings: &tempfile::TempDir) -> Output {
+        let mut command = Command::new(program("tenon"));
+        command.args(arguments).arg("--config").arg(&self.config).env("TENON_STATE", self.folder.path());
+        for (name, _) in CAMERAS {
+            command.arg("--camera").arg(format!("{name}=recorded:{}", recordings.path().join(name).display()));
+        }
+        command.output().expect("tenon starts")
+    }
+
+    fn run(&self, actions: &str, recordings: &tempfile::TempDir) -> (Output, serde_json::Value) {
+        let out = self.folder.path().join("deploy");
+        let (bundle, out_text) = (self.bundle.display().to_string(), out.display().to_string());
+        let arguments = [
+            "run",
+            "--robot",
+            "panda",
+            "--episodes",
+            "1",
+            "--actions",
+            actions,
+            "--bundle",
+            &bundle,
+            "--out",
+            &out_text,
+        ];
+        let output = self.tenon(&arguments, recordings);
+        let report = std::fs::read_to_string(out.join("run.json")).unwrap_or_else(|_| "null".into());
+        (output, serde_json::from_str(&report).expect("JSON"))
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_policy_observes_the_parts_where_they_lie() {
+    let recordings = recordings();
+    let station = Workstation::new(calibration(1.0)).with_arm();
+    let (output, report) = station.run("16", &recordings.whole);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let episode = &report["episodes"][0];
+    assert_eq!(episode["complete"], true);
+    let observations = episode["observations"].as_array().expect("one for each chunk");
+    assert_eq!(observations.len(), 2, "a chunk every 8 of 16 actions");
+    let bench = Workbench::one_leg(&Rig::built_in().unwrap(), 0.0).unwrap();
+    for observation in observations {
+        let numbers: Vec<f64> = observation.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        assert_eq!(numbers.len(), 57);
+        // The board lies as in training, so april coordinates are the policy's own.
+        for part in 0..5 {
+            let truth = bench.T_april_body(1 + part, 0.0);
+            let at = 15 + 7 * part;
+            let off = (0..3).map(|i| (numbers[at + i] - truth.translation.vector[i]).powi(2)).sum::<f64>().sqrt();
+            assert!(off < 2e-3, "{}: {off} m", bench.names[1 + part]);
+            let length: f64 = numbers[at + 3..at + 7].iter().map(|v| v * v).sum();
+            assert!((length - 1.0).abs() < 1e-5 && numbers[at + 6] >= 0.0);
+        }
+        // The bar is a constant.
+        assert!(numbers[50].abs() < 1e-7 && (numbers[51] - 0.38).abs() < 1e-7, "{:?}", &numbers[50..52]);
+    }
+}
+
+#[test]
+fn a_missing_part_is_named_before_the_arm_is_armed() {
+    let recordings = recordings();
+    let station = Workstation::new(calibration(1.0)).with_arm();
+    let (output, report) = station.run("16", &recordings.without);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("square_table_leg3 is not ready: it was never seen"), "{said}");
+    assert_eq!(report["targets_passed"], 0, "nothing was commanded");
+}
+
+#[test]
+fn a_part_that_is_lost_during_a_run_stops_it_by_name() {
+    let recordings = recordings();
+    let station = Workstation::new(calibration(1.0)).with_arm();
+    // The recordings end before so many actions do.
+    let (output, report) = station.run("600", &recordings.whole);
+    assert_eq!(output.status.code(), Some(1));
+    let fault = report["fault"].as_str().expect("a fault").to_owned();
+    assert!(fault.contains("the policy cannot observe: square_table_"), "{fault}");
+    assert!(stderr(&output).contains("the arm holds"), "{}", stderr(&output));
+    assert_eq!(report["episodes"][0]["complete"], false);
+}
+
+#[test]
+fn an_unfit_calibration_is_refused_with_what_to_do() {
+    let recordings = recordings();
+    type Change = fn(&mut RigCalibration);
+    let cases: [(f64, Change, &str); 4] = [
+        (40.0, |_| {}, "placed 40 days ago"),
+        (1.0, |rig| rig.proof = None, "tenon-calibrate proof"),
+        // A tripod that somebody pushed by 12 mm.
+        (1.0, |rig| rig.camera[1].place.as_mut().unwrap().position_m[0] += 0.012, "right (8225002): 12.0"),
+        // Somebody swapped the cables.
+        (1.0, |rig| rig.camera[0].serial = "8225009".into(), "8225009"),
+    ];
+    for (days, change, wanted) in cases {
+        let mut known = calibration(days);
+        change(&mut known);
+        // No arm behind it: a run is refused before one is asked for.
+        let station = Workstation::new(known);
+        let (output, report) = station.run("16", &recordings.whole);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(wanted), "{wanted}: {}", stderr(&output));
+        assert!(report.is_null(), "it did not begin");
+    }
+}
+
+#[test]
+fn the_doctor_says_what_a_run_would() {
+    let recordings = recordings();
+    let station = Workstation::new(calibration(1.0)).with_arm();
+    let bundle = station.bundle.display().to_string();
+    let output = station.tenon(&["doctor", "--json", "--bundle", &bundle], &recordings.whole);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let about = |topic: &str| {
+        let findings = report["findings"].as_array().unwrap().iter().filter(|line| line["about"] == topic);
+        findings.map(|line| line["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(about("bundle")[0].contains("one_leg_low"));
+    assert_eq!(about("drift").len(), 2, "{text}");
+    assert!(about("robot").iter().any(|line| line.contains("ready to be armed")), "{text}");
+
+    let mut moved = calibration(1.0);
+    moved.camera[0].place.as_mut().unwrap().position_m[1] -= 0.01;
+    let station = Workstation::new(moved);
+    let output = station.tenon(&["doctor", "--wait-s", "0.3"], &recordings.whole);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("FAIL drift"), "{text}");
+    assert!(text.contains("no bridge at") && text.contains("not fit for a run"), "{text}");
+}
