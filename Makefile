@@ -50,6 +50,7 @@ check-cuda: setup ## type-check the CUDA back end and compile its kernels, witho
 test-interop: build ## tags beside pupil-apriltags, checkpoints in both directions with PyTorch; both are fetched (3 GB) and thrown away
 	@TENON="$(BUILT)/tenon" QUICK="$(QUICK)" tests/interop/tags.sh
 	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/run.sh
+	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/torchscript.sh
 
 install: build ## build, then put programs, libraries, configurations and services under PREFIX
 	@$(INSTALL) install

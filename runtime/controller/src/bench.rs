@@ -126,16 +126,10 @@ fn accuracy(args: &VisionArgs) -> Result<()> {
     }
     let cells = vision_bench::accuracy(&tags).context("measuring the accuracy of single tags")?;
     print_table(args.json, "tag", AccuracyCell::HEADING, &cells)?;
-    let fused = vision_bench::fused_accuracy(&parts).context("measuring the accuracy of fused poses")?;
-    print_table(args.json, "fused part pose", FusedAccuracy::HEADING, &fused)?;
-    // What calibration is held to: cameras known to a millimetre and a tenth of a degree.
-    let parts = FusedSettings {
-        camera_position_sigma_m: 1e-3 / 3f64.sqrt(),
-        camera_rotation_sigma_rad: 0.1f64.to_radians() / 3f64.sqrt(),
-        ..parts
-    };
-    let fused = vision_bench::fused_accuracy(&parts).context("measuring the accuracy of fused poses")?;
-    print_table(args.json, "the same with cameras off by 1 mm and 0.1 degrees", FusedAccuracy::HEADING, &fused)
+    for (title, rows) in vision_bench::fused_tables(&parts).context("measuring the accuracy of fused poses")? {
+        print_table(args.json, title, FusedAccuracy::HEADING, &rows)?;
+    }
+    Ok(())
 }
 
 fn print_table<T: Serialize + std::fmt::Display>(as_json: bool, name: &str, heading: &str, rows: &[T]) -> Result<()> {

@@ -192,7 +192,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         episodes,
         timing: timing.summary(),
         targets_passed: counts.passed,
-        targets_limited: counts.limited_velocity + counts.limited_range,
+        targets_limited: counts.limited,
         targets_refused: counts.refused,
         late_chunks,
         bridge,

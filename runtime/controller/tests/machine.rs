@@ -12,7 +12,7 @@ use tenon_core::fusion::{FrozenPart, Furniture, FusionConfig, PartBoard, T_robot
 use tenon_core::ik::Damping;
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
 use tenon_core::normalizer::{Limits, Normalizer};
-use tenon_core::safety::{Refusal, SafetyLimits, WorkspaceBox};
+use tenon_core::safety::{CollisionLimits, Refusal, SafetyLimits, WorkspaceBox};
 use tenon_core::spec::{ObservationField, PolicySpec};
 use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
 
@@ -33,8 +33,11 @@ fn settings() -> Settings {
             joints: RobotModel::Fer.limits(),
             joint_reserve_rad: 0.05,
             max_joint_velocity_rad_s: 1.5,
+            acceleration_fraction: 0.8,
+            jerk_fraction: 0.2,
             abort_tcp_step_m: 0.11,
             workspace: WorkspaceBox { min_m: [0.15, -0.4, 0.05], max_m: [0.85, 0.6, 0.6] },
+            collision: CollisionLimits { clearance_m: 0.01, table_z_m: 0.0 },
         },
         targets_per_action: 5,
         lag_compensation_s: [0.0; 7],
@@ -186,7 +189,7 @@ fn a_run_executes_its_actions_at_the_policys_period() {
     // The start tick is the first of 12 · 5.
     assert_eq!(ticks + 1, 60);
     assert!((bench.tcp()[1] - y - 12.0 * 0.005).abs() < 1e-4, "{:?}", bench.tcp());
-    assert_eq!(bench.controller.phase(), Phase::Holding);
+    assert_eq!(bench.controller.phase(), Phase::Stopping, "a run ends in a stop");
     // One request a chunk: at the start, and in the last period of each chunk but the last.
     assert_eq!(bench.requests.iter().map(|r| r.0).collect::<Vec<_>>(), [0, 1, 2]);
 }
@@ -258,6 +261,14 @@ fn a_nan_action_and_a_jump_fault_before_anything_of_them_is_commanded() {
             "{cause}"
         );
         assert!((bench.tcp()[1] - y - 0.005).abs() < 1e-6, "only the first action was made");
+        // The stop takes at most as long as from full speed, and moves on by what one action's speed needs to brake.
+        let held = bench.q;
+        let mut stop_ticks = 0;
+        while bench.tick(None).target.is_some() {
+            stop_ticks += 1;
+            assert!(stop_ticks <= 50, "0.35 s of 7 ms");
+        }
+        assert!(bench.q.iter().zip(held).all(|(a, b)| (a - b).abs() < 0.03), "{:?} {held:?}", bench.q);
         let held = bench.q;
         for _ in 0..20 {
             let outcome = bench.tick(None);
@@ -283,7 +294,7 @@ fn a_fault_is_left_only_by_an_order() {
     assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Bridge(BridgeFault::ControllerDropped)));
     assert_eq!(bench.tick(Some(Order::Run { actions: 4 })).event, Some(Event::OrderIgnored));
     // Re-armed under the lease that it never gave back, from what is still commanded, wherever the arm has sagged to.
-    let commanded = *bench.controller.safety().commanded_rad();
+    let commanded = bench.controller.safety().commanded_rad();
     bench.q[1] += 0.2;
     let outcome = bench.tick(Some(Order::Arm { session: 10 }));
     assert_eq!((outcome.event, outcome.target), (Some(Event::Armed), Some(commanded)));
@@ -351,9 +362,14 @@ fn hold_stops_a_run_and_disarm_gives_the_lease_back() {
         bench.tick(None);
     }
     bench.tick(Some(Order::Hold));
+    assert_eq!(bench.controller.phase(), Phase::Stopping);
+    for _ in 0..50 {
+        assert!(bench.tick(None).target.is_some(), "the stop is sent, and then the held joints");
+    }
+    assert_eq!(bench.controller.phase(), Phase::Holding);
     let q = bench.q;
     for _ in 0..30 {
-        assert!(bench.tick(None).target.is_some(), "holding sends the held joints");
+        bench.tick(None);
     }
     assert_eq!(bench.q, q);
     let outcome = bench.tick(Some(Order::Disarm));
@@ -450,4 +466,26 @@ fn a_policy_that_observes_the_gripper_needs_one() {
     let mut bench = Bench::of(spec).arm();
     bench.tick(Some(Order::Run { actions: 8 }));
     assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::NoGripper));
+}
+
+#[test]
+fn disarming_a_moving_arm_stops_it_first() {
+    let mut bench = Bench::armed(1);
+    bench.tick(Some(Order::Run { actions: 100 }));
+    for _ in 0..30 {
+        bench.tick(None);
+    }
+    let mut order = Some(Order::Disarm);
+    for tick in 0..60 {
+        let before = bench.q;
+        let outcome = bench.tick(order.take());
+        if outcome.request == Some(Request::Release { session: 9 }) {
+            assert!(tick > 3, "a moving arm does not stop at once");
+            assert_eq!(before, bench.q, "it rests when it is given back");
+            assert_eq!(bench.controller.phase(), Phase::Disarmed);
+            return;
+        }
+        assert!(outcome.target.is_some());
+    }
+    panic!("it was never given back");
 }

@@ -28,6 +28,9 @@ const CHAIN: [([f64; 3], f64); 7] = {
 /// Flange beyond link 7, m.
 const FLANGE_OFFSET_M: f64 = 0.107;
 
+/// Frames of [`Arm::frames`].
+pub const FRAMES: usize = 9;
+
 /// Pose of the tool point of the Franka Hand in the flange: turned by −45°, 0.1034 m further out.
 pub fn T_flange_hand_tcp() -> Pose {
     tool_along_flange_z(0.1034, -std::f64::consts::FRAC_PI_4)
@@ -60,6 +63,16 @@ impl Arm {
             T *= joint_transform(i, q[i]);
         }
         T * Translation3::new(0.0, 0.0, FLANGE_OFFSET_M)
+    }
+
+    /// Frames of the base, of the seven links, and of the flange, in the base.
+    pub fn frames(&self, q: &Joints) -> [Pose; FRAMES] {
+        let mut frames = [Pose::identity(); FRAMES];
+        for i in 0..7 {
+            frames[i + 1] = frames[i] * joint_transform(i, q[i]);
+        }
+        frames[FRAMES - 1] = frames[7] * Translation3::new(0.0, 0.0, FLANGE_OFFSET_M);
+        frames
     }
 
     /// Pose of the tool point in the base.
@@ -118,6 +131,15 @@ pub struct JointLimits {
     pub acceleration_rad_s2: Joints,
     pub jerk_rad_s3: Joints,
     pub torque_nm: Joints,
+    /// Where the velocity limit falls toward the ends of the range.
+    pub slower_at_ends: Option<SlowerAtEnds>,
+}
+
+/// v ≤ √(2 d x) − o at distance x from an end of the range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowerAtEnds {
+    pub offset_rad_s: Joints,
+    pub deceleration_rad_s2: Joints,
 }
 
 /// Which robot the limits are for.
@@ -140,6 +162,7 @@ impl RobotModel {
                 acceleration_rad_s2: [15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0],
                 jerk_rad_s3: [7500.0, 3750.0, 5000.0, 6250.0, 7500.0, 10000.0, 10000.0],
                 torque_nm: [87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0],
+                slower_at_ends: None,
             },
             Self::Fr3 => JointLimits {
                 lower_rad: [-2.9007, -1.8361, -2.9007, -3.0770, -2.8763, 0.4398, -3.0508],
@@ -148,6 +171,10 @@ impl RobotModel {
                 acceleration_rad_s2: [10.0; 7],
                 jerk_rad_s3: [5000.0; 7],
                 torque_nm: [87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0],
+                slower_at_ends: Some(SlowerAtEnds {
+                    offset_rad_s: [0.6599, 0.2517, 0.2, 0.3533, 0.5757, 0.4878, 0.4628],
+                    deceleration_rad_s2: [6.0, 2.585, 3.5, 4.0, 17.0, 5.5, 17.0],
+                }),
             },
         }
     }

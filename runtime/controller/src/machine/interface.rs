@@ -105,6 +105,8 @@ pub enum Phase {
     Holding,
     Moving,
     Running,
+    /// On the way to rest; then it holds.
+    Stopping,
     Fault(FaultCause),
 }
 

@@ -4,7 +4,8 @@
 //! one policy period there are `targets_per_action` ticks: the first takes the observation and the next action, all of
 //! them send a joint target on the way from the last commanded pose to the new one.
 //!
-//! States: Disarmed → Arming → Holding ⇄ Moving / Running; any → Fault. Nothing re-arms by itself.
+//! States: Disarmed → Arming → Holding ⇄ Moving / Running; any → Fault. Nothing re-arms by itself. Whatever ends a motion, an order, a
+//! fault, a missing chunk or part, ends it by the stop that the safety stage has in hand: Stopping, until the arm rests.
 
 mod interface;
 mod parts;
@@ -16,7 +17,7 @@ use tenon_core::arm::Joints;
 use tenon_core::geometry::Pose;
 use tenon_core::ik::{IkOutcome, differential_ik};
 use tenon_core::message::{BridgeState, Request};
-use tenon_core::safety::{SafetyStage, Verdict};
+use tenon_core::safety::{SafetyStage, Verdict, Wanted};
 use tenon_core::spec::{ActionField, ObservationField, PolicySpec};
 use tenon_core::time::MonotonicTime;
 
@@ -54,6 +55,10 @@ pub struct Controller {
     safety: SafetyStage,
     state: State,
     session: u64,
+    /// Asked to be disarmed while moving: at rest it is.
+    disarm_at_rest: bool,
+    /// Joints that a motion wanted in the tick before.
+    last_wanted: Option<Joints>,
     /// Pose commanded last: where interpolation starts and what the policy observes as commanded.
     commanded_pose: Pose,
     next_request: u64,
@@ -61,6 +66,8 @@ pub struct Controller {
     last_tick: Option<MonotonicTime>,
 }
 
+/// A motion has ended when every joint is commanded as near to its goal as this.
+const SETTLED_RAD: f64 = 1e-4;
 const ARMING_TIMEOUT: Duration = Duration::from_secs(5);
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -95,7 +102,14 @@ impl Controller {
             action_horizon: spec.action_horizon,
             delay: spec.observation_delay_steps,
             tick_period_s: spec.period_s / settings.targets_per_action as f64,
-            safety: SafetyStage::new(settings.arm, settings.safety, [0.0; 7]),
+            safety: SafetyStage::new(
+                settings.arm,
+                settings.safety,
+                spec.period_s / settings.targets_per_action as f64,
+                [0.0; 7],
+            ),
+            disarm_at_rest: false,
+            last_wanted: None,
             state: State::Disarmed,
             session: 0,
             commanded_pose: Pose::identity(),
@@ -113,6 +127,7 @@ impl Controller {
         match self.state {
             State::Disarmed => Phase::Disarmed,
             State::Arming { .. } => Phase::Arming,
+            State::Holding if !self.safety.is_at_rest() => Phase::Stopping,
             State::Holding => Phase::Holding,
             State::Moving(_) => Phase::Moving,
             State::Running(_) => Phase::Running,
@@ -149,9 +164,19 @@ impl Controller {
             self.fault(cause, &mut out);
         }
         match self.state {
-            State::Disarmed | State::Fault(_) => {}
+            State::Disarmed => {}
+            // What moves when a fault comes is braked; what rests is left to the lease's heartbeat.
+            State::Fault(_) if self.session != 0 && !self.safety.is_at_rest() => {
+                out.target = out.target.or_else(|| Some(self.safety.brake(dt_s)));
+            }
+            State::Fault(_) => {}
             State::Arming { session, since } => self.arming(now, session, since, inputs, &mut out),
-            State::Holding => out.target = Some(*self.safety.commanded_rad()),
+            State::Holding => {
+                out.target = Some(self.safety.brake(dt_s));
+                if self.disarm_at_rest && self.safety.is_at_rest() {
+                    self.disarm(&mut out);
+                }
+            }
             State::Moving(progress) => self.moving(progress, dt_s, &mut out),
             State::Running(run) => self.running(run, now, dt_s, inputs, &mut out),
         }
@@ -171,8 +196,10 @@ impl Controller {
                 self.state = State::Arming { session, since: now };
                 out.request = Some(Request::Arm { session });
             }
-            (Order::Move(motion), State::Holding) => {
-                self.state = State::Moving(Progress::new(motion, self.commanded_pose, *self.safety.commanded_rad()));
+            (Order::Move(motion), State::Holding) if self.safety.is_at_rest() => {
+                self.last_wanted = None;
+                self.state =
+                    State::Moving(Progress::new(motion, self.safety.commanded_pose(), self.safety.commanded_rad()));
             }
             (Order::Run { actions }, State::Holding) => {
                 let Some(state) = inputs.state else {
@@ -194,14 +221,11 @@ impl Controller {
                 }
             }
             (Order::Hold, State::Moving(_) | State::Running(_)) => self.state = State::Holding,
-            (Order::Disarm, _) => {
-                if self.session != 0 {
-                    out.request = Some(Request::Release { session: self.session });
-                }
-                self.session = 0;
-                self.state = State::Disarmed;
-                out.event = Some(Event::Disarmed);
+            (Order::Disarm, State::Holding | State::Moving(_) | State::Running(_)) if !self.safety.is_at_rest() => {
+                self.disarm_at_rest = true;
+                self.state = State::Holding;
             }
+            (Order::Disarm, _) => self.disarm(out),
             _ => out.event = Some(Event::OrderIgnored),
         }
     }
@@ -239,9 +263,21 @@ impl Controller {
             .then_some(FaultCause::NonFiniteState)
     }
 
+    fn disarm(&mut self, out: &mut Outcome) {
+        if self.session != 0 {
+            out.request = Some(Request::Release { session: self.session });
+        }
+        self.session = 0;
+        self.disarm_at_rest = false;
+        self.state = State::Disarmed;
+        out.target = None;
+        out.event = Some(Event::Disarmed);
+    }
+
+    /// Whatever is commanded in this tick and after it is a stop.
     fn fault(&mut self, cause: FaultCause, out: &mut Outcome) {
         self.state = State::Fault(cause);
-        out.target = None;
+        self.disarm_at_rest = false;
         out.event = Some(Event::Faulted(cause));
     }
 
@@ -258,12 +294,12 @@ impl Controller {
                         // Re-armed while the bridge never stopped following us: what we commanded last is still in force, and
                         // starting from the measured joints would be a step.
                         self.state = State::Holding;
-                        out.target = Some(*self.safety.commanded_rad());
+                        out.target = Some(self.safety.commanded_rad());
                         out.event = Some(Event::Armed);
                         return;
                     }
                     let counts = self.safety.counts;
-                    self.safety = SafetyStage::new(self.settings.arm, self.settings.safety, q);
+                    self.safety = SafetyStage::new(self.settings.arm, self.settings.safety, self.tick_period_s, q);
                     self.safety.counts = counts;
                     self.commanded_pose = self.settings.arm.tcp(&q);
                     self.state = State::Holding;
@@ -292,17 +328,22 @@ impl Controller {
         let (wanted, pose) = match setpoint {
             Setpoint::Joints(q) => (q, self.settings.arm.tcp(&q)),
             // A motion follows its own commanded joints: nothing observes it, and nothing drifts.
-            Setpoint::Pose(pose) => match self.inverse_kinematics(&self.safety.commanded_rad().clone(), &pose) {
+            Setpoint::Pose(pose) => match self.inverse_kinematics(&self.safety.commanded_rad(), &pose) {
                 Ok(q) => (q, pose),
                 Err(cause) => return self.fault(cause, out),
             },
         };
-        match self.safety.check(&wanted, dt_s) {
-            Verdict::Passed(q) | Verdict::Limited(q) => out.target = Some(q),
-            Verdict::Refused(refusal) => return self.fault(FaultCause::MotionRefused(refusal), out),
+        let before = self.last_wanted.replace(wanted).unwrap_or(wanted);
+        let velocity_rad_s = std::array::from_fn(|i| (wanted[i] - before[i]) / self.tick_period_s);
+        let verdict = self.safety.check(&Wanted { position_rad: wanted, velocity_rad_s }, dt_s);
+        out.target = Some(*verdict.joints());
+        if let Verdict::Refused(_, refusal) = verdict {
+            return self.fault(FaultCause::MotionRefused(refusal), out);
         }
         self.commanded_pose = pose;
-        if done {
+        // The command follows what is wanted a few periods late.
+        let left_rad = (0..7).map(|i| (wanted[i] - verdict.joints()[i]).abs()).fold(0.0, f64::max);
+        if done && left_rad < SETTLED_RAD {
             self.state = State::Holding;
             out.event = Some(Event::MotionEnded);
         } else {

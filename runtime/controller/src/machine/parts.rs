@@ -51,12 +51,19 @@ impl Controller {
     }
 
     /// Holds the arm until the part is seen again, at most as long as configured.
-    pub(super) fn wait_for_parts(&mut self, run: &mut Run, missing: Unobserved, now: MonotonicTime, out: &mut Outcome) {
+    pub(super) fn wait_for_parts(
+        &mut self,
+        run: &mut Run,
+        missing: Unobserved,
+        now: MonotonicTime,
+        dt_s: f64,
+        out: &mut Outcome,
+    ) {
         let part = match missing {
             Unobserved::Missing(part) => part,
             Unobserved::Fault(cause) => return self.fault(cause, out),
         };
-        out.target = Some(*self.safety.commanded_rad());
+        out.target = Some(self.safety.brake(dt_s));
         let since = *run.missing_since.get_or_insert_with(|| {
             out.event = Some(Event::PartAwaited(part));
             now

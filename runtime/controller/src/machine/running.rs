@@ -8,7 +8,7 @@ use tenon_core::arm::Joints;
 use tenon_core::geometry::{Pose, interpolate};
 use tenon_core::message::RobotState;
 use tenon_core::observation::{RobotView, write_observation};
-use tenon_core::safety::{Refusal, Verdict};
+use tenon_core::safety::{Refusal, Verdict, Wanted};
 use tenon_core::time::MonotonicTime;
 
 use super::parts::Unobserved;
@@ -61,7 +61,7 @@ impl Run {
 impl Controller {
     pub(super) fn running(&mut self, mut run: Run, now: MonotonicTime, dt_s: f64, inputs: &Inputs, out: &mut Outcome) {
         let Some(state) = inputs.state else { return };
-        if run.sub_tick == 0 && !self.begin_action(&mut run, now, inputs, &state.value, out) {
+        if run.sub_tick == 0 && !self.begin_action(&mut run, now, dt_s, inputs, &state.value, out) {
             return;
         }
         let n = self.settings.targets_per_action;
@@ -75,9 +75,10 @@ impl Controller {
             Ok(q) => q,
             Err(cause) => return self.fault(cause, out),
         };
-        match self.safety.check(&wanted, dt_s) {
-            Verdict::Passed(q) | Verdict::Limited(q) => out.target = Some(q),
-            Verdict::Refused(refusal) => return self.fault(FaultCause::Refused { chunk, step, refusal }, out),
+        let verdict = self.safety.check(&wanted, dt_s);
+        out.target = Some(*verdict.joints());
+        if let Verdict::Refused(_, refusal) = verdict {
+            return self.fault(FaultCause::Refused { chunk, step, refusal }, out);
         }
         run.sub_tick += 1;
         if run.sub_tick == n {
@@ -98,6 +99,7 @@ impl Controller {
         &mut self,
         run: &mut Run,
         now: MonotonicTime,
+        dt_s: f64,
         inputs: &Inputs,
         state: &RobotState,
         out: &mut Outcome,
@@ -107,11 +109,11 @@ impl Controller {
             if !run.requested
                 && let Err(missing) = self.request_chunk(run, state, now, inputs, out)
             {
-                self.wait_for_parts(run, missing, now, out);
+                self.wait_for_parts(run, missing, now, dt_s, out);
                 return false;
             }
             let Some(chunk) = inputs.chunk.filter(|c| c.request == run.awaited) else {
-                self.wait_for_chunk(run, now, out);
+                self.wait_for_chunk(run, now, dt_s, out);
                 return false;
             };
             run.chunk = Some(*chunk);
@@ -164,8 +166,8 @@ impl Controller {
         Ok(())
     }
 
-    fn wait_for_chunk(&mut self, run: &mut Run, now: MonotonicTime, out: &mut Outcome) {
-        out.target = Some(*self.safety.commanded_rad());
+    fn wait_for_chunk(&mut self, run: &mut Run, now: MonotonicTime, dt_s: f64, out: &mut Outcome) {
+        out.target = Some(self.safety.brake(dt_s));
         let since = *run.waiting_since.get_or_insert(now);
         let waited = now.since(since);
         if waited > CHUNK_TIMEOUT {
@@ -207,7 +209,7 @@ impl Controller {
     /// The paper's law starts from the *measured* joints, so a steady-state error is not integrated. Joint impedance
     /// damps absolute velocity, so a moving target is followed Kd/Kp late (spec polymetis.md §5):
     /// Kp (q* + Kd/Kp · q̇* − q) − Kd q̇ = Kp (q* − q) + Kd (q̇* − q̇) is the same law with the velocity term it lacks.
-    fn feed_forward(&self, q: &Joints, pose: &Pose, velocity_m_s: &Vector3<f64>) -> Result<Joints, FaultCause> {
+    fn feed_forward(&self, q: &Joints, pose: &Pose, velocity_m_s: &Vector3<f64>) -> Result<Wanted, FaultCause> {
         /// Long enough to be exact in f64, short enough to stay linear.
         const AHEAD_S: f64 = 0.01;
         let now = self.inverse_kinematics(q, pose)?;
@@ -215,6 +217,7 @@ impl Controller {
         ahead.translation.vector += velocity_m_s * AHEAD_S;
         let then = self.inverse_kinematics(q, &ahead)?;
         let lag = &self.settings.lag_compensation_s;
-        Ok(std::array::from_fn(|i| now[i] + (then[i] - now[i]) / AHEAD_S * lag[i]))
+        let velocity_rad_s: Joints = std::array::from_fn(|i| (then[i] - now[i]) / AHEAD_S);
+        Ok(Wanted { position_rad: std::array::from_fn(|i| now[i] + velocity_rad_s[i] * lag[i]), velocity_rad_s })
     }
 }

@@ -76,13 +76,16 @@ impl Session {
         // READY only once the arm follows: systemd starts what depends on it then.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         for index in 0..episodes {
+            self.settle()?;
             let from = self.handles.view.read().commanded_pose;
             for motion in program.return_motions(&from, workspace).into_iter().flatten() {
+                self.settle()?;
                 self.order(Order::Move(motion));
                 self.wait(Duration::from_secs(20), "moving to the start", |e| matches!(e, Event::MotionEnded))?;
             }
             self.pause(Duration::from_millis(300))?;
             self.await_parts()?;
+            self.settle()?;
             self.order(Order::Run { actions: program.actions });
             let limit = Duration::from_secs_f64(spec.period_s * program.actions as f64 * 3.0 + 5.0);
             let (start, ended) = match self.wait(limit, "the first action", |e| matches!(e, Event::RunStarted)) {
@@ -124,7 +127,7 @@ impl Session {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.order(Order::Hold);
         self.order(Order::Disarm);
-        let until = Instant::now() + Duration::from_millis(500);
+        let until = Instant::now() + Duration::from_millis(1000);
         while Instant::now() < until && !matches!(self.handles.view.read().phase, Phase::Disarmed) {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -170,6 +173,20 @@ impl Session {
             std::thread::sleep(Duration::from_millis(2));
         }
         bail!("{what} did not end within {limit:?}");
+    }
+
+    /// Waits until the arm rests: a run ends in a stop.
+    fn settle(&mut self) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(2);
+        // The event of a run's end may be here before the view of it.
+        while !matches!(self.handles.view.read().phase, Phase::Holding | Phase::Fault(_)) {
+            self.check()?;
+            if Instant::now() > until {
+                bail!("the arm does not come to rest");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     fn pause(&mut self, duration: Duration) -> Result<()> {

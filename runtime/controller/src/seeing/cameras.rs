@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nalgebra::Matrix6;
 use tenon_calibrate::steps::place::camera_of;
 use tenon_calibrate::wizard::CameraChoice;
 use tenon_calibrate::wizard::sources::Kind;
@@ -24,6 +25,8 @@ pub struct OpenCamera {
     pub name: String,
     pub serial: String,
     pub placed: PlacedCamera,
+    /// Of its place, as the calibration found it.
+    pub place_covariance: Matrix6<f64>,
     /// Width and height, px.
     pub size: (usize, usize),
     pub reader: CameraReader,
@@ -92,7 +95,14 @@ fn open_one(config: &CamerasConfig, record: &CameraRecord, kind: Kind, clock: &A
     apply(&config.watch, &mut settings.watch);
     let opener = opener(config, &name, kind, (width, height), clock)?;
     let reader = spawn(opener, settings, Arc::clone(clock), &Doorbell::default()).with_context(of)?;
-    Ok(OpenCamera { serial: record.serial.clone(), placed, size: (width, height), reader, name })
+    Ok(OpenCamera {
+        serial: record.serial.clone(),
+        placed,
+        place_covariance: covariance,
+        size: (width, height),
+        reader,
+        name,
+    })
 }
 
 /// What a file says in place of the limits that follow from the rate.

@@ -108,6 +108,8 @@ impl Worker {
             if let Some(frame) = frame {
                 frame.update(&mut self.board, now);
                 self.threads.update(&mut self.board, now);
+                // A camera that has lost a part looks where the others and the gripper have it.
+                self.threads.expect(&self.board, now, tool.as_ref());
             }
             let view = self.board.view(now, tool.as_ref());
             status.parts = Some(view.block);

@@ -25,7 +25,7 @@ use tenon_core::fusion::{Furniture, PartBoard};
 use tenon_core::spec::{ObservationField, PolicySpec};
 use tenon_core::task::TaskName;
 use tenon_vision::Rig;
-use tenon_vision::pipeline::{PipelineSettings, VisionThreads};
+use tenon_vision::pipeline::{PipelineSettings, Realtime, VisionThreads};
 use tenon_vision::source::{Clock, SystemClock};
 
 pub use cameras::OpenCamera;
@@ -82,10 +82,15 @@ pub fn open(
     let board = version.calibration.board.as_ref().context("the board's place in the robot's base is unknown")?;
     let T_robot_board = board.T_robot_april();
     let board = PartBoard::new(furniture, &config.fusion, &T_robot_board, cameras.len(), clock.now())?;
-    let settings = PipelineSettings::threaded();
+    let settings =
+        PipelineSettings { realtime_priority: cameras_config.realtime_priority, ..PipelineSettings::threaded() };
+    let covariances: Vec<_> = cameras.iter().map(|camera| Some(camera.place_covariance)).collect();
     let names = cameras.iter().map(|camera| camera.name.clone()).collect();
     let cameras = cameras.into_iter().map(OpenCamera::into_pipeline).collect();
-    let threads = VisionThreads::start(&layout, &board, cameras, &clock, &settings)?;
+    let threads = VisionThreads::start_with_covariances(&layout, &board, cameras, &covariances, &clock, &settings)?;
+    if let Realtime::Refused(refused) = threads.realtime() {
+        say(&Finding { grade: Grade::Warn, text: refused.to_string() });
+    }
     Ok(fusion::start(board, threads, names, clock)?)
 }
 

@@ -7,7 +7,7 @@ use super::parse::{Check, Problems};
 use crate::arm::{Arm, Joints, POLYMETIS_LOWER_RAD, POLYMETIS_UPPER_RAD, RobotModel, tool_along_flange_z};
 use crate::fusion::FusionConfig;
 use crate::ik::Damping;
-use crate::safety::{SafetyLimits, WorkspaceBox};
+use crate::safety::{CollisionLimits, SafetyLimits, WorkspaceBox};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,9 +69,16 @@ pub enum DampingConfig {
 pub struct SafetyConfig {
     pub joint_reserve_rad: f64,
     pub max_joint_velocity_rad_s: f64,
+    /// Parts of the robot's own limits of acceleration and jerk that commands use.
+    pub acceleration_fraction: f64,
+    pub jerk_fraction: f64,
     pub abort_tcp_step_m: f64,
     pub workspace_min_m: [f64; 3],
     pub workspace_max_m: [f64; 3],
+    /// Height of the table's top in the robot's base; forearm, wrist and hand stay above it.
+    pub table_z_m: f64,
+    /// Least distance of the arm's bodies from each other and from the table.
+    pub clearance_m: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -158,8 +165,11 @@ impl RobotConfig {
             joints,
             joint_reserve_rad: self.safety.joint_reserve_rad,
             max_joint_velocity_rad_s: self.safety.max_joint_velocity_rad_s,
+            acceleration_fraction: self.safety.acceleration_fraction,
+            jerk_fraction: self.safety.jerk_fraction,
             abort_tcp_step_m: self.safety.abort_tcp_step_m,
             workspace: WorkspaceBox { min_m: self.safety.workspace_min_m, max_m: self.safety.workspace_max_m },
+            collision: CollisionLimits { clearance_m: self.safety.clearance_m, table_z_m: self.safety.table_z_m },
         }
     }
 }
@@ -178,7 +188,11 @@ impl Check for RobotConfig {
         p.within("control.realtime_priority", f64::from(self.control.realtime_priority), 0.0, 99.0);
         p.within("safety.joint_reserve_rad", self.safety.joint_reserve_rad, 0.0, 0.5);
         p.within("safety.max_joint_velocity_rad_s", self.safety.max_joint_velocity_rad_s, 1e-3, 2.175);
+        p.within("safety.acceleration_fraction", self.safety.acceleration_fraction, 0.05, 1.0);
+        p.within("safety.jerk_fraction", self.safety.jerk_fraction, 0.01, 1.0);
         p.positive("safety.abort_tcp_step_m", self.safety.abort_tcp_step_m);
+        p.within("safety.table_z_m", self.safety.table_z_m, -1.0, 1.0);
+        p.within("safety.clearance_m", self.safety.clearance_m, 0.0, 0.2);
         for axis in 0..3 {
             let (low, high) = (self.safety.workspace_min_m[axis], self.safety.workspace_max_m[axis]);
             // A NaN is below nothing.

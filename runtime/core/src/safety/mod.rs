@@ -1,0 +1,302 @@
+//! The last stage before any command, whoever made it (spec robot_control.md §4 \[ADV\], data/limits.toml).
+//!
+//! It compares with the last *commanded* motion, never with the measured one. Each commanded motion keeps to the limits of position,
+//! velocity, acceleration and jerk, and has a stop in hand that does so too, stays in the workspace and touches nothing
+//! ([`Stop`]). Whatever would leave no such stop is not commanded: the stop is, one period of it. So a wrong value, a stale input or a
+//! policy that asks for too much all end the same way, at rest within the limits.
+
+mod brake;
+mod collision;
+mod follow;
+#[cfg(test)]
+mod tests;
+
+use nalgebra::Vector3;
+use thiserror::Error;
+
+use crate::arm::{Arm, JointLimits, Joints};
+use crate::geometry::Pose;
+
+pub use brake::{JointBounds, JointMotion, Stop};
+pub use collision::{Body, Collision, CollisionLimits};
+pub use follow::{FollowGains, Step, follow};
+
+/// Axis-aligned box for the tool point in the robot base frame, m.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WorkspaceBox {
+    pub min_m: [f64; 3],
+    pub max_m: [f64; 3],
+}
+
+impl WorkspaceBox {
+    /// The axis on which `p` is farthest outside, and by how much, m; `None` inside.
+    fn outside(&self, p: &Vector3<f64>) -> Option<(usize, f64)> {
+        let by = |axis: usize| (self.min_m[axis] - p[axis]).max(p[axis] - self.max_m[axis]);
+        let worst =
+            (0..3).map(|axis| (axis, by(axis))).fold((0, f64::NEG_INFINITY), |a, b| if b.1 > a.1 { b } else { a });
+        (worst.1 > 0.0).then_some(worst)
+    }
+}
+
+/// What a command may do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SafetyLimits {
+    /// Of the robot's model.
+    pub joints: JointLimits,
+    /// Kept free at both ends of every joint's range.
+    pub joint_reserve_rad: f64,
+    /// Fastest commanded joint speed.
+    pub max_joint_velocity_rad_s: f64,
+    /// Parts of the model's accelerations and jerks that commands use, 0 to 1.
+    pub acceleration_fraction: f64,
+    pub jerk_fraction: f64,
+    /// A wanted tool point further than this from the one wanted before (the commanded one where nothing was) is refused, not
+    /// shortened.
+    pub abort_tcp_step_m: f64,
+    pub workspace: WorkspaceBox,
+    pub collision: CollisionLimits,
+}
+
+impl SafetyLimits {
+    /// Bounds of joint `i`.
+    ///
+    /// Where the velocity limit falls toward the ends of the range, v ≤ √(2 d x) − o at distance x (FR3), half of that deceleration and
+    /// o²/d more reserve keep every stop below it: √(A x') + o ≤ √(2 d (x' + o²/d)) for A = d/2, whatever x'.
+    pub fn bounds(&self, i: usize) -> JointBounds {
+        let mut bounds = JointBounds::of(&self.joints, i, self.joint_reserve_rad);
+        bounds.velocity_rad_s = bounds.velocity_rad_s.min(self.max_joint_velocity_rad_s);
+        bounds.acceleration_rad_s2 *= self.acceleration_fraction;
+        bounds.jerk_rad_s3 *= self.jerk_fraction;
+        if let Some(ends) = &self.joints.slower_at_ends {
+            let (o, d) = (ends.offset_rad_s[i], ends.deceleration_rad_s2[i]);
+            bounds.acceleration_rad_s2 = bounds.acceleration_rad_s2.min(d / 2.0);
+            let zone = (o * o / d - self.joint_reserve_rad).max(0.0);
+            (bounds.lower_rad, bounds.upper_rad) = (bounds.lower_rad + zone, bounds.upper_rad - zone);
+        }
+        bounds
+    }
+
+    /// Longest time to rest from full speed: v/A + A/J of the slowest joint.
+    pub fn longest_stop_s(&self) -> f64 {
+        let stop = |i| {
+            let b = self.bounds(i);
+            b.velocity_rad_s / b.acceleration_rad_s2 + b.acceleration_rad_s2 / b.jerk_rad_s3
+        };
+        (0..7).map(stop).fold(0.0, f64::max)
+    }
+}
+
+/// Why a command was refused. `Copy`: the tick speaks in these, another thread turns them into text.
+#[derive(Debug, Clone, Copy, PartialEq, Error)]
+pub enum Refusal {
+    #[error("joint {} is not finite", joint + 1)]
+    NotFinite { joint: usize },
+    #[error("the tool point would jump {distance_m:.3} m, more than {limit_m:.3} m")]
+    Jump { distance_m: f64, limit_m: f64 },
+    #[error("the tool point would leave the workspace at {axis} = {value_m:.3} m (limits {min_m:.3} to {max_m:.3})")]
+    Workspace { axis: char, value_m: f64, min_m: f64, max_m: f64 },
+    #[error("{0}")]
+    Collision(Collision),
+}
+
+/// What is wanted of the arm at the next command.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wanted {
+    pub position_rad: Joints,
+    /// Of the wanted positions; zero for a target that stands still.
+    pub velocity_rad_s: Joints,
+}
+
+impl Wanted {
+    pub fn still(position_rad: Joints) -> Self {
+        Self { position_rad, velocity_rad_s: [0.0; 7] }
+    }
+}
+
+/// The verdict on one command.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Verdict {
+    Passed(Joints),
+    /// Held back by a limit of a joint.
+    Limited(Joints),
+    /// The stop is commanded instead, one period of it.
+    Refused(Joints, Refusal),
+}
+
+impl Verdict {
+    /// What is to be commanded.
+    pub fn joints(&self) -> &Joints {
+        match self {
+            Self::Passed(q) | Self::Limited(q) | Self::Refused(q, _) => q,
+        }
+    }
+}
+
+/// Counts of what the stage did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SafetyCounts {
+    pub passed: u64,
+    pub limited: u64,
+    pub refused: u64,
+    /// Periods of a stop that was commanded because nothing was wanted.
+    pub braked: u64,
+}
+
+/// Instants of a stop at which the tool point and the links are looked at, as parts of its duration. The stop before this one was
+/// looked at too, and the two differ by one period.
+const LOOKS: [f64; 3] = [0.0, 0.5, 1.0];
+
+/// Holds the last commanded motion.
+#[derive(Debug, Clone, Copy)]
+pub struct SafetyStage {
+    limits: SafetyLimits,
+    arm: Arm,
+    bounds: [JointBounds; 7],
+    gains: FollowGains,
+    motion: [JointMotion; 7],
+    /// Tool point that was wanted last; none since nothing was.
+    wanted_m: Option<Vector3<f64>>,
+    pub counts: SafetyCounts,
+}
+
+impl SafetyStage {
+    /// Starts at rest at the joints in force now (measured at arming). `period_s`: of the commands.
+    pub fn new(arm: Arm, limits: SafetyLimits, period_s: f64, commanded_rad: Joints) -> Self {
+        let mut bounds: [JointBounds; 7] = std::array::from_fn(|i| limits.bounds(i));
+        for (bounds, q) in bounds.iter_mut().zip(commanded_rad) {
+            // An arm that starts outside the reserve may stay there or come back, not go further.
+            (bounds.lower_rad, bounds.upper_rad) = (bounds.lower_rad.min(q), bounds.upper_rad.max(q));
+        }
+        let motion = commanded_rad.map(JointMotion::at_rest);
+        let counts = SafetyCounts::default();
+        Self { limits, arm, bounds, gains: FollowGains::of_period(period_s), motion, wanted_m: None, counts }
+    }
+
+    /// The joints commanded last.
+    pub fn commanded_rad(&self) -> Joints {
+        self.motion.map(|m| m.position_rad)
+    }
+
+    /// The motion commanded last.
+    pub fn motion(&self) -> &[JointMotion; 7] {
+        &self.motion
+    }
+
+    /// Velocities commanded last, rad/s.
+    pub fn velocity_rad_s(&self) -> Joints {
+        self.motion.map(|m| m.velocity_rad_s)
+    }
+
+    pub fn is_at_rest(&self) -> bool {
+        self.motion.iter().all(|m| m.velocity_rad_s == 0.0 && m.acceleration_rad_s2 == 0.0)
+    }
+
+    /// The tool point commanded last.
+    pub fn commanded_pose(&self) -> Pose {
+        self.arm.tcp(&self.commanded_rad())
+    }
+
+    /// Time until the arm is at rest if nothing more is wanted.
+    pub fn time_to_rest_s(&self) -> f64 {
+        self.stops(&self.motion).iter().map(Stop::duration_s).fold(0.0, f64::max)
+    }
+
+    /// Where the stop in hand would be `t_s` from the last command: the braking tail of what is commanded.
+    pub fn tail(&self, t_s: f64) -> [JointMotion; 7] {
+        self.stops(&self.motion).map(|stop| stop.at(t_s))
+    }
+
+    fn stops(&self, motion: &[JointMotion; 7]) -> [Stop; 7] {
+        std::array::from_fn(|i| Stop::of(&motion[i], &self.bounds[i]))
+    }
+
+    /// Nothing is wanted: the next period of the stop in hand. At rest it stays where it is.
+    pub fn brake(&mut self, dt_s: f64) -> Joints {
+        if !self.is_at_rest() {
+            self.counts.braked += 1;
+        }
+        self.wanted_m = None;
+        self.take_stop(dt_s)
+    }
+
+    fn take_stop(&mut self, dt_s: f64) -> Joints {
+        if dt_s.is_finite() && dt_s > 0.0 {
+            self.motion = self.stops(&self.motion).map(|stop| stop.at(dt_s));
+        }
+        self.commanded_rad()
+    }
+
+    /// Judges what is wanted `dt_s` after the last command. Never gives a value that is not finite.
+    pub fn check(&mut self, wanted: &Wanted, dt_s: f64) -> Verdict {
+        match self.judge(wanted, dt_s) {
+            Ok((motion, limited)) => {
+                self.motion = motion;
+                self.wanted_m = Some(self.arm.tcp(&wanted.position_rad).translation.vector);
+                let joints = self.commanded_rad();
+                if limited {
+                    self.counts.limited += 1;
+                    Verdict::Limited(joints)
+                } else {
+                    self.counts.passed += 1;
+                    Verdict::Passed(joints)
+                }
+            }
+            Err(refusal) => {
+                self.counts.refused += 1;
+                Verdict::Refused(self.take_stop(dt_s), refusal)
+            }
+        }
+    }
+
+    fn judge(&self, wanted: &Wanted, dt_s: f64) -> Result<([JointMotion; 7], bool), Refusal> {
+        let finite = |i: &usize| !(wanted.position_rad[*i].is_finite() && wanted.velocity_rad_s[*i].is_finite());
+        if let Some(joint) = (0..7).find(finite) {
+            return Err(Refusal::NotFinite { joint });
+        }
+        let now = self.commanded_rad();
+        let p_now = self.arm.tcp(&now).translation.vector;
+        // What is wanted may lead what is commanded by the lag of the arm; from one command to the next it has no reason to jump.
+        let distance_m =
+            (self.arm.tcp(&wanted.position_rad).translation.vector - self.wanted_m.unwrap_or(p_now)).norm();
+        if distance_m > self.limits.abort_tcp_step_m || !distance_m.is_finite() {
+            return Err(Refusal::Jump { distance_m, limit_m: self.limits.abort_tcp_step_m });
+        }
+        let mut motion = self.motion;
+        let mut limited = false;
+        // Time that runs backwards moves nothing.
+        if dt_s.is_finite() && dt_s > 0.0 {
+            for i in 0..7 {
+                let (q, v) = (wanted.position_rad[i], wanted.velocity_rad_s[i]);
+                let step = follow(&self.motion[i], q, v, dt_s, &self.gains, &self.bounds[i]);
+                motion[i] = step.motion;
+                limited |= step.limited;
+            }
+        }
+        let stops = self.stops(&motion);
+        let longest_s = stops.iter().map(Stop::duration_s).fold(0.0, f64::max);
+        let outside_now = self.limits.workspace.outside(&p_now).map_or(0.0, |(_, by)| by);
+        // An arm that stands still looks once.
+        let looks = if longest_s > 0.0 { &LOOKS[..] } else { &LOOKS[..1] };
+        for look in looks {
+            let q: Joints = std::array::from_fn(|i| stops[i].at(look * longest_s).position_rad);
+            let p = self.arm.tcp(&q).translation.vector;
+            if let Some((axis, by)) = self.limits.workspace.outside(&p)
+                // Moving back toward the box from outside is allowed.
+                && by > outside_now + 1e-9
+            {
+                let WorkspaceBox { min_m, max_m } = self.limits.workspace;
+                let axis_name = ['x', 'y', 'z'][axis];
+                return Err(Refusal::Workspace {
+                    axis: axis_name,
+                    value_m: p[axis],
+                    min_m: min_m[axis],
+                    max_m: max_m[axis],
+                });
+            }
+            if let Some(found) = collision::collision(&self.arm, &q, &now, &self.limits.collision) {
+                return Err(Refusal::Collision(found));
+            }
+        }
+        Ok((motion, limited))
+    }
+}

@@ -1,0 +1,181 @@
+use proptest::prelude::*;
+use rand::Rng;
+
+use super::*;
+use crate::arm::{RobotModel, T_flange_hand_tcp};
+use crate::noise::SeededNoise;
+
+const RESET: Joints = [-0.0046, 0.2833, 0.0664, -2.2494, -0.1338, 2.5323, 0.0317];
+const DT_S: f64 = 0.01;
+
+fn limits(model: RobotModel) -> SafetyLimits {
+    SafetyLimits {
+        joints: model.limits(),
+        joint_reserve_rad: 0.05,
+        max_joint_velocity_rad_s: 1.5,
+        acceleration_fraction: 0.8,
+        jerk_fraction: 0.2,
+        abort_tcp_step_m: 0.11,
+        workspace: WorkspaceBox { min_m: [0.3, -0.4, 0.02], max_m: [0.8, 0.4, 0.5] },
+        collision: CollisionLimits { clearance_m: 0.02, table_z_m: 0.0 },
+    }
+}
+
+fn stage() -> SafetyStage {
+    SafetyStage::new(Arm::new(T_flange_hand_tcp()), limits(RobotModel::Fer), DT_S, RESET)
+}
+
+fn off(i: usize, by: f64) -> Wanted {
+    let mut q = RESET;
+    q[i] += by;
+    Wanted::still(q)
+}
+
+#[test]
+fn a_nan_is_refused_and_the_arm_stays() {
+    for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut s = stage();
+        assert!(
+            matches!(s.check(&off(3, wrong), DT_S), Verdict::Refused(q, Refusal::NotFinite { joint: 3 }) if q == RESET)
+        );
+        let moving = Wanted { position_rad: RESET, velocity_rad_s: [0.0, 0.0, wrong, 0.0, 0.0, 0.0, 0.0] };
+        assert!(matches!(s.check(&moving, DT_S), Verdict::Refused(q, Refusal::NotFinite { joint: 2 }) if q == RESET));
+    }
+}
+
+#[test]
+fn a_moving_arm_comes_to_rest_when_what_is_wanted_is_wrong() {
+    let mut s = stage();
+    for _ in 0..30 {
+        s.check(&off(6, 0.4), DT_S);
+    }
+    assert!(s.velocity_rad_s()[6] > 0.5, "it moves: {:?}", s.velocity_rad_s());
+    let (rest_s, stop) = (s.time_to_rest_s(), s.tail(9.0).map(|m| m.position_rad));
+    let mut wrong = off(6, 0.4);
+    wrong.position_rad[0] = f64::NAN;
+    let periods = (rest_s / DT_S).ceil() as usize;
+    for _ in 0..periods {
+        assert!(matches!(s.check(&wrong, DT_S), Verdict::Refused(..)));
+    }
+    assert!(s.is_at_rest());
+    for (q, end) in s.commanded_rad().iter().zip(stop) {
+        assert!((q - end).abs() < 1e-9, "the stop in hand is what was executed");
+    }
+}
+
+#[test]
+fn from_full_speed_the_fer_rests_within_a_third_of_a_second() {
+    let limits = limits(RobotModel::Fer);
+    assert!(limits.longest_stop_s() <= 0.35, "{}", limits.longest_stop_s());
+}
+
+#[test]
+fn a_jump_is_refused_and_the_box_is_not_left() {
+    let mut s = stage();
+    assert!(matches!(s.check(&off(0, 0.5), DT_S), Verdict::Refused(q, Refusal::Jump { .. }) if q == RESET));
+    let mut refused = None;
+    for _ in 0..3000 {
+        let mut wanted = s.commanded_rad();
+        wanted[0] += 0.1;
+        if let Verdict::Refused(_, refusal) = s.check(&Wanted::still(wanted), DT_S) {
+            refused = Some(refusal);
+        }
+        assert!(s.commanded_pose().translation.y <= 0.4 + 1e-6);
+    }
+    assert!(matches!(refused, Some(Refusal::Workspace { axis: 'y', .. })), "{refused:?}");
+    assert!(s.commanded_pose().translation.y > 0.35, "it went as far as it may: {}", s.commanded_pose().translation.y);
+    // And back is allowed.
+    let back = Wanted::still(s.commanded_rad().map(|q| q - 0.02));
+    assert!(!matches!(s.check(&back, DT_S), Verdict::Refused(..)));
+}
+
+#[test]
+fn the_table_and_the_arm_itself_are_not_touched() {
+    let mut s = SafetyStage::new(
+        Arm::new(T_flange_hand_tcp()),
+        SafetyLimits { workspace: WorkspaceBox { min_m: [-1.0; 3], max_m: [1.0; 3] }, ..limits(RobotModel::Fer) },
+        DT_S,
+        RESET,
+    );
+    let mut refused = None;
+    for _ in 0..3000 {
+        let mut wanted = s.commanded_rad();
+        wanted[1] += 0.05;
+        if let Verdict::Refused(_, refusal) = s.check(&Wanted::still(wanted), DT_S) {
+            refused = Some(refusal);
+        }
+    }
+    assert!(matches!(refused, Some(Refusal::Collision(Collision::Table { .. }))), "{refused:?}");
+}
+
+#[test]
+fn an_fr3_is_slower_near_the_ends_of_its_range() {
+    let of = limits(RobotModel::Fr3);
+    let ends = of.joints.slower_at_ends.expect("an FR3 has them");
+    for i in 0..7 {
+        let bounds = of.bounds(i);
+        let (o, d, upper) = (ends.offset_rad_s[i], ends.deceleration_rad_s2[i], of.joints.upper_rad[i]);
+        // As fast as a stop before the end allows, at any distance from it.
+        for step in 1..2000 {
+            let x = step as f64 * 1e-3;
+            let (mut v, mut best) = (0.0, 0.0);
+            while v <= bounds.velocity_rad_s {
+                let at = JointMotion { position_rad: upper - x, velocity_rad_s: v, acceleration_rad_s2: 0.0 };
+                if Stop::of(&at, &bounds).is_within(&bounds) {
+                    best = v;
+                }
+                v += 0.01;
+            }
+            let allowed = (-o + (2.0 * d * x).max(0.0).sqrt()).max(0.0).min(of.joints.velocity_rad_s[i]);
+            assert!(best <= allowed + 1e-9, "joint {}: {best} at {x} from the end, allowed {allowed}", i + 1);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever is wanted, however time passes: positions, their differences and the tool point keep their limits, and a stop that does
+    /// so too is in hand.
+    #[test]
+    fn nothing_breaks_a_limit(seed in any::<u64>()) {
+        let mut s = stage();
+        let mut noise = SeededNoise::new(seed, 0);
+        let mut last: [Option<Joints>; 3] = [None; 3];
+        for _ in 0..300 {
+            let now = s.commanded_rad();
+            let mut uniform = |by: f64| (noise.rng().random::<f64>() * 2.0 - 1.0) * by;
+            let mut position_rad = now.map(|q| q + uniform(0.15));
+            let velocity_rad_s = [0.0; 7].map(|_: f64| uniform(3.0));
+            let kind = (uniform(10.0).abs() * 10.0) as usize;
+            match kind {
+                0 => position_rad[1] = f64::NAN,
+                1 => position_rad[2] = f64::INFINITY,
+                2 => position_rad[3] = 1e300,
+                3 => position_rad = [0.0; 7],
+                _ => {}
+            }
+            let dt = match kind { 4 => -1.0, 5 => 0.0, 6 => f64::NAN, _ => DT_S };
+            if kind < 20 { s.check(&Wanted { position_rad, velocity_rad_s }, dt); } else if kind < 25 { s.brake(dt); } else { s.check(&Wanted::still(position_rad), dt); }
+            let q = s.commanded_rad();
+            for i in 0..7 {
+                let b = s.limits.bounds(i);
+                prop_assert!(q[i].is_finite() && q[i] >= b.lower_rad - 1e-8 && q[i] <= b.upper_rad + 1e-8);
+                if dt == DT_S && let [Some(q1), Some(q2), Some(q3)] = last {
+                    let v = |a: &Joints, b: &Joints| (a[i] - b[i]) / DT_S;
+                    let (v1, v2, v3) = (v(&q, &q1), v(&q1, &q2), v(&q2, &q3));
+                    prop_assert!(v1.abs() <= 1.5 + 1e-6, "{v1}");
+                    let (a1, a2) = ((v1 - v2) / DT_S, (v2 - v3) / DT_S);
+                    prop_assert!(a1.abs() <= b.acceleration_rad_s2 + 1e-4, "{a1}");
+                    prop_assert!(((a1 - a2) / DT_S).abs() <= b.jerk_rad_s3 + 1e-1);
+                }
+            }
+            last = if dt == DT_S { [Some(q), last[0], last[1]] } else { [None; 3] };
+            let tail = s.tail(1.0).map(|m| m.position_rad);
+            for joints in [q, tail] {
+                let p = s.arm.tcp(&joints).translation.vector;
+                prop_assert!(s.limits.workspace.outside(&p).is_none_or(|(_, by)| by < 1e-4), "{p}");
+            }
+        }
+    }
+}
