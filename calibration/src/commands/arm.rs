@@ -165,7 +165,8 @@ fn say(args: &ArmPoseArgs, out: &mut impl Write, picture: Option<&str>, pose: &P
 const SWING_HELP: &str = "\
 Example:
   tenon-calibrate arm-swing --seconds 20 --out hand.csv     # while a camera records a run
-  tenon-calibrate latency --rig bench --camera 822512060853=hand.csv,runs/front --tag 100 --yes
+
+`latency` then takes the file beside the camera's recording (--camera SERIAL=hand.csv,runs/front).
 
 Swing the hand to and fro across the view of the camera, some 10 cm, with changing speed. What is written is the place of the tool point
 along the direction in which it moved most, at the times at which the robot measured it, on this workstation's monotonic clock (that of
