@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tenon_core::config::{TaskConfig, Values};
 use tenon_core::network::{Activation, NetworkSpec};
 use tenon_core::normalizer::{Limits, Normalizer};
+use tenon_core::spec::PolicySpec;
 use tenon_policy::bundle::Provenance;
 use tenon_policy::graph::{Dims, random_parameters};
 use tenon_policy::{BundleContent, BundleWriter};
@@ -27,12 +28,17 @@ fn bundle(folder: &Path, largest_action_m: f32) -> PathBuf {
         .expect("the shipped file");
     let normalizer = Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(largest_action_m, 2));
     let spec = task.policy_spec(normalizer, task.policy.finetuned_steps());
+    random_bundle(folder, &spec)
+}
+
+/// A bundle of this policy with random weights.
+pub fn random_bundle(folder: &Path, spec: &PolicySpec) -> PathBuf {
     let network = NetworkSpec::diffusion_mlp(16, &[32; 3], &[], Activation::ReLU);
-    let parameters = random_parameters(&network, &Dims::of(&spec), 1);
+    let parameters = random_parameters(&network, &Dims::of(spec), 1);
     let unknown = || "unknown".to_string();
     let provenance = Provenance::new(1, unknown(), unknown(), unknown(), unknown(), unknown());
     let content = BundleContent {
-        spec: &spec,
+        spec,
         network: &network,
         base: Some(&parameters),
         finetuned: Some(&parameters),
@@ -42,7 +48,7 @@ fn bundle(folder: &Path, largest_action_m: f32) -> PathBuf {
     BundleWriter::create(&path, false, &content).expect("the bundle is valid").commit().expect("a fresh place")
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 

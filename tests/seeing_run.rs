@@ -3,7 +3,6 @@
 //! The policy has random weights and actions within a millimetre of the start: what is tested is what it sees, and when it is not
 //! allowed to.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, Weak};
@@ -20,20 +19,16 @@ use tenon_core::config::rig::{
 use tenon_core::config::{TaskConfig, Values};
 use tenon_core::fusion::{RESET_JOINTS_RAD, T_robot_april_training};
 use tenon_core::geometry::{Pose, rotation_to_6d};
-use tenon_core::network::{Activation, NetworkSpec};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::spec::{ObservationField, PolicySpec};
 use tenon_core::task::TaskName;
 use tenon_core::time::MonotonicTime;
-use tenon_policy::bundle::Provenance;
-use tenon_policy::graph::{Dims, random_parameters};
-use tenon_policy::{BundleContent, BundleWriter};
 use tenon_vision::render::workbench::{Workbench, three_views};
 use tenon_vision::render::{CameraEffects, SyntheticCamera};
 use tenon_vision::source::{Frame, Recorder, RecordingPixels, Serial, SourceDescription};
 use tenon_vision::{Camera, GreyImage, Rig};
 
-use crate::programs::program;
+use crate::programs::{free_port, program, random_bundle};
 
 const SIZE: [usize; 2] = [1280, 720];
 const FOCAL_PX: f64 = 915.0;
@@ -206,23 +201,7 @@ fn bundle(folder: &Path) -> PathBuf {
         observation_delay_steps: 0,
         ..avoid.policy_spec(Normalizer::new(observation, action), avoid.policy.finetuned_steps())
     };
-    let network = NetworkSpec::diffusion_mlp(16, &[32; 3], &[], Activation::ReLU);
-    let parameters = random_parameters(&network, &Dims::of(&spec), 1);
-    let unknown = || "unknown".to_string();
-    let provenance = Provenance::new(1, unknown(), unknown(), unknown(), unknown(), unknown());
-    let content = BundleContent {
-        spec: &spec,
-        network: &network,
-        base: Some(&parameters),
-        finetuned: Some(&parameters),
-        provenance: &provenance,
-    };
-    let path = folder.join("bundle");
-    BundleWriter::create(&path, false, &content).expect("the bundle is valid").commit().expect("a fresh place")
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    random_bundle(folder, &spec)
 }
 
 /// A workstation: state folder, configuration, bundle; with or without the arm behind it.
