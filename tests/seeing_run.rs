@@ -391,3 +391,17 @@ fn the_doctor_says_what_a_run_would() {
     assert!(text.contains("FAIL drift"), "{text}");
     assert!(text.contains("no bridge at") && text.contains("not fit for a run"), "{text}");
 }
+
+#[test]
+fn the_simulated_robot_has_no_furniture_and_says_so() {
+    let recordings = recordings();
+    let station = Workstation::new(calibration(1.0));
+    let bundle = station.bundle.display().to_string();
+    let output = station.tenon(&["run", "--robot", "sim", "--bundle", &bundle], &recordings.whole);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("no furniture") && stderr(&output).contains("--robot panda"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -109,9 +109,13 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
     };
     let controller = Controller::new(settings, &spec)
         .with_context(|| format!("the policy {} cannot run on this controller", options.bundle.display()))?;
+    let furniture = seeing::furniture_of(&spec)?;
     let mut program = Program::of(&spec).with_context(|| {
         format!("task {} has no start that `tenon run` knows: it runs the Avoid and furniture tasks", spec.task)
     })?;
+    if options.robot == Robot::Sim && furniture.is_some() {
+        bail!("the simulated robot has no furniture: run {} with --robot panda, before a bridge", spec.task);
+    }
     program.actions = program.actions.min(options.actions.unwrap_or(usize::MAX));
     let denoiser =
         bundle.denoiser(options.engine).with_context(|| format!("loading the networks with {}", options.engine))?;
@@ -120,7 +124,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
     std::fs::create_dir_all(&options.out).with_context(|| format!("creating {}", options.out.display()))?;
     let truth = options.out.join("truth.jsonl");
     // First of all that moves or waits: a camera that has moved ends the run before an arm is asked for.
-    let (seeing, seeing_ends) = match seeing::furniture_of(&spec)? {
+    let (seeing, seeing_ends) = match furniture {
         Some(furniture) => {
             let say = |finding: &Finding| {
                 if !options.quiet {

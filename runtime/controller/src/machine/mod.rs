@@ -169,6 +169,7 @@ impl Controller {
             State::Fault(_) if self.session != 0 && !self.safety.is_at_rest() => {
                 out.target = out.target.or_else(|| Some(self.safety.brake(dt_s)));
             }
+            State::Fault(_) if self.disarm_at_rest => self.disarm(&mut out),
             State::Fault(_) => {}
             State::Arming { session, since } => self.arming(now, session, since, inputs, &mut out),
             State::Holding => {
@@ -193,6 +194,7 @@ impl Controller {
                 // After a fault the lease is still ours: re-arm under it, or the bridge would see a second commander.
                 let session = if self.session == 0 { session } else { self.session };
                 self.session = session;
+                self.disarm_at_rest = false;
                 self.state = State::Arming { session, since: now };
                 out.request = Some(Request::Arm { session });
             }
@@ -224,6 +226,10 @@ impl Controller {
             (Order::Disarm, State::Holding | State::Moving(_) | State::Running(_)) if !self.safety.is_at_rest() => {
                 self.disarm_at_rest = true;
                 self.state = State::Holding;
+            }
+            // Given back in the middle of a stop, the arm would be held where it happens to be.
+            (Order::Disarm, State::Fault(_)) if self.session != 0 && !self.safety.is_at_rest() => {
+                self.disarm_at_rest = true;
             }
             (Order::Disarm, _) => self.disarm(out),
             _ => out.event = Some(Event::OrderIgnored),
@@ -277,7 +283,6 @@ impl Controller {
     /// Whatever is commanded in this tick and after it is a stop.
     fn fault(&mut self, cause: FaultCause, out: &mut Outcome) {
         self.state = State::Fault(cause);
-        self.disarm_at_rest = false;
         out.event = Some(Event::Faulted(cause));
     }
 
