@@ -11,7 +11,7 @@ use tenon_core::arm::Joints;
 use tenon_core::avoid;
 use tenon_core::config::{RobotConfig, TaskConfig, Values, parse};
 use tenon_core::diffusion::{Denoiser, DenoisingStep};
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, Request, RobotState};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::spec::PolicySpec;
 use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
@@ -134,6 +134,7 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
         state: BridgeState::Idle,
         fault: BridgeFault::None,
         session: 0,
+        epoch: 1,
         acknowledged: 0,
         update_us: 0,
         robot_hz: 1000,
@@ -153,9 +154,11 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
             joint_velocities_rad_s: dq,
             joint_torques_external_nm: [0.0; 7],
             gripper_width_m: f64::NAN,
+            gripper: GripperPhase::Absent,
             error_code: 0,
         };
         let inputs = Inputs {
+            due: now,
             state: Some(Stamped { time: now, value: state }),
             status: Some(Stamped { time: now, value: status }),
             chunk: chunk.as_ref(),
@@ -171,7 +174,7 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
             let Ok(sampled) = sampler.sample(&request);
             chunk = Some(sampled);
         }
-        target = outcome.target;
+        target = outcome.target.map(|motion| motion.map(|m| m.position_rad));
         history.push((target, q));
         match outcome.event {
             Some(Event::Armed) => order = Some(Order::Run { actions }),

@@ -95,6 +95,7 @@ fn a_robot_that_is_silent_is_said_with_what_the_bridge_knows() {
         state: BridgeState::NoRobot,
         fault: BridgeFault::None,
         session: 0,
+        epoch: 1,
         acknowledged: 0,
         update_us: 0,
         robot_hz: 0,

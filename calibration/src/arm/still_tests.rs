@@ -20,6 +20,7 @@ fn state(ms: i64, change: impl FnOnce(&mut RobotState)) -> Option<Stamped<RobotS
         joint_velocities_rad_s: [1e-3; 7],
         joint_torques_external_nm: [0.0; 7],
         gripper_width_m: f64::NAN,
+        gripper: GripperPhase::Absent,
         error_code: 0,
     };
     change(&mut value);

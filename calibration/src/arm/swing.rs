@@ -132,6 +132,7 @@ impl Drop for SwingRecorder {
 mod tests {
     use super::*;
     use tenon_core::arm::T_flange_hand_tcp;
+    use tenon_core::message::GripperPhase;
 
     fn state(measured_ms: i64, delay_ms: i64, joint: f64) -> Stamped<RobotState> {
         let value = RobotState {
@@ -141,6 +142,7 @@ mod tests {
             joint_velocities_rad_s: [0.0; 7],
             joint_torques_external_nm: [0.0; 7],
             gripper_width_m: f64::NAN,
+            gripper: GripperPhase::Absent,
             error_code: 0,
         };
         Stamped { time: MonotonicTime::from_nanos((measured_ms + delay_ms) * 1_000_000), value }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use tenon_calibrate::arm::RobotStates;
 use tenon_core::arm::Joints;
 use tenon_core::config::{RobotConfig, parse};
-use tenon_core::message::RobotState;
+use tenon_core::message::{GripperPhase, RobotState};
 use tenon_core::time::{MonotonicTime, RobotTime};
 use tenon_link::{BridgeInbox, BridgeSender, memory_link};
 use tenon_vision::source::Clock;
@@ -28,6 +28,7 @@ pub fn state(sequence: u64, robot_ns: i64) -> RobotState {
         joint_velocities_rad_s: [5e-4; 7],
         joint_torques_external_nm: [0.0; 7],
         gripper_width_m: f64::NAN,
+        gripper: GripperPhase::Absent,
         error_code: 0,
     }
 }

@@ -109,7 +109,7 @@ mod tests {
     fn target(sequence: u64, change: f64) -> JointTarget {
         let mut joint_positions_rad = Q;
         joint_positions_rad[0] += change;
-        JointTarget { session: 1, sequence, joint_positions_rad }
+        JointTarget::still(1, sequence, ms(0), joint_positions_rad)
     }
 
     #[test]

@@ -14,6 +14,7 @@ struct Holder {
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     holder: Option<Holder>,
+    epoch: u32,
     timeout: Duration,
 }
 
@@ -32,12 +33,17 @@ pub enum Claim {
 impl Lease {
     /// Nobody commands; later silence longer than `timeout` ends a lease.
     pub fn new(timeout: Duration) -> Self {
-        Self { holder: None, timeout }
+        Self { holder: None, epoch: 0, timeout }
     }
 
     /// The session in force; 0 for none.
     pub fn session(&self) -> u64 {
         self.holder.map_or(0, |holder| holder.session)
+    }
+
+    /// Counts the leases granted; 0 before the first.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// `session` wants to command.
@@ -51,6 +57,7 @@ impl Lease {
             Some(holder) if now.since(holder.last_sign) <= self.timeout => Claim::HeldBy(holder.session),
             _ => {
                 self.holder = Some(Holder { session, last_sign: now });
+                self.epoch = self.epoch.wrapping_add(1);
                 Claim::Granted
             }
         }
@@ -97,7 +104,7 @@ mod tests {
         assert_eq!(lease.claim(7, ms(500)), Claim::AlreadyHeld);
         assert!(!lease.is_silent(ms(800)) && lease.is_silent(ms(801)));
         assert_eq!(lease.claim(8, ms(801)), Claim::Granted);
-        assert_eq!(lease.session(), 8);
+        assert_eq!((lease.session(), lease.epoch()), (8, 2));
         lease.end();
         assert_eq!(lease.session(), 0);
         assert!(!lease.is_silent(ms(9999)));

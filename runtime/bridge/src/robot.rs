@@ -1,7 +1,7 @@
 //! From the wire's robot state to a checked one.
 
 use tenon_core::arm::Joints;
-use tenon_core::message::RobotState;
+use tenon_core::message::{GripperPhase, RobotState};
 use tenon_core::time::RobotTime;
 use tenon_polymetis::proto;
 
@@ -36,6 +36,7 @@ pub fn robot_state(message: &proto::RobotState, sequence: u64) -> Result<RobotSt
             joints("motor_torques_external", external)?
         },
         gripper_width_m: f64::NAN,
+        gripper: GripperPhase::Absent,
         error_code: message.error_code,
     })
 }

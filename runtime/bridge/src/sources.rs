@@ -173,6 +173,7 @@ pub struct Standing {
     pub state: BridgeState,
     pub fault: BridgeFault,
     pub session: u64,
+    pub epoch: u32,
     pub acknowledged: u64,
     pub update_us: u32,
     pub robot_hz: u32,
@@ -184,6 +185,7 @@ impl Standing {
         state: BridgeState::NoServer,
         fault: BridgeFault::None,
         session: 0,
+        epoch: 0,
         acknowledged: 0,
         update_us: 0,
         robot_hz: 0,
@@ -207,9 +209,10 @@ async fn publish_status(sender: BridgeSender, mut standing: watch::Receiver<Stan
             _ = ticks.tick() => {}
             changed = standing.changed() => open = changed.is_ok(),
         }
-        let Standing { state, fault, session, acknowledged, update_us, robot_hz } = *standing.borrow_and_update();
+        let Standing { state, fault, session, epoch, acknowledged, update_us, robot_hz } =
+            *standing.borrow_and_update();
         sequence += 1;
-        let status = BridgeStatus { sequence, state, fault, session, acknowledged, update_us, robot_hz };
+        let status = BridgeStatus { sequence, state, fault, session, epoch, acknowledged, update_us, robot_hz };
         if let Err(error) = sender.publish_status(&status) {
             tracing::debug!("{error}");
         }

@@ -173,6 +173,9 @@ impl Supervisor {
                 }
                 Claim::NoSession => tracing::warn!("a request to arm without a session was ignored"),
             },
+            Request::Gripper { session, .. } => {
+                self.lease.hear(session, request.time);
+            }
             Request::Release { session } => match self.mode {
                 Mode::Armed { .. } if self.lease.session() == session => {
                     tracing::info!("session {session:#x} releases the arm");
@@ -407,9 +410,9 @@ impl Supervisor {
             Mode::Unarmed => (BridgeState::Idle, BridgeFault::None),
         };
         let robot_hz = self.probe.borrow().map_or(0, |probe| probe.robot_hz);
-        let session = self.lease.session();
-        let now =
-            Standing { state, fault, session, acknowledged: self.acknowledged, update_us: self.update_us, robot_hz };
+        let (session, epoch) = (self.lease.session(), self.lease.epoch());
+        let (acknowledged, update_us) = (self.acknowledged, self.update_us);
+        let now = Standing { state, fault, session, epoch, acknowledged, update_us, robot_hz };
         self.standing.send_if_modified(|standing| {
             let urgent = (standing.state, standing.fault, standing.session) != (state, fault, session);
             *standing = now;

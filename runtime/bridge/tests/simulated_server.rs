@@ -5,6 +5,7 @@ mod rig;
 use std::time::Duration;
 
 use rig::{Controller, OtherClient, rig, rig_with, start_server_at};
+use tenon_bridge::monotonic_time;
 use tenon_core::message::{BridgeFault, BridgeState, JointTarget, Request};
 use tenon_link::{MemoryLink, MessageKind, RobotLink, codec};
 use tenon_polymetis::archive::pd_controller;
@@ -72,7 +73,7 @@ fn a_second_session_is_refused_and_told_who_commands() {
     c.until("refusal", |_| (rig.bridge.summary().counts.arm_refused >= 1).then_some(()));
     let status = c.status().unwrap();
     assert_eq!((status.state, status.session), (BridgeState::Running, 1));
-    let foreign = JointTarget { session: 2, sequence: u64::MAX, joint_positions_rad: [0.0; 7] };
+    let foreign = JointTarget::still(2, u64::MAX, monotonic_time(), [0.0; 7]);
     c.link.send_target(&foreign).unwrap();
     c.link.send_request(Request::Release { session: 2 }).unwrap();
     c.until("ignored target", |_| (rig.bridge.summary().counts.targets_ignored >= 1).then_some(()));
@@ -177,7 +178,7 @@ fn unsound_targets_never_reach_the_server() {
     let q = c.state().joint_positions_rad;
     let raw = |c: &mut Controller<MemoryLink>, change: &dyn Fn(&mut [u8])| {
         c.sequence += 1;
-        let mut target = JointTarget { session: 1, sequence: c.sequence, joint_positions_rad: q };
+        let mut target = JointTarget::still(1, c.sequence, monotonic_time(), q);
         target.joint_positions_rad[0] = f64::NAN;
         let mut bytes = codec::encode_target(&target);
         change(&mut bytes);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use tenon_core::geometry::Pose;
 use tenon_core::message::JointTarget;
+use tenon_core::safety::JointMotion;
 use tenon_core::time::{MonotonicTime, Stamped};
 use tenon_link::RobotLink;
 
@@ -75,6 +76,18 @@ pub fn handles() -> (Handles, Ends) {
     (handles, Ends { orders, events, dropped_events, requests, view: input, ticks, stop })
 }
 
+/// The motion commanded last as a message.
+fn joint_target(session: u64, sequence: u64, due: MonotonicTime, motion: &[JointMotion; 7]) -> JointTarget {
+    JointTarget {
+        session,
+        sequence,
+        due,
+        joint_positions_rad: motion.map(|m| m.position_rad),
+        joint_velocities_rad_s: motion.map(|m| m.velocity_rad_s),
+        joint_accelerations_rad_s2: motion.map(|m| m.acceleration_rad_s2),
+    }
+}
+
 /// Runs until `stop` is set; returns the times it kept and the controller.
 ///
 /// `seeing`: where the policy observes parts. `arm`: for the measured pose in the [`View`] and for parts in the gripper.
@@ -126,7 +139,8 @@ pub fn run(
             seeing.tool.write(measured);
             seeing.parts.read().as_ref()
         });
-        let inputs = Inputs { state, status, chunk: chunk.as_ref(), parts, order, late_ticks: late_in_a_row };
+        let inputs =
+            Inputs { due: deadline, state, status, chunk: chunk.as_ref(), parts, order, late_ticks: late_in_a_row };
         let started = clock::now();
         let outcome: Outcome = controller.tick(now, &inputs);
         timing.tick.record(clock::elapsed(started));
@@ -139,11 +153,12 @@ pub fn run(
             ends.requests.force_push(request);
         }
         let publish = clock::now();
-        if let Some(joints) = outcome.target {
+        if let Some(motion) = outcome.target {
             sequence += 1;
+            // Due at the deadline, not at the instant of sending: lateness of this thread is not to reach the arm.
+            let target = joint_target(controller.session(), sequence, deadline, &motion);
             // A failed send is seen as silence by both ends' time-outs; the loop does not stop for it.
-            let _ =
-                link.send_target(&JointTarget { session: controller.session(), sequence, joint_positions_rad: joints });
+            let _ = link.send_target(&target);
             timing.publish.record(clock::elapsed(publish));
         }
         if let Some(request) = outcome.request {

@@ -10,7 +10,7 @@ use tenon_core::avoid;
 use tenon_core::config::{TaskConfig, Values};
 use tenon_core::fusion::{FrozenPart, Furniture, FusionConfig, PartBoard, T_robot_april_training};
 use tenon_core::ik::Damping;
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, Request, RobotState};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::safety::{CollisionLimits, Refusal, SafetyLimits, WorkspaceBox};
 use tenon_core::spec::{ObservationField, PolicySpec};
@@ -84,6 +84,7 @@ impl Bench {
                 state: BridgeState::Idle,
                 fault: BridgeFault::None,
                 session: 0,
+                epoch: 1,
                 acknowledged: 0,
                 update_us: 0,
                 robot_hz: 1000,
@@ -109,11 +110,13 @@ impl Bench {
             joint_velocities_rad_s: [0.0; 7],
             joint_torques_external_nm: [0.0; 7],
             gripper_width_m: f64::NAN,
+            gripper: GripperPhase::Absent,
             error_code: 0,
         };
         let now = self.now;
         let view = self.parts.as_mut().map(|board| board.view(now, None));
         let inputs = Inputs {
+            due: self.now,
             state: Some(Stamped { time, value: state }),
             status: Some(Stamped { time: self.now, value: self.bridge }),
             chunk: self.chunk.as_ref(),
@@ -126,7 +129,8 @@ impl Bench {
             self.bridge.state = BridgeState::Running;
             self.bridge.session = session;
         }
-        if let Some(target) = outcome.target {
+        if let Some(motion) = outcome.target {
+            let target = motion.map(|m| m.position_rad);
             for i in 0..7 {
                 assert!(target[i].is_finite());
                 self.largest_step_rad = self.largest_step_rad.max((target[i] - self.q[i]).abs());

@@ -1,32 +1,35 @@
 //! Bytes of the messages: fixed size, little-endian, version first, kind second.
 //!
-//! | offset | state (198) | target (74) | request (11) | status (36) |
+//! | offset | state (199) | target (194) | request (12) | status (40) |
 //! |---|---|---|---|---|
 //! | 0 | version | version | version | version |
 //! | 1 | kind 1 | kind 2 | kind 3 | kind 4 |
-//! | 2 | sequence u64 | session u64 | 1 arm, 2 release, 3 heartbeat | sequence u64 |
+//! | 2 | sequence u64 | session u64 | 1 arm, 2 release, 3 heartbeat, 4 gripper | sequence u64 |
 //! | … | robot time i64 ns | sequence u64 | session u64 | state u8, fault u8 |
-//! | … | q 7×f64 rad | q 7×f64 rad | | session u64 |
-//! | … | dq 7×f64 rad/s | | | acknowledged u64 |
-//! | … | τ_ext 7×f64 N·m | | | update u32 µs |
-//! | … | width f64 m, error i32 | | | rate u32 Hz |
+//! | … | q 7×f64 rad | due i64 ns | gripper: 0 open, 1 close; else 0 | session u64, epoch u32 |
+//! | … | dq 7×f64 rad/s | q 7×f64 rad | | acknowledged u64 |
+//! | … | τ_ext 7×f64 N·m | dq 7×f64 rad/s | | update u32 µs |
+//! | … | width f64 m, gripper u8, error i32 | ddq 7×f64 rad/s² | | rate u32 Hz |
 //!
 //! A field is never moved or re-used: a change of layout is a new [`MESSAGE_VERSION`]. Decoding checks everything, so
 //! that a decoded value needs no second look; it never panics, whatever the bytes.
 
 use tenon_core::arm::Joints;
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, JointTarget, MESSAGE_VERSION, Request, RobotState};
-use tenon_core::time::RobotTime;
+use tenon_core::message::{
+    BridgeFault, BridgeState, BridgeStatus, GripperCommand, GripperPhase, JointTarget, MESSAGE_VERSION, Request,
+    RobotState,
+};
+use tenon_core::time::{MonotonicTime, RobotTime};
 use thiserror::Error;
 
 /// Size of an encoded [`RobotState`].
-pub const STATE_BYTES: usize = 198;
+pub const STATE_BYTES: usize = 199;
 /// Size of an encoded [`JointTarget`].
-pub const TARGET_BYTES: usize = 74;
+pub const TARGET_BYTES: usize = 194;
 /// Size of an encoded [`Request`].
-pub const REQUEST_BYTES: usize = 11;
+pub const REQUEST_BYTES: usize = 12;
 /// Size of an encoded [`BridgeStatus`].
-pub const STATUS_BYTES: usize = 36;
+pub const STATUS_BYTES: usize = 40;
 
 /// Which message it is; the value is the second byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +96,7 @@ pub fn encode_state(m: &RobotState) -> [u8; STATE_BYTES] {
     w.joints(&m.joint_velocities_rad_s);
     w.joints(&m.joint_torques_external_nm);
     w.put(m.gripper_width_m.to_le_bytes());
+    w.put([gripper_byte(m.gripper)]);
     w.put(m.error_code.to_le_bytes());
     w.finish()
 }
@@ -110,6 +114,11 @@ pub fn decode_state(bytes: &[u8]) -> Result<RobotState, DecodeError> {
         joint_velocities_rad_s: r.joints("velocity")?,
         joint_torques_external_nm: r.joints("external torque")?,
         gripper_width_m: f64::from_le_bytes(r.take()),
+        gripper: {
+            let [found] = r.take();
+            let unknown = DecodeError::Value { kind: MessageKind::State, field: "gripper", found };
+            *GRIPPER_PHASES.get(usize::from(found)).ok_or(unknown)?
+        },
         error_code: i32::from_le_bytes(r.take()),
     };
     if m.gripper_width_m.is_infinite() {
@@ -123,7 +132,10 @@ pub fn encode_target(m: &JointTarget) -> [u8; TARGET_BYTES] {
     let mut w = Writer::<TARGET_BYTES>::new(MessageKind::Target);
     w.put(m.session.to_le_bytes());
     w.put(m.sequence.to_le_bytes());
+    w.put(m.due.as_nanos().to_le_bytes());
     w.joints(&m.joint_positions_rad);
+    w.joints(&m.joint_velocities_rad_s);
+    w.joints(&m.joint_accelerations_rad_s2);
     w.finish()
 }
 
@@ -136,20 +148,26 @@ pub fn decode_target(bytes: &[u8]) -> Result<JointTarget, DecodeError> {
     Ok(JointTarget {
         session: u64::from_le_bytes(r.take()),
         sequence: u64::from_le_bytes(r.take()),
+        due: MonotonicTime::from_nanos(i64::from_le_bytes(r.take())),
         joint_positions_rad: r.joints("target")?,
+        joint_velocities_rad_s: r.joints("target's velocity")?,
+        joint_accelerations_rad_s2: r.joints("target's acceleration")?,
     })
 }
 
 /// Bytes of a request.
 pub fn encode_request(m: &Request) -> [u8; REQUEST_BYTES] {
-    let (tag, session) = match *m {
-        Request::Arm { session } => (1u8, session),
-        Request::Release { session } => (2, session),
-        Request::Heartbeat { session } => (3, session),
+    let (tag, session, argument) = match *m {
+        Request::Arm { session } => (1u8, session, 0u8),
+        Request::Release { session } => (2, session, 0),
+        Request::Heartbeat { session } => (3, session, 0),
+        Request::Gripper { session, command: GripperCommand::Open } => (4, session, 0),
+        Request::Gripper { session, command: GripperCommand::Close } => (4, session, 1),
     };
     let mut w = Writer::<REQUEST_BYTES>::new(MessageKind::Request);
     w.put([tag]);
     w.put(session.to_le_bytes());
+    w.put([argument]);
     w.finish()
 }
 
@@ -161,11 +179,16 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, DecodeError> {
     let mut r = Reader::<REQUEST_BYTES>::new(MessageKind::Request, bytes)?;
     let [tag] = r.take();
     let session = u64::from_le_bytes(r.take());
-    match tag {
-        1 => Ok(Request::Arm { session }),
-        2 => Ok(Request::Release { session }),
-        3 => Ok(Request::Heartbeat { session }),
-        found => Err(DecodeError::Value { kind: MessageKind::Request, field: "request", found }),
+    let [argument] = r.take();
+    let unknown = |field, found| DecodeError::Value { kind: MessageKind::Request, field, found };
+    match (tag, argument) {
+        (1, 0) => Ok(Request::Arm { session }),
+        (2, 0) => Ok(Request::Release { session }),
+        (3, 0) => Ok(Request::Heartbeat { session }),
+        (4, 0) => Ok(Request::Gripper { session, command: GripperCommand::Open }),
+        (4, 1) => Ok(Request::Gripper { session, command: GripperCommand::Close }),
+        (1..=4, found) => Err(unknown("argument", found)),
+        (found, _) => Err(unknown("request", found)),
     }
 }
 
@@ -183,6 +206,29 @@ const FAULTS: [BridgeFault; 9] = [
     BridgeFault::UpdateRefused,
     BridgeFault::HeartbeatLost,
 ];
+
+const GRIPPER_PHASES: [GripperPhase; 7] = [
+    GripperPhase::Absent,
+    GripperPhase::Open,
+    GripperPhase::Opening,
+    GripperPhase::Closing,
+    GripperPhase::Holding,
+    GripperPhase::Empty,
+    GripperPhase::TimedOut,
+];
+
+/// See [`state_byte`].
+const fn gripper_byte(phase: GripperPhase) -> u8 {
+    match phase {
+        GripperPhase::Absent => 0,
+        GripperPhase::Open => 1,
+        GripperPhase::Opening => 2,
+        GripperPhase::Closing => 3,
+        GripperPhase::Holding => 4,
+        GripperPhase::Empty => 5,
+        GripperPhase::TimedOut => 6,
+    }
+}
 
 /// Byte of a state: its place in [`STATES`], written out so that a new variant does not compile without one.
 const fn state_byte(state: BridgeState) -> u8 {
@@ -216,6 +262,7 @@ pub fn encode_status(m: &BridgeStatus) -> [u8; STATUS_BYTES] {
     w.put(m.sequence.to_le_bytes());
     w.put([state_byte(m.state), fault_byte(m.fault)]);
     w.put(m.session.to_le_bytes());
+    w.put(m.epoch.to_le_bytes());
     w.put(m.acknowledged.to_le_bytes());
     w.put(m.update_us.to_le_bytes());
     w.put(m.robot_hz.to_le_bytes());
@@ -237,6 +284,7 @@ pub fn decode_status(bytes: &[u8]) -> Result<BridgeStatus, DecodeError> {
         state: *STATES.get(usize::from(state)).ok_or(unknown("state", state))?,
         fault: *FAULTS.get(usize::from(fault)).ok_or(unknown("fault", fault))?,
         session: u64::from_le_bytes(r.take()),
+        epoch: u32::from_le_bytes(r.take()),
         acknowledged: u64::from_le_bytes(r.take()),
         update_us: u32::from_le_bytes(r.take()),
         robot_hz: u32::from_le_bytes(r.take()),

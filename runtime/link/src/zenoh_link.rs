@@ -134,10 +134,7 @@ impl RobotLink for ZenohLink {
 /// # Errors
 /// [`LinkError::NotFinite`]
 pub(crate) fn check_finite(target: &JointTarget) -> Result<(), LinkError> {
-    match target.joint_positions_rad.iter().position(|q| !q.is_finite()) {
-        Some(joint) => Err(LinkError::NotFinite { joint }),
-        None => Ok(()),
-    }
+    target.check_finite().map_err(|joint| LinkError::NotFinite { joint })
 }
 
 /// What the sending thread owns.

@@ -1,35 +1,45 @@
 //! Bytes of every message: golden constants, round trips, and arbitrary bytes that must never panic.
 
 use proptest::prelude::*;
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, JointTarget, MESSAGE_VERSION, Request, RobotState};
-use tenon_core::time::RobotTime;
+use tenon_core::message::{
+    BridgeFault, BridgeState, BridgeStatus, GripperCommand, GripperPhase, JointTarget, MESSAGE_VERSION, Request,
+    RobotState,
+};
+use tenon_core::time::{MonotonicTime, RobotTime};
 use tenon_link::codec::*;
 
 /// Written by hand from the table in `codec`, so that a change of layout shows here and not on a robot.
-const GOLDEN_STATE: &str = "0101\
+const GOLDEN_STATE: &str = "0201\
     0807060504030201\
     00ca9a3b00000000\
     000000000000e03f000000000000f0bf000000000000000000000000000004c0000000000000d03f0000000000000440000000000000e83f\
     0000000000000000000000000000d03f000000000000d0bf000000000000000000000000000000000000000000000000000000000000f03f\
     000000000000f03f00000000000000400000000000000840000000000000104000000000000014400000000000001840000000000000f0bf\
     000000000000b03f\
+    04\
     01000000";
-const GOLDEN_TARGET: &str = "0102\
+const GOLDEN_TARGET: &str = "0202\
     efcdab8967452301\
     2a00000000000000\
-    000000000000e03f000000000000f0bf000000000000000000000000000004c0000000000000d03f0000000000000440000000000000e83f";
-const GOLDEN_ARM: &str = "01030107000000000000ff";
-const GOLDEN_RELEASE: &str = "01030207000000000000ff";
-const GOLDEN_HEARTBEAT: &str = "01030307000000000000ff";
-const GOLDEN_STATUS: &str = "0104\
+    00ca9a3b00000000\
+    000000000000e03f000000000000f0bf000000000000000000000000000004c0000000000000d03f0000000000000440000000000000e83f\
+    0000000000000000000000000000d03f000000000000d0bf000000000000000000000000000000000000000000000000000000000000f03f\
+    000000000000f03f00000000000000400000000000000840000000000000104000000000000014400000000000001840000000000000f0bf";
+const GOLDEN_ARM: &str = "02030107000000000000ff00";
+const GOLDEN_RELEASE: &str = "02030207000000000000ff00";
+const GOLDEN_HEARTBEAT: &str = "02030307000000000000ff00";
+const GOLDEN_CLOSE: &str = "02030407000000000000ff01";
+const GOLDEN_STATUS: &str = "0204\
     0300000000000000\
     0404\
     0700000000000000\
+    05000000\
     2a00000000000000\
     d2040000\
     e8030000";
 
 const JOINTS: [f64; 7] = [0.5, -1.0, 0.0, -2.5, 0.25, 2.5, 0.75];
+const VELOCITIES: [f64; 7] = [0.0, 0.25, -0.25, 0.0, 0.0, 0.0, 1.0];
 const SESSION: u64 = 0xff00_0000_0000_0007;
 
 fn state() -> RobotState {
@@ -37,15 +47,23 @@ fn state() -> RobotState {
         sequence: 0x0102_0304_0506_0708,
         robot_time: RobotTime::from_nanos(1_000_000_000),
         joint_positions_rad: JOINTS,
-        joint_velocities_rad_s: [0.0, 0.25, -0.25, 0.0, 0.0, 0.0, 1.0],
+        joint_velocities_rad_s: VELOCITIES,
         joint_torques_external_nm: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -1.0],
         gripper_width_m: 0.0625,
+        gripper: GripperPhase::Holding,
         error_code: 1,
     }
 }
 
 fn target() -> JointTarget {
-    JointTarget { session: 0x0123_4567_89ab_cdef, sequence: 42, joint_positions_rad: JOINTS }
+    JointTarget {
+        session: 0x0123_4567_89ab_cdef,
+        sequence: 42,
+        due: MonotonicTime::from_nanos(1_000_000_000),
+        joint_positions_rad: JOINTS,
+        joint_velocities_rad_s: VELOCITIES,
+        joint_accelerations_rad_s2: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -1.0],
+    }
 }
 
 fn status() -> BridgeStatus {
@@ -54,6 +72,7 @@ fn status() -> BridgeStatus {
         state: BridgeState::Fault,
         fault: BridgeFault::ControllerDropped,
         session: 7,
+        epoch: 5,
         acknowledged: 42,
         update_us: 1234,
         robot_hz: 1000,
@@ -71,6 +90,8 @@ fn golden_bytes_of_every_message() {
     assert_eq!(hex(&encode_request(&Request::Arm { session: SESSION })), GOLDEN_ARM);
     assert_eq!(hex(&encode_request(&Request::Release { session: SESSION })), GOLDEN_RELEASE);
     assert_eq!(hex(&encode_request(&Request::Heartbeat { session: SESSION })), GOLDEN_HEARTBEAT);
+    let close = Request::Gripper { session: SESSION, command: GripperCommand::Close };
+    assert_eq!(hex(&encode_request(&close)), GOLDEN_CLOSE);
     assert_eq!(hex(&encode_status(&status())), GOLDEN_STATUS);
 }
 
@@ -78,8 +99,26 @@ fn golden_bytes_of_every_message() {
 fn every_message_survives_a_round_trip() {
     assert_eq!(decode_state(&encode_state(&state())), Ok(state()));
     assert_eq!(decode_target(&encode_target(&target())), Ok(target()));
-    for request in [Request::Arm { session: 1 }, Request::Release { session: 2 }, Request::Heartbeat { session: 3 }] {
+    for request in [
+        Request::Arm { session: 1 },
+        Request::Release { session: 2 },
+        Request::Heartbeat { session: 3 },
+        Request::Gripper { session: 4, command: GripperCommand::Open },
+        Request::Gripper { session: 5, command: GripperCommand::Close },
+    ] {
         assert_eq!(decode_request(&encode_request(&request)), Ok(request));
+    }
+    for gripper in [
+        GripperPhase::Absent,
+        GripperPhase::Open,
+        GripperPhase::Opening,
+        GripperPhase::Closing,
+        GripperPhase::Holding,
+        GripperPhase::Empty,
+        GripperPhase::TimedOut,
+    ] {
+        let m = RobotState { gripper, ..state() };
+        assert_eq!(decode_state(&encode_state(&m)), Ok(m));
     }
     for state in
         [BridgeState::NoServer, BridgeState::NoRobot, BridgeState::Idle, BridgeState::Running, BridgeState::Fault]
@@ -118,6 +157,10 @@ fn a_target_that_is_not_finite_is_refused() {
         m.joint_positions_rad[4] = bad;
         let refused = decode_target(&encode_target(&m));
         assert_eq!(refused, Err(DecodeError::NotFinite { field: "target", joint: 4 }));
+        let mut m = target();
+        m.joint_accelerations_rad_s2[2] = bad;
+        let refused = decode_target(&encode_target(&m));
+        assert_eq!(refused, Err(DecodeError::NotFinite { field: "target's acceleration", joint: 2 }));
     }
 }
 
@@ -166,7 +209,7 @@ proptest! {
         let mut bytes = encode_target(&target());
         bytes[at] = value;
         if let Ok(m) = decode_target(&bytes) {
-            prop_assert!(m.joint_positions_rad.iter().all(|q| q.is_finite()));
+            prop_assert_eq!(m.check_finite(), Ok(()));
             prop_assert_eq!(encode_target(&m), bytes);
         }
     }
@@ -183,8 +226,17 @@ proptest! {
     }
 
     #[test]
-    fn every_finite_target_survives(session in any::<u64>(), sequence in any::<u64>(), q in joints()) {
-        let m = JointTarget { session, sequence, joint_positions_rad: q };
+    fn every_finite_target_survives(
+        session in any::<u64>(), sequence in any::<u64>(), due in any::<i64>(), q in joints(), dq in joints(), ddq in joints(),
+    ) {
+        let m = JointTarget {
+            session,
+            sequence,
+            due: MonotonicTime::from_nanos(due),
+            joint_positions_rad: q,
+            joint_velocities_rad_s: dq,
+            joint_accelerations_rad_s2: ddq,
+        };
         prop_assert_eq!(decode_target(&encode_target(&m)), Ok(m));
     }
 
@@ -199,6 +251,7 @@ proptest! {
             joint_velocities_rad_s: dq,
             joint_torques_external_nm: tau,
             gripper_width_m: 0.08,
+            gripper: GripperPhase::Open,
             error_code: code,
         };
         prop_assert_eq!(decode_state(&encode_state(&m)), Ok(m));

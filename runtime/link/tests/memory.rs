@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, JointTarget, Request, RobotState};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, JointTarget, Request, RobotState};
 use tenon_core::time::{MonotonicTime, RobotTime};
 use tenon_link::{DecodeError, LinkError, MessageKind, RobotLink, codec, memory_link};
 
@@ -15,12 +15,13 @@ fn state(sequence: u64) -> RobotState {
         joint_velocities_rad_s: [0.0; 7],
         joint_torques_external_nm: [0.0; 7],
         gripper_width_m: 0.08,
+        gripper: GripperPhase::Absent,
         error_code: 0,
     }
 }
 
 fn target(sequence: u64) -> JointTarget {
-    JointTarget { session: 1, sequence, joint_positions_rad: [0.1; 7] }
+    JointTarget::still(1, sequence, MonotonicTime::from_nanos(0), [0.1; 7])
 }
 
 #[test]
@@ -57,6 +58,7 @@ fn the_latest_value_wins_and_is_stamped_at_its_arrival() {
         state: BridgeState::Running,
         fault: BridgeFault::None,
         session: 1,
+        epoch: 1,
         acknowledged: 3,
         update_us: 900,
         robot_hz: 1000,

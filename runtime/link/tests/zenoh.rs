@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, JointTarget, Request, RobotState};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, JointTarget, Request, RobotState};
 use tenon_core::time::{MonotonicTime, RobotTime};
 use tenon_link::{Clock, LinkError, RobotKeys, RobotLink, ZenohLink, open_bridge_link};
 
@@ -43,6 +43,7 @@ fn state(sequence: u64) -> RobotState {
         joint_velocities_rad_s: [0.0; 7],
         joint_torques_external_nm: [0.0; 7],
         gripper_width_m: 0.08,
+        gripper: GripperPhase::Absent,
         error_code: 0,
     }
 }
@@ -53,6 +54,7 @@ fn status(sequence: u64) -> BridgeStatus {
         state: BridgeState::Idle,
         fault: BridgeFault::None,
         session: 0,
+        epoch: 1,
         acknowledged: 0,
         update_us: 0,
         robot_hz: 1000,
@@ -60,7 +62,7 @@ fn status(sequence: u64) -> BridgeStatus {
 }
 
 fn target(sequence: u64) -> JointTarget {
-    JointTarget { session: 1, sequence, joint_positions_rad: [0.1; 7] }
+    JointTarget::still(1, sequence, MonotonicTime::from_nanos(0), [0.1; 7])
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tenon_bridge::{Bridge, BridgeOptions, Wake, monotonic_clock};
+use tenon_bridge::{Bridge, BridgeOptions, Wake, monotonic_clock, monotonic_time};
 use tenon_core::arm::Joints;
 use tenon_core::config::{RobotConfig, parse};
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, JointTarget, Request, RobotState};
@@ -71,7 +71,7 @@ impl<L: RobotLink> Controller<L> {
         self.link.send_request(Request::Heartbeat { session }).unwrap();
         if let Some(joint_positions_rad) = self.target_rad {
             self.sequence += 1;
-            let target = JointTarget { session, sequence: self.sequence, joint_positions_rad };
+            let target = JointTarget::still(session, self.sequence, monotonic_time(), joint_positions_rad);
             self.link.send_target(&target).unwrap();
         }
     }

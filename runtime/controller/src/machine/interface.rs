@@ -7,9 +7,9 @@ use tenon_core::arm::{Arm, Joints};
 use tenon_core::fusion::{NotReady, PartsView};
 use tenon_core::ik::Damping;
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
-use tenon_core::safety::{Refusal, SafetyLimits};
+use tenon_core::safety::{JointMotion, Refusal, SafetyLimits};
 use tenon_core::spec::{ActionField, ObservationField};
-use tenon_core::time::Stamped;
+use tenon_core::time::{MonotonicTime, Stamped};
 use thiserror::Error;
 
 use crate::motion::Motion;
@@ -19,6 +19,8 @@ pub const MAX_OBSERVATION: usize = 64;
 /// What the tick sees.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
+    /// The instant that this tick's command is for: its deadline, however late it runs.
+    pub due: MonotonicTime,
     pub state: Option<Stamped<RobotState>>,
     pub status: Option<Stamped<BridgeStatus>>,
     /// The newest chunk that the policy has made.
@@ -138,7 +140,8 @@ pub enum Event {
 /// The decision of a tick.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Outcome {
-    pub target: Option<Joints>,
+    /// The motion that is commanded for this tick.
+    pub target: Option<[JointMotion; 7]>,
     pub request: Option<Request>,
     pub infer: Option<InferRequest>,
     pub event: Option<Event>,

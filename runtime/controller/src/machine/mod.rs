@@ -62,8 +62,8 @@ pub struct Controller {
     /// Pose commanded last: where interpolation starts and what the policy observes as commanded.
     commanded_pose: Pose,
     next_request: u64,
-    /// When the bridge last proved that it lives.
-    last_tick: Option<MonotonicTime>,
+    /// What the last tick's command was for.
+    last_due: Option<MonotonicTime>,
 }
 
 /// A motion has ended when every joint is commanded as near to its goal as this.
@@ -114,7 +114,7 @@ impl Controller {
             session: 0,
             commanded_pose: Pose::identity(),
             next_request: 0,
-            last_tick: None,
+            last_due: None,
         })
     }
 
@@ -152,10 +152,11 @@ impl Controller {
 
     /// Advances the controller by one tick. Never blocks, allocates or logs.
     pub fn tick(&mut self, now: MonotonicTime, inputs: &Inputs) -> Outcome {
-        let dt_s = self.last_tick.map_or(self.tick_period_s, |t| now.seconds_since(t));
-        // The safety stage must not grant a longer step after a pause: at most one period's worth.
-        let dt_s = dt_s.clamp(0.0, self.tick_period_s);
-        self.last_tick = Some(now);
+        // Counted between the instants that commands are for: lateness of a tick does not change the way. After a pause the
+        // safety stage grants no more than the ticks that may be late; the arm has come to rest by then.
+        let dt_s = self.last_due.map_or(self.tick_period_s, |t| inputs.due.seconds_since(t));
+        let dt_s = dt_s.clamp(0.0, self.tick_period_s * (1 + self.settings.max_late_ticks) as f64);
+        self.last_due = Some(inputs.due);
         let mut out = Outcome::default();
         if let Some(order) = inputs.order {
             self.obey(order, now, inputs, &mut out);
@@ -167,13 +168,15 @@ impl Controller {
             State::Disarmed => {}
             // What moves when a fault comes is braked; what rests is left to the lease's heartbeat.
             State::Fault(_) if self.session != 0 && !self.safety.is_at_rest() => {
-                out.target = out.target.or_else(|| Some(self.safety.brake(dt_s)));
+                if out.target.is_none() {
+                    self.brake(dt_s, &mut out);
+                }
             }
             State::Fault(_) if self.disarm_at_rest => self.disarm(&mut out),
             State::Fault(_) => {}
             State::Arming { session, since } => self.arming(now, session, since, inputs, &mut out),
             State::Holding => {
-                out.target = Some(self.safety.brake(dt_s));
+                self.brake(dt_s, &mut out);
                 if self.disarm_at_rest && self.safety.is_at_rest() {
                     self.disarm(&mut out);
                 }
@@ -280,6 +283,12 @@ impl Controller {
         out.event = Some(Event::Disarmed);
     }
 
+    /// Nothing is wanted: the next period of the stop in hand is commanded.
+    fn brake(&mut self, dt_s: f64, out: &mut Outcome) {
+        self.safety.brake(dt_s);
+        out.target = Some(*self.safety.motion());
+    }
+
     /// Whatever is commanded in this tick and after it is a stop.
     fn fault(&mut self, cause: FaultCause, out: &mut Outcome) {
         self.state = State::Fault(cause);
@@ -299,7 +308,7 @@ impl Controller {
                         // Re-armed while the bridge never stopped following us: what we commanded last is still in force, and
                         // starting from the measured joints would be a step.
                         self.state = State::Holding;
-                        out.target = Some(self.safety.commanded_rad());
+                        out.target = Some(*self.safety.motion());
                         out.event = Some(Event::Armed);
                         return;
                     }
@@ -308,7 +317,7 @@ impl Controller {
                     self.safety.counts = counts;
                     self.commanded_pose = self.settings.arm.tcp(&q);
                     self.state = State::Holding;
-                    out.target = Some(q);
+                    out.target = Some(*self.safety.motion());
                     out.event = Some(Event::Armed);
                     return;
                 }
@@ -341,7 +350,7 @@ impl Controller {
         let before = self.last_wanted.replace(wanted).unwrap_or(wanted);
         let velocity_rad_s = std::array::from_fn(|i| (wanted[i] - before[i]) / self.tick_period_s);
         let verdict = self.safety.check(&Wanted { position_rad: wanted, velocity_rad_s }, dt_s);
-        out.target = Some(*verdict.joints());
+        out.target = Some(*self.safety.motion());
         if let Verdict::Refused(_, refusal) = verdict {
             return self.fault(FaultCause::MotionRefused(refusal), out);
         }

@@ -63,7 +63,7 @@ impl Controller {
             Unobserved::Missing(part) => part,
             Unobserved::Fault(cause) => return self.fault(cause, out),
         };
-        out.target = Some(self.safety.brake(dt_s));
+        self.brake(dt_s, out);
         let since = *run.missing_since.get_or_insert_with(|| {
             out.event = Some(Event::PartAwaited(part));
             now

@@ -76,7 +76,7 @@ impl Controller {
             Err(cause) => return self.fault(cause, out),
         };
         let verdict = self.safety.check(&wanted, dt_s);
-        out.target = Some(*verdict.joints());
+        out.target = Some(*self.safety.motion());
         if let Verdict::Refused(_, refusal) = verdict {
             return self.fault(FaultCause::Refused { chunk, step, refusal }, out);
         }
@@ -167,7 +167,7 @@ impl Controller {
     }
 
     fn wait_for_chunk(&mut self, run: &mut Run, now: MonotonicTime, dt_s: f64, out: &mut Outcome) {
-        out.target = Some(self.safety.brake(dt_s));
+        self.brake(dt_s, out);
         let since = *run.waiting_since.get_or_insert(now);
         let waited = now.since(since);
         if waited > CHUNK_TIMEOUT {

@@ -146,6 +146,9 @@ pub struct SafetyCounts {
 /// looked at too, and the two differ by one period.
 const LOOKS: [f64; 3] = [0.0, 0.5, 1.0];
 
+/// Steps that one command makes up for at most.
+const MOST_STEPS: f64 = 8.0;
+
 /// Holds the last commanded motion.
 #[derive(Debug, Clone, Copy)]
 pub struct SafetyStage {
@@ -153,6 +156,7 @@ pub struct SafetyStage {
     arm: Arm,
     bounds: [JointBounds; 7],
     gains: FollowGains,
+    period_s: f64,
     motion: [JointMotion; 7],
     /// Tool point that was wanted last; none since nothing was.
     wanted_m: Option<Vector3<f64>>,
@@ -169,7 +173,8 @@ impl SafetyStage {
         }
         let motion = commanded_rad.map(JointMotion::at_rest);
         let counts = SafetyCounts::default();
-        Self { limits, arm, bounds, gains: FollowGains::of_period(period_s), motion, wanted_m: None, counts }
+        let gains = FollowGains::of_period(period_s);
+        Self { limits, arm, bounds, gains, period_s, motion, wanted_m: None, counts }
     }
 
     /// The joints commanded last.
@@ -227,44 +232,65 @@ impl SafetyStage {
     }
 
     /// Judges what is wanted `dt_s` after the last command. Never gives a value that is not finite.
+    ///
+    /// After skipped periods their steps are made up for, each with the wanted joints of its own instant: one long step would be
+    /// answered, and looked at, too coarsely.
     pub fn check(&mut self, wanted: &Wanted, dt_s: f64) -> Verdict {
-        match self.judge(wanted, dt_s) {
-            Ok((motion, limited)) => {
-                self.motion = motion;
-                self.wanted_m = Some(self.arm.tcp(&wanted.position_rad).translation.vector);
-                let joints = self.commanded_rad();
-                if limited {
-                    self.counts.limited += 1;
-                    Verdict::Limited(joints)
-                } else {
-                    self.counts.passed += 1;
-                    Verdict::Passed(joints)
+        // Time that runs backwards moves nothing.
+        let dt_s = if dt_s.is_finite() { dt_s.max(0.0) } else { 0.0 };
+        let steps = (dt_s / self.period_s).round().clamp(1.0, MOST_STEPS) as usize;
+        let step_s = dt_s / steps as f64;
+        let mut limited = false;
+        if let Some(refusal) = self.refuse(wanted) {
+            return self.stop_for(refusal, dt_s);
+        }
+        for left in (0..steps).rev() {
+            let before_s = left as f64 * step_s;
+            let position_rad = std::array::from_fn(|i| wanted.position_rad[i] - wanted.velocity_rad_s[i] * before_s);
+            match self.judge(&Wanted { position_rad, ..*wanted }, step_s) {
+                Ok((motion, held_back)) => {
+                    self.motion = motion;
+                    limited |= held_back;
                 }
+                Err(refusal) => return self.stop_for(refusal, step_s * (left + 1) as f64),
             }
-            Err(refusal) => {
-                self.counts.refused += 1;
-                Verdict::Refused(self.take_stop(dt_s), refusal)
-            }
+        }
+        self.wanted_m = Some(self.arm.tcp(&wanted.position_rad).translation.vector);
+        let joints = self.commanded_rad();
+        if limited {
+            self.counts.limited += 1;
+            Verdict::Limited(joints)
+        } else {
+            self.counts.passed += 1;
+            Verdict::Passed(joints)
         }
     }
 
-    fn judge(&self, wanted: &Wanted, dt_s: f64) -> Result<([JointMotion; 7], bool), Refusal> {
+    fn stop_for(&mut self, refusal: Refusal, dt_s: f64) -> Verdict {
+        self.counts.refused += 1;
+        Verdict::Refused(self.take_stop(dt_s), refusal)
+    }
+
+    /// What is wrong with what is wanted, wherever the arm is.
+    fn refuse(&self, wanted: &Wanted) -> Option<Refusal> {
         let finite = |i: &usize| !(wanted.position_rad[*i].is_finite() && wanted.velocity_rad_s[*i].is_finite());
         if let Some(joint) = (0..7).find(finite) {
-            return Err(Refusal::NotFinite { joint });
+            return Some(Refusal::NotFinite { joint });
         }
+        // What is wanted may lead what is commanded by the lag of the arm; from one command to the next it has no reason to jump.
+        let from = self.wanted_m.unwrap_or_else(|| self.commanded_pose().translation.vector);
+        let distance_m = (self.arm.tcp(&wanted.position_rad).translation.vector - from).norm();
+        let limit_m = self.limits.abort_tcp_step_m;
+        (distance_m > limit_m || !distance_m.is_finite()).then_some(Refusal::Jump { distance_m, limit_m })
+    }
+
+    /// One step toward what is wanted, and whether a joint was held back.
+    fn judge(&self, wanted: &Wanted, dt_s: f64) -> Result<([JointMotion; 7], bool), Refusal> {
         let now = self.commanded_rad();
         let p_now = self.arm.tcp(&now).translation.vector;
-        // What is wanted may lead what is commanded by the lag of the arm; from one command to the next it has no reason to jump.
-        let distance_m =
-            (self.arm.tcp(&wanted.position_rad).translation.vector - self.wanted_m.unwrap_or(p_now)).norm();
-        if distance_m > self.limits.abort_tcp_step_m || !distance_m.is_finite() {
-            return Err(Refusal::Jump { distance_m, limit_m: self.limits.abort_tcp_step_m });
-        }
         let mut motion = self.motion;
         let mut limited = false;
-        // Time that runs backwards moves nothing.
-        if dt_s.is_finite() && dt_s > 0.0 {
+        if dt_s > 0.0 {
             for i in 0..7 {
                 let (q, v) = (wanted.position_rad[i], wanted.velocity_rad_s[i]);
                 let step = follow(&self.motion[i], q, v, dt_s, &self.gains, &self.bounds[i]);

@@ -179,3 +179,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn skipped_periods_are_made_up_for() {
+    let way = |t: f64| {
+        let mut wanted = off(6, 0.2 * (1.0 - (3.0 * t).cos()));
+        wanted.velocity_rad_s[6] = 0.6 * (3.0 * t).sin();
+        wanted
+    };
+    let (mut every, mut some) = (stage(), stage());
+    let mut last = 0;
+    for k in 1..100 {
+        every.check(&way(k as f64 * DT_S), DT_S);
+        // Two of three are missed, and once five in a row.
+        if k % 3 == 0 && !(40..45).contains(&k) {
+            some.check(&way(k as f64 * DT_S), (k - last) as f64 * DT_S);
+            last = k;
+        }
+    }
+    assert_eq!(last, 99);
+    let (a, b) = (every.motion()[6], some.motion()[6]);
+    assert!((a.position_rad - b.position_rad).abs() < 1e-3, "{a:?} {b:?}");
+    assert!((a.velocity_rad_s - b.velocity_rad_s).abs() < 0.02, "{a:?} {b:?}");
+}
