@@ -1,5 +1,6 @@
 use super::*;
 use tenon_core::arm::RobotModel;
+use tenon_core::message::GripperPhase;
 
 const REST: Joints = [0.0, -0.6, 0.1, -2.2, 0.0, 1.6, 0.7];
 

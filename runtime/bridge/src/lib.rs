@@ -5,7 +5,7 @@
 //!
 //! - never updates unless its own SetController succeeded on this server run ([`tenon_polymetis::client`]),
 //! - asks for a live robot, and sees its states move, before it sets or terminates a controller,
-//! - checks every target once more ([`gate`]) and sends only the newest,
+//! - checks every target once more ([`gate`]), makes the newest into a plan that ends at rest ([`playout`]), and sends only that,
 //! - notices a controller that was dropped or replaced and a server that was restarted, stops the stream and asks to be
 //!   armed again ([`watch`]),
 //! - obeys one commander at a time ([`lease`]) and lets the default controller hold the arm when that one falls silent,
@@ -18,6 +18,7 @@ mod clock;
 mod config;
 pub mod gate;
 pub mod lease;
+pub mod playout;
 mod robot;
 mod sources;
 mod statistics;

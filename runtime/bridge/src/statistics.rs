@@ -24,6 +24,10 @@ pub struct Counts {
     pub updates_failed: u64,
     /// Targets that the gate refused.
     pub targets_refused: u64,
+    /// Targets that came later than the lead allows: the arm was on its way to rest already.
+    pub targets_late: u64,
+    /// Plans that the arm could not join: it brakes, and joins a later one.
+    pub plans_apart: u64,
     /// Targets of a session that does not command.
     pub targets_ignored: u64,
     /// Messages over the link that could not be read: another version, damaged, not finite.

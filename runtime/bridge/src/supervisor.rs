@@ -15,12 +15,15 @@
 
 use std::time::Duration;
 
+use tenon_core::arm::Joints;
+use tenon_core::config::BridgeController;
 use tenon_core::message::{BridgeFault, BridgeState, JointTarget, Request};
 use tenon_core::time::{MonotonicTime, Stamped};
 use tenon_link::BridgeInbox;
 use tenon_polymetis::archive::{hybrid_controller, pd_controller};
 use tenon_polymetis::client::{ClientError, ControllerClient};
 use tenon_polymetis::status::ServerError;
+use tenon_polymetis::waypoints::{Gains, Refusal, StepClock, WaypointSettings, waypoint_controller};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -28,6 +31,7 @@ use crate::clock::monotonic_time;
 use crate::config::BridgeOptions;
 use crate::gate::TargetGate;
 use crate::lease::{Claim, Lease};
+use crate::playout::{Playout, seconds};
 use crate::robot::robot_state;
 use crate::sources::{Health, Probe, Standing};
 use crate::statistics::{Statistics, micros};
@@ -38,6 +42,10 @@ use crate::watchdog::Watchdog;
 const TICK: Duration = Duration::from_millis(10);
 /// A round later than this says more about this machine than about the commander: silence is judged in the next one.
 const LATE_ROUND: Duration = Duration::from_millis(50);
+/// Between waypoints of a plan. The cubics between them pass the acceleration's limit by at most a quarter at this distance.
+const WAYPOINT_SPACING_S: f64 = 0.008;
+/// An arm that could not join its plans for so long was left behind for good: a fault.
+const LONGEST_APART: Duration = Duration::from_millis(250);
 /// Two states taken this far apart show whether the robot moves on; its client reports at 240 Hz or faster.
 const MOVING_CHECK: Duration = Duration::from_millis(20);
 
@@ -53,11 +61,26 @@ enum Mode {
         losses: u64,
         restarts: u64,
         gate: Box<TargetGate>,
+        stream: Box<Stream>,
     },
     /// `session` held the lease until then.
     Fault {
         cause: BridgeFault,
         session: u64,
+    },
+}
+
+/// What the uploaded controller is sent.
+enum Stream {
+    /// Polymetis' own law: the newest target.
+    Targets,
+    /// Tenon's law: the way from now to rest.
+    Plans {
+        playout: Playout,
+        steps: StepClock,
+        settings: WaypointSettings,
+        /// Since when the law could not join what it was sent; it brakes meanwhile.
+        apart_since: Option<MonotonicTime>,
     },
 }
 
@@ -263,7 +286,11 @@ impl Supervisor {
         let state = robot_state(&state, 0).map_err(|e| ArmFailure::refuse(e.to_string()))?;
         self.watchdog.progress(monotonic_time());
         let held_rad = state.joint_positions_rad;
-        let archive = self.controller(&held_rad.map(|q| q as f32), &metadata.urdf_file)?;
+        let rate_hz = u32::try_from(metadata.hz).unwrap_or(0);
+        if rate_hz == 0 {
+            return Err(ArmFailure::refuse(format!("the robot client says {} Hz", metadata.hz)));
+        }
+        let (archive, settings) = self.controller(&held_rad, &metadata.urdf_file, rate_hz)?;
         let Health { losses, restarts, .. } = *self.health.borrow();
         let since = monotonic_time();
         let mut result = self.client.set_controller(&archive).await;
@@ -285,49 +312,89 @@ impl Supervisor {
         self.watchdog.progress(now);
         tracing::info!("our controller runs since step {ours}, {} ms after it was sent", now.since(since).as_millis());
         let options = &self.options;
-        let gate = TargetGate::new(
-            options.joint_lower_rad,
-            options.joint_upper_rad,
-            options.max_joint_velocity_rad_s,
-            held_rad,
-            now,
-        );
+        let gate = TargetGate::new(options.bounds, held_rad, now);
+        let stream = settings.map_or(Stream::Targets, |settings| {
+            let mut steps = StepClock::new(i64::from(ours), rate_hz);
+            steps.observe(seconds(since), seconds(now), i64::from(ours));
+            let spacing = (WAYPOINT_SPACING_S * f64::from(rate_hz)).round().max(1.0) as u32;
+            Stream::Plans {
+                playout: Playout::new(options.bounds, options.lead_s, spacing),
+                steps,
+                settings,
+                apart_since: None,
+            }
+        });
         // The probe's clock is ours: what it asked after this moment sees our controller.
-        Ok(Mode::Armed { ours, since: now, losses, restarts, gate: Box::new(gate) })
+        Ok(Mode::Armed { ours, since: now, losses, restarts, gate: Box::new(gate), stream: Box::new(stream) })
     }
 
-    fn controller(&self, q_desired: &[f32; 7], urdf: &str) -> Result<Vec<u8>, ArmFailure> {
-        let options = &self.options;
-        let kq = options.joint_stiffness_nm_rad.map(|k| k as f32);
-        let kqd = options.joint_damping_nms_rad.map(|k| k as f32);
-        let kx = options.cartesian_stiffness.map(|k| k as f32);
-        let kxd = options.cartesian_damping.map(|k| k as f32);
-        let archive = if kx.iter().chain(&kxd).all(|&k| k == 0.0) {
-            pd_controller(q_desired, &kq, &kqd)
-        } else {
-            hybrid_controller(q_desired, &kq, &kqd, &kx, &kxd, urdf)
+    /// The archive to upload, and the settings of Tenon's law if it is that.
+    fn controller(
+        &self,
+        held_rad: &Joints,
+        urdf: &str,
+        rate_hz: u32,
+    ) -> Result<(Vec<u8>, Option<WaypointSettings>), ArmFailure> {
+        let gains = self.options.gains();
+        let (q_desired, Gains { kq, kqd, kx, kxd }) = (held_rad.map(|q| q as f32), &gains);
+        let settings = match self.options.controller {
+            BridgeController::Waypoints => Some(self.options.waypoint_settings(rate_hz, self.lease.epoch())),
+            BridgeController::Stock => None,
         };
-        archive.map_err(|e| ArmFailure::refuse(e.to_string()))
+        let archive = match &settings {
+            Some(settings) => waypoint_controller(settings, &gains, urdf),
+            None if !gains.uses_model() => pd_controller(&q_desired, kq, kqd),
+            None => hybrid_controller(&q_desired, kq, kqd, kx, kxd, urdf),
+        };
+        let archive = archive.map_err(|e| ArmFailure::refuse(e.to_string()))?;
+        Ok((archive, settings))
     }
 
-    /// Sends the newest target, if it is new and sound.
+    /// Sends what the newest target means, if it is new and sound.
     async fn follow(&mut self, target: &Stamped<JointTarget>) {
-        let Mode::Armed { gate, .. } = &mut self.mode else { return };
-        let joints = match gate.admit(&target.value, target.time) {
+        let Mode::Armed { gate, stream, .. } = &mut self.mode else { return };
+        match gate.admit(&target.value, target.time) {
             None => return,
-            Some(Ok(joints)) => joints,
-            Some(Err(refusal)) => {
-                tracing::error!("target {} refused: {refusal}", target.value.sequence);
-                self.statistics.count(|c| c.targets_refused += 1);
-                self.fault(BridgeFault::UpdateRefused).await;
-                return;
+            Some(Ok(())) => {}
+            Some(Err(refusal)) => return self.refuse(target, &refusal).await,
+        }
+        let result = match &mut **stream {
+            Stream::Targets => {
+                let joints = target.value.joint_positions_rad.map(|q| q as f32);
+                let begin = monotonic_time();
+                self.client.update_joint_targets(&joints).await.map(|_| begin)
+            }
+            Stream::Plans { playout, steps, settings, apart_since } => {
+                let late_s = playout.push(&target.value, target.time);
+                let Some(plan) = playout.plan(settings.session, steps, monotonic_time()) else { return };
+                if let Err(error) = plan.check(settings) {
+                    return self.refuse(target, &error).await;
+                }
+                self.statistics.count(|c| c.targets_late += u64::from(late_s > 0.0));
+                let begin = monotonic_time();
+                let result = self.client.update_plan(&plan).await;
+                match &result {
+                    Ok(index) => {
+                        steps.observe(seconds(begin), seconds(monotonic_time()), i64::from(*index));
+                        *apart_since = None;
+                    }
+                    Err(error) if Refusal::in_text(&error.to_string()) == Some(Refusal::CannotJoin) => {
+                        // Something stood still for longer than the lead, so the arm has begun to brake. A plan of the next
+                        // targets may be joined; what is too far away never is.
+                        self.statistics.count(|c| c.plans_apart += 1);
+                        let since = *apart_since.get_or_insert(begin);
+                        if begin.since(since) < LONGEST_APART {
+                            return;
+                        }
+                    }
+                    Err(_) => {}
+                }
+                result.map(|_| begin)
             }
         };
-        let begin = monotonic_time();
-        let result = self.client.update_joint_targets(&joints).await;
         let end = monotonic_time();
         match result {
-            Ok(_) => {
+            Ok(begin) => {
                 self.acknowledged = target.value.sequence;
                 self.update_us = u32::try_from(micros(end.since(begin))).unwrap_or(u32::MAX);
                 self.statistics.updated(end.since(begin), end.since(target.time));
@@ -348,6 +415,12 @@ impl Supervisor {
                 self.fault(cause).await;
             }
         }
+    }
+
+    async fn refuse(&mut self, target: &Stamped<JointTarget>, why: &(dyn std::error::Error + Send + Sync)) {
+        tracing::error!("target {} refused: {why}", target.value.sequence);
+        self.statistics.count(|c| c.targets_refused += 1);
+        self.fault(BridgeFault::UpdateRefused).await;
     }
 
     /// Hands the arm to the default controller and ends the lease.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rig::{Controller, OtherClient, rig, rig_with, start_server_at};
 use tenon_bridge::monotonic_time;
+use tenon_core::config::BridgeController;
 use tenon_core::message::{BridgeFault, BridgeState, JointTarget, Request};
 use tenon_link::{MemoryLink, MessageKind, RobotLink, codec};
 use tenon_polymetis::archive::pd_controller;
@@ -49,8 +50,9 @@ fn an_armed_robot_follows_its_targets_and_a_release_hands_it_back() {
 }
 
 #[test]
-fn a_plain_joint_law_is_uploaded_where_all_cartesian_gains_are_zero() {
+fn the_stock_joint_law_is_uploaded_where_it_is_asked_for_and_all_cartesian_gains_are_zero() {
     let mut rig = rig_with(|options| {
+        options.controller = BridgeController::Stock;
         options.cartesian_stiffness = [0.0; 6];
         options.cartesian_damping = [0.0; 6];
     });
@@ -65,7 +67,8 @@ fn a_second_session_is_refused_and_told_who_commands() {
     let mut rig = rig();
     let c = &mut rig.controller;
     c.arm();
-    c.target_rad = Some(c.state().joint_positions_rad);
+    let held = c.state().joint_positions_rad;
+    c.hold(held);
     for _ in 0..5 {
         c.link.send_request(Request::Arm { session: 2 }).unwrap();
         c.send();
@@ -98,7 +101,8 @@ fn a_killed_server_ends_the_stream_and_a_restarted_one_gets_no_update() {
     let mut rig = rig();
     let c = &mut rig.controller;
     c.arm();
-    c.target_rad = Some(c.state().joint_positions_rad);
+    let held = c.state().joint_positions_rad;
+    c.hold(held);
     c.until("updates", |_| (rig.bridge.summary().counts.updates > 3).then_some(()));
     rig.server.take().unwrap().kill();
     assert_eq!(c.until_fault(), BridgeFault::ServerGone);
@@ -111,7 +115,7 @@ fn a_killed_server_ends_the_stream_and_a_restarted_one_gets_no_update() {
     assert_eq!((after.updates, after.updates_failed), (before.updates, before.updates_failed));
     assert_eq!((other.episode().start, other.episode().end), (-1, -1));
     assert_eq!(c.until_fault(), BridgeFault::ServerGone, "the fault stays until it is armed again");
-    c.target_rad = None;
+    c.motion = None;
     c.arm();
     let goal = c.ramp(0, 0.1)[0];
     until_joint(c, 0, goal, 0.02);
@@ -193,7 +197,7 @@ fn unsound_targets_never_reach_the_server() {
     // A readable one beyond the limits was not made by the safety stage: the stream ends.
     let mut beyond = q;
     beyond[3] = 0.5;
-    c.target_rad = Some(beyond);
+    c.hold(beyond);
     assert_eq!(c.until_fault(), BridgeFault::UpdateRefused);
     let counts = rig.bridge.summary().counts;
     assert_eq!((counts.updates, counts.targets_refused), (0, 1));
@@ -217,4 +221,35 @@ fn a_bridge_without_a_server_says_so_and_finds_it_later() {
     rig.controller.until_state(BridgeState::NoServer);
     let _server = start_server_at(rig.address);
     rig.controller.until_state(BridgeState::Idle);
+}
+
+/// Where the arm stands and how fast it moves, every 2 ms until `end`.
+fn watch(other: &mut OtherClient, time: Duration) -> Vec<(f64, f64)> {
+    let begin = std::time::Instant::now();
+    let mut seen = Vec::new();
+    while begin.elapsed() < time {
+        seen.push((begin.elapsed().as_secs_f64(), f64::from(other.positions()[0])));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    seen
+}
+
+#[test]
+fn a_commander_that_dies_in_full_motion_leaves_an_arm_that_comes_to_rest_by_its_plan() {
+    let mut rig = rig();
+    let mut other = OtherClient::new(rig.address);
+    let c = &mut rig.controller;
+    c.arm();
+    // Into the motion, then silence: neither targets nor heartbeats.
+    let goal = c.ramp_until(0, 0.8, |c| c.motion.unwrap()[0].velocity_rad_s > 0.9);
+    c.silent = true;
+    let seen = watch(&mut other, Duration::from_millis(600));
+    let rest = seen.last().unwrap().1;
+    assert!(rest < goal - 0.1, "it stopped on the way: {rest} of {goal}");
+    // The lead, the stop from there (0.15 s), and what impedance takes to settle.
+    let moving = seen.iter().filter(|(_, q)| (q - rest).abs() > 0.01).map(|(t, _)| *t).fold(0.0, f64::max);
+    assert!(moving < 0.35, "still moving after {moving} s");
+    let back = seen.iter().map(|(_, q)| q - rest).fold(0.0, f64::max);
+    assert!(back < 0.02, "it overshot by {back}");
+    assert_eq!(c.until_fault(), BridgeFault::HeartbeatLost);
 }

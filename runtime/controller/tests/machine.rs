@@ -301,7 +301,8 @@ fn a_fault_is_left_only_by_an_order() {
     let commanded = bench.controller.safety().commanded_rad();
     bench.q[1] += 0.2;
     let outcome = bench.tick(Some(Order::Arm { session: 10 }));
-    assert_eq!((outcome.event, outcome.target), (Some(Event::Armed), Some(commanded)));
+    let held = outcome.target.map(|motion| motion.map(|m| m.position_rad));
+    assert_eq!((outcome.event, held), (Some(Event::Armed), Some(commanded)));
     assert_eq!(bench.controller.session(), 9);
 }
 
@@ -330,6 +331,7 @@ fn arming_an_arm_that_another_run_holds_names_the_holder() {
     bench.controller.tick(
         bench.now,
         &Inputs {
+            due: bench.now,
             state: None,
             status: None,
             chunk: None,

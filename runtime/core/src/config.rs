@@ -14,8 +14,8 @@ pub use cameras::{CameraWatchConfig, CamerasConfig};
 pub use parse::{Check, ConfigError, parse};
 pub use policy::{DiffusionModel, PolicyConfig, PolicyLimits, PolicyModel};
 pub use robot::{
-    BridgeConfig, CalibrationConfig, ControlConfig, DampingConfig, DriftConfig, LinkConfig, ProofConfig, RobotConfig,
-    SafetyConfig, ToolConfig,
+    BridgeConfig, BridgeController, CalibrationConfig, ControlConfig, DampingConfig, DriftConfig, LinkConfig,
+    ProofConfig, RobotConfig, SafetyConfig, ToolConfig,
 };
 pub use task::{DemosConfig, DeployConfig, MissingStage, TaskConfig, Values};
 pub use training::{

@@ -9,6 +9,8 @@ use tenon_bridge::{Bridge, BridgeOptions, Wake, monotonic_clock, monotonic_time}
 use tenon_core::arm::Joints;
 use tenon_core::config::{RobotConfig, parse};
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, JointTarget, Request, RobotState};
+use tenon_core::safety::{FollowGains, JointMotion, follow};
+use tenon_core::time::MonotonicTime;
 use tenon_link::{MemoryLink, RobotLink, memory_link};
 use tenon_polymetis::client::{ControllerClient, Deadlines};
 use tenon_polymetis::proto::LogInterval;
@@ -53,14 +55,14 @@ pub struct Controller<L> {
     pub link: L,
     pub session: u64,
     pub sequence: u64,
-    /// Joints where the next target starts; none sends heartbeats only.
-    pub target_rad: Option<Joints>,
+    /// The motion that is sent; none sends heartbeats only.
+    pub motion: Option<[JointMotion; 7]>,
     pub silent: bool,
 }
 
 impl<L: RobotLink> Controller<L> {
     pub fn new(link: L, session: u64) -> Self {
-        Self { link, session, sequence: 0, target_rad: None, silent: false }
+        Self { link, session, sequence: 0, motion: None, silent: false }
     }
 
     pub fn send(&mut self) {
@@ -69,11 +71,28 @@ impl<L: RobotLink> Controller<L> {
         }
         let session = self.session;
         self.link.send_request(Request::Heartbeat { session }).unwrap();
-        if let Some(joint_positions_rad) = self.target_rad {
-            self.sequence += 1;
-            let target = JointTarget::still(session, self.sequence, monotonic_time(), joint_positions_rad);
-            self.link.send_target(&target).unwrap();
+        if self.motion.is_some() {
+            self.send_motion(monotonic_time());
         }
+    }
+
+    fn send_motion(&mut self, due: MonotonicTime) {
+        let motion = self.motion.unwrap();
+        self.sequence += 1;
+        let target = JointTarget {
+            session: self.session,
+            sequence: self.sequence,
+            due,
+            joint_positions_rad: motion.map(|m| m.position_rad),
+            joint_velocities_rad_s: motion.map(|m| m.velocity_rad_s),
+            joint_accelerations_rad_s2: motion.map(|m| m.acceleration_rad_s2),
+        };
+        self.link.send_target(&target).unwrap();
+    }
+
+    /// From here on these joints are sent, at rest.
+    pub fn hold(&mut self, joints: Joints) {
+        self.motion = Some(joints.map(JointMotion::at_rest));
     }
 
     /// Goes on until `done` says so.
@@ -128,17 +147,43 @@ impl<L: RobotLink> Controller<L> {
         self.link.send_request(Request::Release { session }).unwrap();
     }
 
-    /// Moves one joint of the target at 1 rad/s, from where the arm stands.
+    /// Moves one joint as the safety stage would, from where the arm stands, and holds it there.
     pub fn ramp(&mut self, joint: usize, change_rad: f64) -> Joints {
-        let mut joints = self.target_rad.unwrap_or(self.state().joint_positions_rad);
-        let goal = joints[joint] + change_rad;
-        while joints[joint] != goal {
-            joints[joint] += (goal - joints[joint]).clamp(-0.005, 0.005);
-            self.target_rad = Some(joints);
-            self.send();
-            std::thread::sleep(PERIOD);
-        }
+        self.ramp_until(joint, change_rad, |_| false);
+        let joints = self.motion.unwrap().map(|m| m.position_rad);
+        self.hold(joints);
         joints
+    }
+
+    /// The same until `enough` says so. Returns the goal.
+    pub fn ramp_until(&mut self, joint: usize, change_rad: f64, enough: impl Fn(&Self) -> bool) -> f64 {
+        if self.motion.is_none() {
+            let measured = self.state().joint_positions_rad;
+            self.hold(measured);
+        }
+        // The bridge has to learn the step that the server is at before anything moves.
+        self.for_a_while(Duration::from_millis(100));
+        let bounds = options("127.0.0.1:1".parse().unwrap()).bounds[joint];
+        let gains = FollowGains::of_period(PERIOD.as_secs_f64());
+        let goal = self.motion.unwrap()[joint].position_rad + change_rad;
+        let mut last = monotonic_time();
+        let motion = |c: &Self| c.motion.unwrap()[joint];
+        let arrived = |m: JointMotion| (m.position_rad - goal).abs() < 1e-4 && m.velocity_rad_s.abs() < 1e-3;
+        while !arrived(motion(self)) && !enough(self) {
+            std::thread::sleep(PERIOD);
+            let now = monotonic_time();
+            let mut left_s = now.seconds_since(last);
+            while left_s > 0.0 {
+                let dt_s = left_s.min(PERIOD.as_secs_f64());
+                let moved = &mut self.motion.as_mut().unwrap()[joint];
+                *moved = follow(moved, goal, 0.0, dt_s, &gains, &bounds).motion;
+                left_s -= dt_s;
+            }
+            last = now;
+            self.link.send_request(Request::Heartbeat { session: self.session }).unwrap();
+            self.send_motion(now);
+        }
+        goal
     }
 }
 

@@ -97,12 +97,26 @@ pub struct BridgeConfig {
     pub server: String,
     /// How often the newest robot state is fetched.
     pub state_rate_hz: f64,
+    /// Which law is uploaded.
+    pub controller: BridgeController,
+    /// How long after the instant that a target is for it is played at the earliest: what its lateness on the way may be.
+    pub lead_s: f64,
     /// Joint gains of the uploaded controller.
     pub joint_stiffness_nm_rad: Joints,
     pub joint_damping_nms_rad: Joints,
     /// Cartesian gains (x, y, z, then rotations) added to the joint ones; all zero uploads the plain joint law.
     pub cartesian_stiffness: [f64; 6],
     pub cartesian_damping: [f64; 6],
+}
+
+/// The law that runs in the server's 1 kHz loop (spec polymetis.md §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BridgeController {
+    /// Tenon's: plays timed waypoints with velocities, and brakes to rest by itself.
+    Waypoints,
+    /// Polymetis' own joint impedance: the newest target, without its velocity; late by Kd/Kp, and it holds what it was told last.
+    Stock,
 }
 
 /// What a calibration must reach before it is taken into use, and how far a camera may move afterwards.
@@ -202,6 +216,8 @@ impl Check for RobotConfig {
         }
         p.positive("link.heartbeat_timeout_s", self.link.heartbeat_timeout_s);
         p.within("bridge.state_rate_hz", self.bridge.state_rate_hz, 1.0, 1000.0);
+        // Longer than this is no control any more.
+        p.within("bridge.lead_s", self.bridge.lead_s, 0.0, 0.1);
         for i in 0..7 {
             p.within("bridge.joint_stiffness_nm_rad", self.bridge.joint_stiffness_nm_rad[i], 0.0, 1000.0);
             p.within("bridge.joint_damping_nms_rad", self.bridge.joint_damping_nms_rad[i], 0.0, 200.0);

@@ -199,6 +199,6 @@ fn skipped_periods_are_made_up_for() {
     }
     assert_eq!(last, 99);
     let (a, b) = (every.motion()[6], some.motion()[6]);
-    assert!((a.position_rad - b.position_rad).abs() < 1e-3, "{a:?} {b:?}");
+    assert!((a.position_rad - b.position_rad).abs() < 3e-3, "{a:?} {b:?}");
     assert!((a.velocity_rad_s - b.velocity_rad_s).abs() < 0.02, "{a:?} {b:?}");
 }

@@ -23,6 +23,11 @@ impl StepClock {
         Self { period_s: 1.0 / f64::from(rate_hz.max(1)), start, bounds: None, seen_s: 0.0 }
     }
 
+    /// Length of a step, s.
+    pub fn period_s(&self) -> f64 {
+        self.period_s
+    }
+
     /// Takes note of an answer: asked and answered (s, any monotonic clock), and the log index it named. Returns whether
     /// the bounds began anew.
     pub fn observe(&mut self, asked_s: f64, answered_s: f64, log_index: i64) -> bool {
