@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tenon_core::action::ActionChunk;
-use tenon_core::diffusion::{Clips, Denoiser, DenoisingStep, SampleScratch, StepNoise, sample};
+use tenon_core::diffusion::{
+    Clips, Denoiser, DenoisingStep, Guide, SampleScratch, StepNoise, guide_mask, sample, sample_guided,
+};
 use tenon_core::noise::SeededNoise;
 use tenon_core::spec::{Denoising, PolicySpec};
 
@@ -22,6 +24,8 @@ pub struct ChunkSampler<D> {
     scratch: SampleScratch,
     state: Vec<f32>,
     x: Vec<f32>,
+    given: Vec<f32>,
+    mask: Vec<f32>,
 }
 
 impl<D: Denoiser> ChunkSampler<D> {
@@ -35,6 +39,8 @@ impl<D: Denoiser> ChunkSampler<D> {
             scratch: SampleScratch::new(spec.chunk_len()),
             state: vec![0.0; spec.state_len()],
             x: vec![0.0; spec.chunk_len()],
+            given: vec![0.0; spec.chunk_len()],
+            mask: vec![0.0; spec.prediction_horizon],
             spec,
         }
     }
@@ -46,7 +52,18 @@ impl<D: Denoiser> ChunkSampler<D> {
         self.state.copy_from_slice(&request.observation[..request.len]);
         self.spec.normalizer.normalize_observation(&mut self.state);
         self.denoiser.condition(&self.state)?;
-        sample(&mut self.denoiser, &self.steps, self.clips, &mut self.noise, &mut self.scratch, &mut self.x)?;
+        let Self { spec, denoiser, steps, clips, noise, scratch, x, given, mask, .. } = self;
+        let guide = &request.guide;
+        if guide.overlap == 0 {
+            sample(denoiser, steps, *clips, noise, scratch, x)?;
+        } else {
+            given.fill(0.0);
+            let values = guide.values(spec.action_dim());
+            given[..values.len()].copy_from_slice(values);
+            spec.normalizer.normalize_action(&mut given[..values.len()]);
+            guide_mask(guide.frozen, guide.overlap, mask);
+            sample_guided(denoiser, steps, *clips, noise, scratch, &Guide { chunk: given, weights: mask }, x)?;
+        }
         self.spec.normalizer.denormalize_action(&mut self.x);
         Ok(ActionChunk::new(request.id, self.spec.action_dim(), &self.x)
             .expect("Controller::new refuses policies whose chunks do not fit"))

@@ -213,6 +213,45 @@ impl DenoisingStep {
             *x = self.mean_from_x0 * x0 + self.mean_from_x * *x;
         }
     }
+
+    /// As [`mean`](Self::mean), with x̂_0 drawn toward what is given.
+    fn guided_mean(&self, x: &mut [f32], noise: &[f32], denoised_clip: f32, guide: &Guide) {
+        let width = x.len() / guide.weights.len().max(1);
+        for (i, (x, &e)) in x.iter_mut().zip(noise).enumerate() {
+            let x0 = (self.x0_from_x * *x - self.x0_from_noise * e).clamp(-denoised_clip, denoised_clip);
+            let x0 = x0 + guide.weights[i / width] * (guide.chunk[i] - x0);
+            *x = self.mean_from_x0 * x0 + self.mean_from_x * *x;
+        }
+    }
+}
+
+/// Part of a chunk that is given beforehand: what the arm will have executed of the chunk before, and what it had planned.
+///
+/// In every step of the chain the predicted clean chunk is drawn toward it by the mask's weight, and the noise is re-derived from
+/// the result, so the network makes the rest of the chunk fit (inpainting with a soft mask: Janner et al. 2022 §3.3; the mask of
+/// Black, Galliker, Levine 2025, "Real-time execution of action chunking flow policies", Eq. 5).
+#[derive(Debug, Clone, Copy)]
+pub struct Guide<'a> {
+    /// `[prediction_horizon, action_dim]`, normalised; what has no weight is not looked at, but must be finite.
+    pub chunk: &'a [f32],
+    /// One for each step of the chunk, 0 to 1.
+    pub weights: &'a [f32],
+}
+
+/// Writes the mask of a chunk of which the first `frozen` steps will have been executed when it is there, and the first `overlap`
+/// were planned before: 1 for the frozen ones, falling to 0 over the rest of the overlap.
+pub fn guide_mask(frozen: usize, overlap: usize, weights: &mut [f32]) {
+    let fading = (overlap.saturating_sub(frozen) + 1) as f32;
+    for (i, weight) in weights.iter_mut().enumerate() {
+        *weight = if i < frozen {
+            1.0
+        } else if i < overlap {
+            let c = (overlap - i) as f32 / fading;
+            c * (c.exp() - 1.0) / (std::f32::consts::E - 1.0)
+        } else {
+            0.0
+        };
+    }
 }
 
 /// A noise-predicting network (or the pair of frozen and fine-tuned networks) for one observation at a time.
@@ -265,7 +304,21 @@ pub fn sample<D: Denoiser + ?Sized>(
     x: &mut [f32],
 ) -> Result<(), D::Error> {
     source.fill_standard_normal(x);
-    denoise(denoiser, steps, clips, source, scratch, x)
+    walk(denoiser, steps, clips, source, scratch, None, x)
+}
+
+/// As [`sample`], with a part of the chunk given.
+pub fn sample_guided<D: Denoiser + ?Sized>(
+    denoiser: &mut D,
+    steps: &[DenoisingStep],
+    clips: Clips,
+    source: &mut dyn NoiseSource,
+    scratch: &mut SampleScratch,
+    guide: &Guide,
+    x: &mut [f32],
+) -> Result<(), D::Error> {
+    source.fill_standard_normal(x);
+    walk(denoiser, steps, clips, source, scratch, Some(guide), x)
 }
 
 /// As [`sample`], from an initial noise that the caller put into `x`.
@@ -277,9 +330,24 @@ pub fn denoise<D: Denoiser + ?Sized>(
     scratch: &mut SampleScratch,
     x: &mut [f32],
 ) -> Result<(), D::Error> {
+    walk(denoiser, steps, clips, source, scratch, None, x)
+}
+
+fn walk<D: Denoiser + ?Sized>(
+    denoiser: &mut D,
+    steps: &[DenoisingStep],
+    clips: Clips,
+    source: &mut dyn NoiseSource,
+    scratch: &mut SampleScratch,
+    guide: Option<&Guide>,
+    x: &mut [f32],
+) -> Result<(), D::Error> {
     for step in steps {
         denoiser.predict_noise(step, x, &mut scratch.noise)?;
-        step.mean(x, &scratch.noise, clips.denoised);
+        match guide {
+            Some(guide) => step.guided_mean(x, &scratch.noise, clips.denoised, guide),
+            None => step.mean(x, &scratch.noise, clips.denoised),
+        }
         if step.std > 0.0 {
             source.fill_standard_normal(&mut scratch.draw);
             for (x, z) in x.iter_mut().zip(&scratch.draw) {
@@ -336,5 +404,45 @@ mod tests {
         let explore = StepNoise::Exploration { min_std: 0.1, eta: 1.0 };
         assert!(s.ddpm_steps(explore).iter().all(|s| s.std >= 0.1));
         assert!(s.ddim_steps(5, StepNoise::Evaluation).iter().all(|s| s.std == 0.0));
+    }
+
+    /// A denoiser whose clean chunk is a constant: what is frozen comes out as given, what is free as the network says.
+    struct Constant(f32);
+
+    impl Denoiser for Constant {
+        type Error = std::convert::Infallible;
+
+        fn condition(&mut self, _: &[f32]) -> Result<(), Self::Error> {
+            Ok(())
+        }
+
+        fn predict_noise(&mut self, step: &DenoisingStep, x: &[f32], noise: &mut [f32]) -> Result<(), Self::Error> {
+            for (e, x) in noise.iter_mut().zip(x) {
+                *e = (step.x0_from_x * x - self.0) / step.x0_from_noise;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_guided_chunk_begins_as_given_and_ends_as_the_network_says() {
+        let mut weights = [0.0; 6];
+        guide_mask(2, 4, &mut weights);
+        assert_eq!((weights[0], weights[1], weights[4], weights[5]), (1.0, 1.0, 0.0, 0.0));
+        assert!(weights[2] < 0.7 && weights[2] > weights[3] && weights[3] > 0.05, "{weights:?}");
+        let given = [-0.5; 12];
+        let schedule = NoiseSchedule::cosine(20);
+        for steps in [schedule.ddpm_steps(StepNoise::Evaluation), schedule.ddim_steps(5, StepNoise::Evaluation)] {
+            let mut x = [0.0; 12];
+            let clips = Clips { denoised: 1.0, noise: 3.0, final_action: None };
+            let guide = Guide { chunk: &given, weights: &weights };
+            let mut noise = crate::noise::SeededNoise::new(1, 0);
+            let mut scratch = SampleScratch::new(12);
+            let Ok(()) = sample_guided(&mut Constant(0.5), &steps, clips, &mut noise, &mut scratch, &guide, &mut x);
+            for (i, x) in x.iter().enumerate() {
+                let wanted = 0.5 - weights[i / 2];
+                assert!((x - wanted).abs() < 1e-4, "{i}: {x} {wanted}");
+            }
+        }
     }
 }

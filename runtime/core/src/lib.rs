@@ -26,3 +26,4 @@ pub mod safety;
 pub mod spec;
 pub mod task;
 pub mod time;
+pub mod timeline;

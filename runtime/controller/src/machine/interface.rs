@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tenon_core::action::ActionChunk;
+use tenon_core::action::{ActionChunk, MAX_CHUNK_VALUES};
 use tenon_core::arm::{Arm, Joints};
 use tenon_core::fusion::{NotReady, PartsView};
 use tenon_core::ik::Damping;
@@ -10,6 +10,7 @@ use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, Robot
 use tenon_core::safety::{JointMotion, Refusal, SafetyLimits};
 use tenon_core::spec::{ActionField, ObservationField};
 use tenon_core::time::{MonotonicTime, Stamped};
+use tenon_core::timeline::{Anchor, HandOver};
 use thiserror::Error;
 
 use crate::motion::Motion;
@@ -56,6 +57,52 @@ pub struct InferRequest {
     pub len: usize,
     /// Observation in physical units.
     pub observation: [f32; MAX_OBSERVATION],
+    /// Time until the chunk is needed, s; infinite where nothing moves meanwhile.
+    pub budget_s: f32,
+    pub guide: ChunkGuide,
+}
+
+impl Default for InferRequest {
+    fn default() -> Self {
+        let observation = [0.0; MAX_OBSERVATION];
+        Self { id: 0, len: 0, observation, budget_s: f32::INFINITY, guide: ChunkGuide::NONE }
+    }
+}
+
+/// What the chunk before said about the instants of the one that is asked for, physical units.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChunkGuide {
+    /// Actions that will have been executed when the chunk is there.
+    pub frozen: usize,
+    /// Actions that the chunk before planned; 0 = nothing is given.
+    pub overlap: usize,
+    /// `[overlap, action_dim]`
+    values: [f32; MAX_CHUNK_VALUES],
+}
+
+impl ChunkGuide {
+    pub const NONE: Self = Self { frozen: 0, overlap: 0, values: [0.0; MAX_CHUNK_VALUES] };
+
+    /// From `previous`, whose action `offset` is for the same instant as the new chunk's first one; `frozen` of them will have been
+    /// executed.
+    pub fn new(previous: &ActionChunk, offset: i64, frozen: i64) -> Self {
+        let mut guide = Self::NONE;
+        let Ok(offset) = usize::try_from(offset) else { return guide };
+        let width = previous.action_dim;
+        guide.overlap = previous.steps.saturating_sub(offset);
+        guide.frozen = usize::try_from(frozen).unwrap_or(0).min(guide.overlap);
+        for i in 0..guide.overlap {
+            if let Some(action) = previous.action(offset + i) {
+                guide.values[i * width..(i + 1) * width].copy_from_slice(action);
+            }
+        }
+        guide
+    }
+
+    /// `[overlap, action_dim]`
+    pub fn values(&self, action_dim: usize) -> &[f32] {
+        &self.values[..(self.overlap * action_dim).min(MAX_CHUNK_VALUES)]
+    }
 }
 
 /// Why the controller is in `Fault`.
@@ -154,12 +201,39 @@ pub struct Settings {
     pub damping: Damping,
     pub safety: SafetyLimits,
     pub targets_per_action: usize,
+    /// How a new chunk takes over from the one that is being executed.
+    pub hand_over: HandOver,
+    pub anchor: Anchor,
+    /// From the instant that a command is for until the arm is there, s: what is commanded leads by it.
+    pub lead_s: f64,
+    /// An action beyond these is shortened, against the one before.
+    pub max_tcp_step_m: f64,
+    pub max_tcp_turn_rad: f64,
+    /// How quickly the null space is drawn to the posture that a run began with, 1/s; 0 = not at all, as in the paper.
+    pub posture_rate_hz: f64,
     /// Lag of each joint's impedance law behind a moving target, s; the target leads by it. 0 = the paper's law.
     pub lag_compensation_s: Joints,
     pub max_state_age: Duration,
     pub max_late_ticks: usize,
     /// A run holds the arm for a part that has gone missing at most this long, then it is a fault.
     pub max_missing: Duration,
+}
+
+impl Settings {
+    /// Grid instants that pass between an observation and the way that its chunk changes: the lead, and less than a period for
+    /// the policy itself.
+    pub fn inference_periods(&self, period_s: f64) -> usize {
+        1 + (self.lead_s / period_s).floor().max(0.0) as usize
+    }
+}
+
+/// What was done to actions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ActionCounts {
+    /// Shortened by the caps of one action.
+    pub shortened: u64,
+    /// Dropped because their instant had passed.
+    pub late_actions: u64,
 }
 
 /// What is wrong with a policy for this controller.
@@ -169,6 +243,13 @@ pub enum SettingsError {
     SimulationOnly(ObservationField),
     #[error("the policy acts through {0:?}, which only a simulation understands")]
     SimulationOnlyAction(ActionField),
+    #[error(
+        "control.hand_over: executing {executed} actions of a chunk while the next is inferred ({delay} more) needs a prediction \
+         horizon of {}, the policy has {prediction_horizon}: execute fewer, or use mode = \"sequential\"", executed + delay
+    )]
+    Horizon { executed: usize, delay: usize, prediction_horizon: usize },
+    #[error("control.hand_over: executed = 0 executes nothing")]
+    NothingExecuted,
     #[error("{what} = {value} exceeds {limit}")]
     TooLarge { what: &'static str, value: usize, limit: usize },
 }

@@ -13,16 +13,19 @@ mod running;
 
 use std::time::Duration;
 
+use tenon_core::action::ActionChunk;
 use tenon_core::arm::Joints;
 use tenon_core::geometry::Pose;
 use tenon_core::ik::{IkOutcome, differential_ik};
 use tenon_core::message::{BridgeState, Request};
-use tenon_core::safety::{SafetyStage, Verdict, Wanted};
+use tenon_core::safety::{JointBounds, SafetyStage, Verdict, Wanted};
 use tenon_core::spec::{ActionField, ObservationField, PolicySpec};
 use tenon_core::time::MonotonicTime;
+use tenon_core::timeline::Timeline;
 
 pub use interface::{
-    Event, FaultCause, InferRequest, Inputs, MAX_OBSERVATION, Order, Outcome, Phase, Settings, SettingsError,
+    ActionCounts, ChunkGuide, Event, FaultCause, InferRequest, Inputs, MAX_OBSERVATION, Order, Outcome, Phase,
+    Settings, SettingsError,
 };
 use parts::Unobserved;
 use running::Run;
@@ -53,6 +56,13 @@ pub struct Controller {
     delay: usize,
     tick_period_s: f64,
     safety: SafetyStage,
+    /// What the safety stage keeps each joint to.
+    bounds: [JointBounds; 7],
+    /// Where the tool point is led while the policy runs.
+    timeline: Timeline,
+    /// The newest chunk, and the grid instant of its first action.
+    previous: Option<(ActionChunk, i64)>,
+    counts: ActionCounts,
     state: State,
     session: u64,
     /// Asked to be disarmed while moving: at rest it is.
@@ -94,6 +104,17 @@ impl Controller {
                 return Err(SettingsError::TooLarge { what, value, limit });
             }
         }
+        if !settings.hand_over.is_sequential() {
+            let (executed, delay) =
+                (settings.hand_over.executed(spec.action_horizon), settings.inference_periods(spec.period_s));
+            if executed == 0 {
+                return Err(SettingsError::NothingExecuted);
+            }
+            if executed + delay > spec.prediction_horizon {
+                let prediction_horizon = spec.prediction_horizon;
+                return Err(SettingsError::Horizon { executed, delay, prediction_horizon });
+            }
+        }
         Ok(Self {
             settings,
             observation: spec.observation.clone(),
@@ -108,6 +129,10 @@ impl Controller {
                 spec.period_s / settings.targets_per_action as f64,
                 [0.0; 7],
             ),
+            bounds: std::array::from_fn(|i| settings.safety.bounds(i)),
+            timeline: Timeline::new(Pose::identity(), 0.0, spec.period_s, settings.anchor),
+            previous: None,
+            counts: ActionCounts::default(),
             disarm_at_rest: false,
             last_wanted: None,
             state: State::Disarmed,
@@ -143,6 +168,11 @@ impl Controller {
     /// Counts of the safety stage.
     pub fn safety(&self) -> &SafetyStage {
         &self.safety
+    }
+
+    /// What was done to the policy's actions.
+    pub fn counts(&self) -> ActionCounts {
+        self.counts
     }
 
     /// Pose of the tool point commanded last.
@@ -218,7 +248,9 @@ impl Controller {
                 match self.observe(id, &state.value, now, inputs) {
                     Ok(request) => {
                         self.next_request += 1;
-                        self.state = State::Running(Run::new(actions, id, self.commanded_pose));
+                        self.begin_way();
+                        let posture_rad = state.value.joint_positions_rad;
+                        self.state = State::Running(Run::new(actions, inputs.due, id, posture_rad));
                         out.infer = Some(request);
                     }
                     Err(Unobserved::Missing(part)) => out.event = Some(Event::RunRefused(part)),

@@ -8,6 +8,7 @@ use crate::arm::{Arm, Joints, POLYMETIS_LOWER_RAD, POLYMETIS_UPPER_RAD, RobotMod
 use crate::fusion::FusionConfig;
 use crate::ik::Damping;
 use crate::safety::{CollisionLimits, SafetyLimits, WorkspaceBox};
+use crate::timeline::{Anchor, HandOver};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +43,14 @@ pub struct ToolConfig {
 pub struct ControlConfig {
     /// Joint targets sent within one period of the policy; the pose is interpolated between them.
     pub targets_per_action: usize,
+    /// How a new chunk takes over from the one that is being executed.
+    pub hand_over: HandOver,
+    /// What happens to the schedule after something blocked.
+    #[serde(default)]
+    pub anchor: Anchor,
+    /// How quickly the arm's null space is drawn to the posture that a run began with, 1/s.
+    #[serde(default)]
+    pub posture_rate_hz: f64,
     /// Lag of each joint's impedance law behind a moving target (Kd/Kp); the target leads by it. 0 = the paper's law.
     pub lag_compensation_s: Joints,
     /// A robot state older than this holds the arm.
@@ -73,6 +82,9 @@ pub struct SafetyConfig {
     pub acceleration_fraction: f64,
     pub jerk_fraction: f64,
     pub abort_tcp_step_m: f64,
+    /// An action that asks for more than these, against the one before, is shortened.
+    pub max_tcp_step_m: f64,
+    pub max_tcp_turn_deg: f64,
     pub workspace_min_m: [f64; 3],
     pub workspace_max_m: [f64; 3],
     /// Height of the table's top in the robot's base; forearm, wrist and hand stay above it.
@@ -168,6 +180,14 @@ impl RobotConfig {
         }
     }
 
+    /// From the instant that a target is for until it is played, s.
+    pub fn lead_s(&self) -> f64 {
+        match self.bridge.controller {
+            BridgeController::Waypoints => self.bridge.lead_s,
+            BridgeController::Stock => 0.0,
+        }
+    }
+
     /// The robot's limits narrowed to those at which the Polymetis client would abort.
     pub fn safety_limits(&self) -> SafetyLimits {
         let mut joints = self.model.limits();
@@ -205,6 +225,21 @@ impl Check for RobotConfig {
         p.within("safety.acceleration_fraction", self.safety.acceleration_fraction, 0.05, 1.0);
         p.within("safety.jerk_fraction", self.safety.jerk_fraction, 0.01, 1.0);
         p.positive("safety.abort_tcp_step_m", self.safety.abort_tcp_step_m);
+        p.positive("safety.max_tcp_step_m", self.safety.max_tcp_step_m);
+        p.within("safety.max_tcp_turn_deg", self.safety.max_tcp_turn_deg, 0.1, 180.0);
+        p.within("control.posture_rate_hz", self.control.posture_rate_hz, 0.0, 2.0);
+        match self.control.hand_over {
+            HandOver::Sequential => {}
+            HandOver::Blend { executed, periods } => {
+                p.at_least_one("control.hand_over.executed", executed);
+                p.at_least_one("control.hand_over.periods", periods);
+            }
+            HandOver::Ensemble { executed, decay } => {
+                p.at_least_one("control.hand_over.executed", executed);
+                p.within("control.hand_over.decay", decay, 0.0, 10.0);
+            }
+            HandOver::Inpaint { executed } => p.at_least_one("control.hand_over.executed", executed),
+        }
         p.within("safety.table_z_m", self.safety.table_z_m, -1.0, 1.0);
         p.within("safety.clearance_m", self.safety.clearance_m, 0.0, 0.2);
         for axis in 0..3 {
