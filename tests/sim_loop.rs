@@ -127,6 +127,7 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
         max_tcp_step_m: config.safety.max_tcp_step_m,
         max_tcp_turn_rad: config.safety.max_tcp_turn_deg.to_radians(),
         posture_rate_hz: config.control.posture_rate_hz,
+        gripper: config.gripper.as_ref().map(|gripper| gripper.toggle()),
         lag_compensation_s: config.control.lag_compensation_s,
         max_state_age: Duration::from_millis(100),
         max_late_ticks: 5,

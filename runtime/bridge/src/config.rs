@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tenon_core::arm::Joints;
-use tenon_core::config::{BridgeController, RobotConfig};
+use tenon_core::config::{BridgeController, GripperConfig, RobotConfig};
 use tenon_core::safety::JointBounds;
 use tenon_link::DEFAULT_ROBOT;
 use tenon_polymetis::waypoints::{Gains, WaypointSettings};
@@ -27,6 +27,8 @@ pub struct BridgeOptions {
     pub endpoint: String,
     /// Polymetis controller server, `host:port`.
     pub server: String,
+    /// The gripper behind a server of its own, where there is one.
+    pub gripper: Option<GripperConfig>,
     pub state_period: Duration,
     /// Silence of the commander after which the arm is handed back.
     pub heartbeat_timeout: Duration,
@@ -52,6 +54,7 @@ impl BridgeOptions {
             robot_name: DEFAULT_ROBOT.to_owned(),
             endpoint: robot.link.endpoint.clone(),
             server: robot.bridge.server.clone(),
+            gripper: robot.gripper.clone(),
             state_period: Duration::from_secs_f64(1.0 / robot.bridge.state_rate_hz),
             heartbeat_timeout: Duration::from_secs_f64(robot.link.heartbeat_timeout_s),
             controller: robot.bridge.controller,

@@ -12,11 +12,13 @@
 //!   releases, or the bridge itself is stopped.
 //!
 //! Tasks: *states* polls GetRobotState and publishes, *probe* asks for the robot and the episode, *status* publishes where
-//! the bridge stands, *command* ([`supervisor`]) decides and is the only one that changes anything on the server.
+//! the bridge stands, *command* ([`supervisor`]) decides and is the only one that changes anything on the server. *gripper*
+//! has a server of its own, polls the hand and passes on what the command task lets through.
 
 mod clock;
 mod config;
 pub mod gate;
+mod gripper;
 pub mod lease;
 pub mod playout;
 mod robot;
@@ -30,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenon_link::{BridgeInbox, BridgeSender, LinkError, RobotKeys, open_bridge_link};
-use tenon_polymetis::client::{ClientError, ControllerClient, Deadlines};
+use tenon_polymetis::client::{ClientError, ControllerClient, Deadlines, GripperClient};
 use tokio::sync::Notify;
 
 pub use clock::{monotonic_clock, monotonic_time};
@@ -49,6 +51,8 @@ pub enum BridgeError {
     Link(#[from] LinkError),
     #[error("[bridge] server: {0}")]
     Server(#[from] ClientError),
+    #[error("[gripper] server: {0}")]
+    GripperServer(ClientError),
     #[error("cannot start the bridge's threads: {0}")]
     Threads(#[from] std::io::Error),
 }
@@ -107,11 +111,21 @@ impl Bridge {
         let deadlines = Deadlines { set: SET_DEADLINE, ..Deadlines::default() };
         // A client of its own for each task: a slow answer to one must not hold up another.
         let client = || ControllerClient::new(&options.server, deadlines);
-        let (health, states_task) = sources::states(client()?, &options, sender.clone(), statistics.clone());
+        let (orders, hand) = match &options.gripper {
+            None => (None, gripper::none()),
+            Some(config) => {
+                let client = GripperClient::new(&config.server, gripper::DEADLINES);
+                let client = client.map_err(BridgeError::GripperServer)?;
+                let (orders, hand, task) = gripper::gripper(client, config, statistics.clone());
+                runtime.spawn(task);
+                (Some(orders), hand)
+            }
+        };
+        let (health, states_task) = sources::states(client()?, &options, hand, sender.clone(), statistics.clone());
         let (probe, probe_task) = sources::probe(client()?);
         let (status, status_task) = sources::status(sender);
         let supervisor =
-            supervisor::Supervisor::new(client()?, &options, inbox, health, probe, status, statistics.clone());
+            supervisor::Supervisor::new(client()?, &options, inbox, health, probe, status, orders, statistics.clone());
         runtime.spawn(states_task);
         runtime.spawn(probe_task);
         let status_task = runtime.spawn(status_task);

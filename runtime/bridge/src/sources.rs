@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, RobotState};
 use tenon_core::time::MonotonicTime;
 use tenon_link::BridgeSender;
 use tenon_polymetis::client::ControllerClient;
@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock::monotonic_time;
 use crate::config::BridgeOptions;
+use crate::gripper::GripperView;
 use crate::robot::robot_state;
 use crate::statistics::Statistics;
 use crate::watch::StampWatch;
@@ -40,21 +41,23 @@ pub struct Health {
     pub restarts: u64,
 }
 
-/// Polls the robot state and publishes every new one.
+/// Polls the robot state and publishes every new one, with what `hand` shows then.
 pub fn states(
     client: ControllerClient,
     options: &BridgeOptions,
+    hand: watch::Receiver<GripperView>,
     sender: BridgeSender,
     statistics: Statistics,
 ) -> (watch::Receiver<Health>, impl Future<Output = ()> + Send + 'static) {
     let (health, receiver) = watch::channel(Health::default());
     let period = options.state_period;
-    (receiver, poll_states(client, period, sender, statistics, health))
+    (receiver, poll_states(client, period, hand, sender, statistics, health))
 }
 
 async fn poll_states(
     mut client: ControllerClient,
     period: Duration,
+    hand: watch::Receiver<GripperView>,
     sender: BridgeSender,
     statistics: Statistics,
     health: watch::Sender<Health>,
@@ -77,7 +80,8 @@ async fn poll_states(
                         // A repeated state is not published: at the controller its age has to grow.
                         if stamps.observe(state.robot_time, now) {
                             sequence += 1;
-                            match sender.publish_state(&state) {
+                            let GripperView { width_m: gripper_width_m, phase: gripper } = *hand.borrow();
+                            match sender.publish_state(&RobotState { gripper_width_m, gripper, ..state }) {
                                 Ok(()) => statistics.count(|c| c.states_published += 1),
                                 Err(error) => tracing::debug!("{error}"),
                             }

@@ -39,6 +39,12 @@ pub struct Counts {
     pub arm_refused: u64,
     pub released: u64,
     pub faults: u64,
+    /// Commands that went to the hand; repeated ones do not.
+    pub gripper_commands: u64,
+    /// Commands of a session that does not command the arm, or where no hand reports.
+    pub gripper_ignored: u64,
+    /// Commands that the hand did not carry out in time.
+    pub gripper_time_outs: u64,
 }
 
 /// The counters, shared by the tasks.

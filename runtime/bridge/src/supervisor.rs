@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tenon_core::arm::Joints;
 use tenon_core::config::BridgeController;
-use tenon_core::message::{BridgeFault, BridgeState, JointTarget, Request};
+use tenon_core::message::{BridgeFault, BridgeState, GripperCommand, JointTarget, Request};
 use tenon_core::time::{MonotonicTime, Stamped};
 use tenon_link::BridgeInbox;
 use tenon_polymetis::archive::{hybrid_controller, pd_controller};
@@ -30,6 +30,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::monotonic_time;
 use crate::config::BridgeOptions;
 use crate::gate::TargetGate;
+use crate::gripper::GripperOrders;
 use crate::lease::{Claim, Lease};
 use crate::playout::{Playout, seconds};
 use crate::robot::robot_state;
@@ -92,6 +93,8 @@ pub struct Supervisor {
     health: watch::Receiver<Health>,
     probe: watch::Receiver<Option<Probe>>,
     standing: watch::Sender<Standing>,
+    /// None where there is no gripper.
+    gripper: Option<GripperOrders>,
     statistics: Statistics,
     lease: Lease,
     mode: Mode,
@@ -118,6 +121,7 @@ impl Supervisor {
         health: watch::Receiver<Health>,
         probe: watch::Receiver<Option<Probe>>,
         standing: watch::Sender<Standing>,
+        gripper: Option<GripperOrders>,
         statistics: Statistics,
     ) -> Self {
         Self {
@@ -127,6 +131,7 @@ impl Supervisor {
             health,
             probe,
             standing,
+            gripper,
             statistics,
             lease: Lease::new(options.heartbeat_timeout),
             mode: Mode::Unarmed,
@@ -196,9 +201,7 @@ impl Supervisor {
                 }
                 Claim::NoSession => tracing::warn!("a request to arm without a session was ignored"),
             },
-            Request::Gripper { session, .. } => {
-                self.lease.hear(session, request.time);
-            }
+            Request::Gripper { session, command } => self.move_gripper(session, request.time, command),
             Request::Release { session } => match self.mode {
                 Mode::Armed { .. } if self.lease.session() == session => {
                     tracing::info!("session {session:#x} releases the arm");
@@ -208,6 +211,16 @@ impl Supervisor {
                 Mode::Fault { session: last, .. } if last == session => self.mode = Mode::Unarmed,
                 _ => {}
             },
+        }
+    }
+
+    /// Passes a command on, if it is the commander's and the arm is his.
+    fn move_gripper(&mut self, session: u64, at: MonotonicTime, command: GripperCommand) {
+        let commands = self.lease.hear(session, at) && matches!(self.mode, Mode::Armed { .. });
+        match &self.gripper {
+            // A slot: whether the hand has a motion to end first is its task's business.
+            Some(orders) if commands => _ = orders.send_replace(Some(command)),
+            _ => self.statistics.count(|c| c.gripper_ignored += 1),
         }
     }
 

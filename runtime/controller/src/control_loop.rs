@@ -164,6 +164,10 @@ pub fn run(
         if let Some(request) = outcome.request {
             let _ = link.send_request(request);
         }
+        if let (Some(event), Some(seeing)) = (outcome.gripper, &seeing) {
+            // Full only if the thread that follows the parts has stopped; stale parts name that.
+            seeing.gripper.force_push((now, event));
+        }
         if let Some(event) = outcome.event
             && ends.events.push((now, event)).is_err()
         {

@@ -108,6 +108,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         max_tcp_step_m: config.safety.max_tcp_step_m,
         max_tcp_turn_rad: config.safety.max_tcp_turn_deg.to_radians(),
         posture_rate_hz: config.control.posture_rate_hz,
+        gripper: config.gripper.as_ref().map(|gripper| gripper.toggle()),
         lag_compensation_s: config.control.lag_compensation_s,
         max_state_age: Duration::from_secs_f64(config.control.max_state_age_s),
         max_late_ticks: config.control.max_late_ticks,
@@ -255,6 +256,10 @@ impl Services {
         server
             .args(["--address", address, "--port", port, "--scene", "avoid", "--json", "--die-with-parent", "--truth"])
             .arg(truth);
+        if let Some(gripper) = &config.gripper {
+            let port = gripper.server.rsplit_once(':').map_or("", |(_, port)| port);
+            server.args(["--gripper", "--gripper-port", port]);
+        }
         let server = Service::start("tenon-sim-server", server, Duration::from_secs(20))?;
         let mut bridge = Command::new(sibling("tenon-bridge")?);
         bridge.arg("--config").arg(config_file).args(["--json", "--die-with-parent"]);

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use tenon_controller::machine::{Controller, Event, FaultCause, Inputs, Order, Outcome, Phase, Settings};
+use tenon_controller::machine::{
+    Controller, Event, FaultCause, Inputs, Order, Outcome, Phase, Settings, SettingsError,
+};
 use tenon_controller::motion::Motion;
 use tenon_core::action::ActionChunk;
 use tenon_core::arm::{Arm, Joints, RobotModel, tool_along_flange_z};
 use tenon_core::avoid;
 use tenon_core::config::{TaskConfig, Values};
-use tenon_core::fusion::{FrozenPart, Furniture, FusionConfig, PartBoard, T_robot_april_training};
+use tenon_core::fusion::{FrozenPart, Furniture, FusionConfig, GripperEvent, PartBoard, T_robot_april_training};
+use tenon_core::gripper::ToggleSettings;
 use tenon_core::ik::Damping;
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, Request, RobotState};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperCommand, GripperPhase, Request, RobotState};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::safety::{CollisionLimits, Refusal, SafetyLimits, WorkspaceBox};
-use tenon_core::spec::{ObservationField, PolicySpec};
+use tenon_core::spec::{ActionField, ObservationField, PolicySpec};
 use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
 use tenon_core::timeline::{Anchor, HandOver};
 
@@ -47,6 +50,7 @@ fn settings() -> Settings {
         max_tcp_step_m: 0.05,
         max_tcp_turn_rad: 0.44,
         posture_rate_hz: 0.0,
+        gripper: None,
         lag_compensation_s: [0.0; 7],
         max_state_age: Duration::from_millis(100),
         max_late_ticks: 5,
@@ -60,12 +64,14 @@ struct Bench {
     controller: Controller,
     now: MonotonicTime,
     q: Joints,
+    gripper: GripperPhase,
     state_age: Duration,
     bridge: BridgeStatus,
     chunk: Option<ActionChunk>,
     parts: Option<PartBoard>,
     /// Answers requests for chunks; `None` leaves the controller waiting.
     policy: Option<fn(u64) -> Vec<f32>>,
+    action_dim: usize,
     requests: Vec<(u64, Vec<f32>)>,
     largest_step_rad: f64,
 }
@@ -85,6 +91,7 @@ impl Bench {
             parts: None,
             now: MonotonicTime::from_nanos(1_000_000_000),
             q: avoid::START_JOINTS_RAD,
+            gripper: GripperPhase::Absent,
             state_age: Duration::ZERO,
             bridge: BridgeStatus {
                 sequence: 1,
@@ -98,6 +105,7 @@ impl Bench {
             },
             chunk: None,
             policy: Some(forward),
+            action_dim: 2,
             requests: Vec::new(),
             largest_step_rad: 0.0,
         }
@@ -117,7 +125,7 @@ impl Bench {
             joint_velocities_rad_s: [0.0; 7],
             joint_torques_external_nm: [0.0; 7],
             gripper_width_m: f64::NAN,
-            gripper: GripperPhase::Absent,
+            gripper: self.gripper,
             error_code: 0,
         };
         let now = self.now;
@@ -147,7 +155,7 @@ impl Bench {
         if let Some(request) = outcome.infer {
             self.requests.push((request.id, request.observation[..request.len].to_vec()));
             if let Some(policy) = self.policy {
-                self.chunk = ActionChunk::new(request.id, 2, &policy(request.id));
+                self.chunk = ActionChunk::new(request.id, self.action_dim, &policy(request.id));
             }
         }
         outcome
@@ -632,4 +640,103 @@ fn disarming_a_moving_arm_stops_it_first_also_after_a_fault() {
         assert!(released.is_some_and(|tick| tick > 3), "a moving arm does not stop at once: {released:?}");
         assert_eq!(bench.controller.phase(), Phase::Disarmed);
     }
+}
+
+/// The Avoid policy with a hand that it closes from its 13th action on.
+fn with_a_hand() -> Bench {
+    fn close_late(id: u64) -> Vec<f32> {
+        (0..4).flat_map(|i| [0.0, 0.005, if id * 4 + i >= 12 { 1.0 } else { -1.0 }]).collect()
+    }
+    let spec = {
+        let mut spec = spec(1);
+        spec.action.push(ActionField::Gripper);
+        spec.normalizer = Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(1.0, 3));
+        spec
+    };
+    assert!(matches!(Controller::new(settings(), &spec), Err(SettingsError::NoGripper)));
+    let mut bench = Bench::of(self::spec(1));
+    bench.controller =
+        Controller::new(Settings { gripper: Some(ToggleSettings::default()), ..settings() }, &spec).unwrap();
+    bench.policy = Some(close_late);
+    bench.action_dim = 3;
+    bench.gripper = GripperPhase::Open;
+    bench.arm()
+}
+
+#[test]
+fn the_arm_stands_still_while_the_hand_closes_and_no_action_is_made_up_for() {
+    let mut bench = with_a_hand();
+    let y = bench.tcp()[1];
+    bench.tick(Some(Order::Run { actions: 20 }));
+    let mut ticks = 0;
+    let told = loop {
+        let outcome = bench.tick(None);
+        ticks += 1;
+        if let Some(Request::Gripper { command, session: 9 }) = outcome.request {
+            break command;
+        }
+        assert!(ticks < 100);
+    };
+    assert_eq!(told, GripperCommand::Close);
+    // Action 13 begins when the arm is told 12: after 12 · 5 ticks.
+    assert!((60..=62).contains(&ticks), "{ticks}");
+    bench.gripper = GripperPhase::Closing;
+    for _ in 0..40 {
+        let outcome = bench.tick(None);
+        assert!(outcome.event.is_none() && outcome.gripper.is_none());
+        ticks += 1;
+    }
+    assert!(bench.controller.safety().is_at_rest());
+    let held = bench.q;
+    for _ in 0..60 {
+        bench.tick(None);
+        ticks += 1;
+    }
+    assert_eq!(bench.q, held);
+    bench.gripper = GripperPhase::Holding;
+    let outcome = bench.tick(None);
+    assert!(matches!(outcome.gripper, Some(GripperEvent::Closed { .. })), "{outcome:?}");
+    let left = bench.until(80, |e| matches!(e, Event::RunEnded { actions: 20 }));
+    assert!((40..=42).contains(&left), "8 · 5 ticks are left: {left}");
+    assert!((bench.tcp()[1] - y - 20.0 * 0.005).abs() < 1e-3, "{:?}", bench.tcp());
+}
+
+#[test]
+fn a_hand_that_does_not_answer_or_is_not_done_is_a_fault_by_name() {
+    let fault = |phase| {
+        let mut bench = with_a_hand();
+        bench.tick(Some(Order::Run { actions: 20 }));
+        for _ in 0..100 {
+            if let Some(Request::Gripper { .. }) = bench.tick(None).request {
+                break;
+            }
+        }
+        if phase == GripperPhase::TimedOut {
+            bench.gripper = GripperPhase::Closing;
+            bench.tick(None);
+        }
+        bench.gripper = phase;
+        bench.until(300, |e| matches!(e, Event::Faulted(_)));
+        let Phase::Fault(cause) = bench.controller.phase() else { panic!("no fault") };
+        cause
+    };
+    assert_eq!(fault(GripperPhase::TimedOut), FaultCause::GripperTimedOut(GripperCommand::Close));
+    assert_eq!(fault(GripperPhase::Absent), FaultCause::GripperAbsent);
+    assert_eq!(fault(GripperPhase::Open), FaultCause::GripperUnheard(GripperCommand::Close));
+}
+
+#[test]
+fn a_run_begins_with_an_open_hand() {
+    let mut bench = with_a_hand();
+    bench.gripper = GripperPhase::Holding;
+    let outcome = bench.tick(Some(Order::Run { actions: 8 }));
+    assert_eq!(outcome.request, Some(Request::Gripper { session: 9, command: GripperCommand::Open }));
+    assert!(matches!(outcome.gripper, Some(GripperEvent::Opening)));
+    bench.gripper = GripperPhase::Opening;
+    for _ in 0..50 {
+        assert_eq!(bench.tick(None).event, None, "nothing begins before the hand is open");
+    }
+    bench.gripper = GripperPhase::Open;
+    bench.until(3, |e| matches!(e, Event::RunStarted));
+    bench.until(60, |e| matches!(e, Event::RunEnded { .. }));
 }

@@ -3,6 +3,7 @@
 //! This module parses text; reading the file is the caller's. Physical facts have no defaults.
 
 mod cameras;
+mod gripper;
 mod parse;
 mod policy;
 pub mod rig;
@@ -11,6 +12,7 @@ mod task;
 mod training;
 
 pub use cameras::{CameraWatchConfig, CamerasConfig};
+pub use gripper::GripperConfig;
 pub use parse::{Check, ConfigError, parse};
 pub use policy::{DiffusionModel, PolicyConfig, PolicyLimits, PolicyModel};
 pub use robot::{

@@ -15,6 +15,7 @@ pub mod config;
 pub mod diffusion;
 pub mod fusion;
 pub mod geometry;
+pub mod gripper;
 pub mod ik;
 pub mod message;
 pub mod network;

@@ -40,7 +40,8 @@ pub enum GripperPhase {
     Holding,
     /// Closed on nothing.
     Empty,
-    /// The last command was not carried out in time; it needs a new one.
+    /// The last command was not carried out in time, or the fingers stand half open and nobody said why; it needs a new
+    /// command.
     TimedOut,
 }
 

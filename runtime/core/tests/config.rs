@@ -139,3 +139,45 @@ fn wrong_cameras_are_named() {
         assert!(error.to_string().contains(key), "{error}");
     }
 }
+
+/// `robot.toml` with its `[gripper]` example in force.
+fn with_gripper() -> String {
+    let (head, rest) = ROBOT.split_once("# [gripper]").expect("the example is there");
+    let (table, tail) = rest.split_once("\n\n").expect("the table ends");
+    format!("{head}[gripper]{}\n\n{tail}", table.replace("\n# ", "\n"))
+}
+
+#[test]
+fn the_example_of_a_gripper_is_the_authors_once_its_comment_signs_are_gone() {
+    let robot: RobotConfig = parse("robot.toml", &with_gripper()).expect("a valid example");
+    let gripper = robot.gripper.expect("the table is in force");
+    assert_eq!(gripper.toggle(), tenon_core::gripper::ToggleSettings::default());
+    assert_eq!((gripper.close_speed_m_s, gripper.close_force_n, gripper.monitor().timeout.as_secs()), (0.07, 70.0, 2));
+    let plain: RobotConfig = parse("robot.toml", ROBOT).expect("the shipped file");
+    assert!(plain.gripper.is_none(), "the rod of Avoid is held by rigid fingers");
+}
+
+#[test]
+fn wrong_grippers_are_named_with_their_line() {
+    for (from, to, key) in [
+        ("server = \"127.0.0.1:50052\"", "server = \"127.0.0.1\"", "gripper.server"),
+        ("open_width_m = 0.08 ", "open_width_m = 0.8 ", "gripper.open_width_m"),
+        ("close_force_n = 70.0", "close_force_n = nan", "gripper.close_force_n"),
+        ("timeout_s = 2.0 ", "timeout_s = 1.5 ", "1.60 s"),
+        ("observed_max_m = 0.065", "observed_max_m = 0.0", "gripper.observed_max_m"),
+        ("toggle_threshold = 0.25", "toggle_threshold = 1.0", "gripper.toggle_threshold"),
+        ("toggle_min_actions", "toggle_min_action", "`toggle_min_actions`"),
+        ("timeout_s = 2.0", "", "timeout_s"),
+    ] {
+        let text = with_gripper();
+        // The line of the example, not one of another table.
+        let (head, table) = text.split_once("[gripper]").expect("in force");
+        assert!(table.contains(from), "{from}");
+        let text = format!("{head}[gripper]{}", table.replacen(from, to, 1));
+        let error = parse::<RobotConfig>("robot.toml", &text).expect_err(to);
+        assert!(error.message.contains(key), "{error}");
+        let line = text.lines().position(|line| line.starts_with(to)).expect("the key is there") + 1;
+        // A key that is missing has no line of its own.
+        assert!(to.is_empty() || error.line == line, "{error}, not line {line}");
+    }
+}

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use tenon_sim::server::{ServerOptions, ServerScene, SimServer};
+use tenon_sim::server::{GripperOptions, ServerOptions, ServerScene, SimGripper, SimServer};
 
 /// How often the parent and the server are looked at.
 const POLL: Duration = Duration::from_millis(50);
 
 /// A Polymetis controller server whose arm is the MuJoCo Panda at 1 kHz.
 ///
-/// It offers the services of the real controller server (and the gripper server's mailbox, on the same port) without
-/// authentication: leave it on the local host.
+/// It offers the services of the real controller server without authentication: leave it on the local host. With --gripper
+/// a gripper server stands beside it, at a port of its own as on a real robot, with a simulated Franka Hand.
 #[derive(Debug, Parser)]
 #[command(
     name = "tenon-sim-server",
@@ -42,6 +42,18 @@ struct Options {
     /// Seed of everything drawn.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Serve a Franka Hand too. Nothing of it is seen in the scene.
+    #[arg(long)]
+    gripper: bool,
+    /// Port of the gripper server; 0 takes a free one, which the ready line names.
+    #[arg(long, default_value_t = 50052, requires = "gripper")]
+    gripper_port: u16,
+    /// Width of what stands between the fingers; 0 for nothing (m).
+    #[arg(long, default_value_t = 0.0, value_name = "M", requires = "gripper")]
+    object_width: f64,
+    /// Time that the hand's homing takes before it reports; 0 skips it (s).
+    #[arg(long, default_value_t = 0.0, value_name = "S", requires = "gripper")]
+    homing: f64,
     /// Ready line and statistics as JSON objects.
     #[arg(long)]
     json: bool,
@@ -72,6 +84,12 @@ fn main() -> anyhow::Result<()> {
         "--start-spread {} must be between 0 and 0.5 rad",
         options.start_spread
     );
+    anyhow::ensure!(
+        (0.0..=0.08).contains(&options.object_width),
+        "--object-width {} must be between 0 and 0.08 m, which is as wide as the hand opens",
+        options.object_width
+    );
+    anyhow::ensure!((0.0..=600.0).contains(&options.homing), "--homing {} must be between 0 and 600 s", options.homing);
     // Before anything is started: a parent that ends meanwhile is noticed.
     let parent = parent_id();
     let (stop, stopped) = channel();
@@ -90,11 +108,24 @@ fn main() -> anyhow::Result<()> {
         seed: options.seed,
         truth: options.truth,
     })?;
-    let port = server.local_address().port();
+    let gripper = options.gripper.then(|| {
+        SimGripper::start(&GripperOptions {
+            address: SocketAddr::new(options.address, options.gripper_port),
+            object_m: options.object_width,
+            homing: Duration::from_secs_f64(options.homing),
+        })
+    });
+    let gripper = gripper.transpose()?;
+    let gripper_address = gripper.as_ref().map(SimGripper::local_address);
     if options.json {
-        print_line(&serde_json::json!({ "ready": true, "port": port }).to_string())?;
+        let mut line = serde_json::json!({ "ready": true, "port": server.local_address().port() });
+        if let Some(address) = gripper_address {
+            line["gripper_port"] = address.port().into();
+        }
+        print_line(&line.to_string())?;
     } else {
-        print_line(&format!("ready: Polymetis server with a simulated Panda at {}", server.local_address()))?;
+        let hand = gripper_address.map_or_else(String::new, |address| format!(", a simulated hand at {address}"));
+        print_line(&format!("ready: Polymetis server with a simulated Panda at {}{hand}", server.local_address()))?;
     }
 
     let cause = loop {
@@ -106,6 +137,7 @@ fn main() -> anyhow::Result<()> {
         }
     };
     let statistics = server.statistics();
+    drop(gripper);
     drop(server);
     if options.json {
         let line = serde_json::json!({

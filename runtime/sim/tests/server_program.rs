@@ -18,12 +18,16 @@ impl Program {
         Self { child, out }
     }
 
-    fn port(&mut self) -> u64 {
+    fn ready(&mut self) -> serde_json::Value {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
         assert_eq!(ready["ready"], true);
-        ready["port"].as_u64().unwrap()
+        ready
+    }
+
+    fn port(&mut self) -> u64 {
+        self.ready()["port"].as_u64().unwrap()
     }
 
     fn rest(&mut self) -> String {
@@ -63,6 +67,16 @@ fn it_says_where_it_serves_and_ends_at_sigterm() {
 }
 
 #[test]
+fn a_gripper_has_a_port_of_its_own() {
+    let arguments = ["--port", "0", "--scene", "none", "--json", "--gripper", "--gripper-port", "0"];
+    let ready = Program::start(Command::new(PROGRAM).args(arguments)).ready();
+    let (arm, gripper) = (ready["port"].as_u64().unwrap(), ready["gripper_port"].as_u64().unwrap());
+    assert!(arm != 0 && gripper != 0 && arm != gripper, "{ready}");
+    let plain = Program::start(Command::new(PROGRAM).args(&arguments[..5])).ready();
+    assert!(plain.get("gripper_port").is_none(), "{plain}");
+}
+
+#[test]
 fn it_ends_with_the_process_that_started_it() {
     let script = format!("{PROGRAM} --port 0 --scene none --json --die-with-parent & wait");
     let mut shell = Program::start(Command::new("sh").args(["-c", &script]));
@@ -77,6 +91,10 @@ fn wrong_options_are_named() {
     let bad = Command::new(PROGRAM).args(["--scene", "kitchen"]).output().unwrap();
     let text = String::from_utf8_lossy(&bad.stderr).into_owned();
     assert!(!bad.status.success() && text.contains("avoid") && text.contains("none"), "{text}");
+    let bad = Command::new(PROGRAM).args(["--object-width", "0.03"]).output().unwrap();
+    assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("--gripper"));
+    let bad = Command::new(PROGRAM).args(["--gripper", "--object-width", "0.3"]).output().unwrap();
+    assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("--object-width"));
     let bad = Command::new(PROGRAM).args(["--start-spread", "7"]).output().unwrap();
     assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("--start-spread"));
 }

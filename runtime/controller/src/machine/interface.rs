@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tenon_core::action::{ActionChunk, MAX_CHUNK_VALUES};
 use tenon_core::arm::{Arm, Joints};
-use tenon_core::fusion::{NotReady, PartsView};
+use tenon_core::fusion::{GripperEvent, NotReady, PartsView};
+use tenon_core::gripper::ToggleSettings;
 use tenon_core::ik::Damping;
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, Request, RobotState};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperCommand, Request, RobotState};
 use tenon_core::safety::{JointMotion, Refusal, SafetyLimits};
 use tenon_core::spec::{ActionField, ObservationField};
 use tenon_core::time::{MonotonicTime, Stamped};
@@ -128,6 +129,12 @@ pub enum FaultCause {
     PartMissing(NotReady),
     #[error("the policy observes the gripper's width, but the robot state has none")]
     NoGripper,
+    #[error("the gripper does not answer: its server, its hand client or the hand itself is gone")]
+    GripperAbsent,
+    #[error("the gripper did not {} in its time: free the fingers, then arm again", verb(*.0))]
+    GripperTimedOut(GripperCommand),
+    #[error("the gripper was told to {} and did not begin: is [gripper] set in the bridge's robot.toml?", verb(*.0))]
+    GripperUnheard(GripperCommand),
     #[error("the policy observes other parts than the {found} numbers that are seen")]
     OtherParts { found: usize },
     #[error(
@@ -144,6 +151,13 @@ pub enum FaultCause {
     LeasedToAnother(u64),
     #[error("arming timed out (bridge: {0:?})")]
     ArmingTimedOut(Option<BridgeState>),
+}
+
+fn verb(command: GripperCommand) -> &'static str {
+    match command {
+        GripperCommand::Open => "open",
+        GripperCommand::Close => "close",
+    }
 }
 
 /// Public view of the state.
@@ -191,6 +205,8 @@ pub struct Outcome {
     pub target: Option<[JointMotion; 7]>,
     pub request: Option<Request>,
     pub infer: Option<InferRequest>,
+    /// What the gripper did, for who follows parts between its fingers.
+    pub gripper: Option<GripperEvent>,
     pub event: Option<Event>,
 }
 
@@ -211,6 +227,8 @@ pub struct Settings {
     pub max_tcp_turn_rad: f64,
     /// How quickly the null space is drawn to the posture that a run began with, 1/s; 0 = not at all, as in the paper.
     pub posture_rate_hz: f64,
+    /// Where the arm has a hand: when the policy turns it over.
+    pub gripper: Option<ToggleSettings>,
     /// Lag of each joint's impedance law behind a moving target, s; the target leads by it. 0 = the paper's law.
     pub lag_compensation_s: Joints,
     pub max_state_age: Duration,
@@ -248,6 +266,8 @@ pub enum SettingsError {
          horizon of {}, the policy has {prediction_horizon}: execute fewer, or use mode = \"sequential\"", executed + delay
     )]
     Horizon { executed: usize, delay: usize, prediction_horizon: usize },
+    #[error("the policy moves a gripper, but robot.toml has no [gripper]")]
+    NoGripper,
     #[error("control.hand_over: executed = 0 executes nothing")]
     NothingExecuted,
     #[error("{what} = {value} exceeds {limit}")]

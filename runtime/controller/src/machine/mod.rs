@@ -7,6 +7,7 @@
 //! States: Disarmed → Arming → Holding ⇄ Moving / Running; any → Fault. Nothing re-arms by itself. Whatever ends a motion, an order, a
 //! fault, a missing chunk or part, ends it by the stop that the safety stage has in hand: Stopping, until the arm rests.
 
+mod gripping;
 mod interface;
 mod parts;
 mod running;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tenon_core::action::ActionChunk;
 use tenon_core::arm::Joints;
 use tenon_core::geometry::Pose;
+use tenon_core::gripper::GripperToggle;
 use tenon_core::ik::{IkOutcome, differential_ik};
 use tenon_core::message::{BridgeState, Request};
 use tenon_core::safety::{JointBounds, SafetyStage, Verdict, Wanted};
@@ -63,6 +65,8 @@ pub struct Controller {
     /// The newest chunk, and the grid instant of its first action.
     previous: Option<(ActionChunk, i64)>,
     counts: ActionCounts,
+    /// When the policy turns the hand over; none where there is no hand.
+    toggle: Option<GripperToggle>,
     state: State,
     session: u64,
     /// Asked to be disarmed while moving: at rest it is.
@@ -93,6 +97,9 @@ impl Controller {
             if let ActionField::Task(_) = field {
                 return Err(SettingsError::SimulationOnlyAction(*field));
             }
+        }
+        if spec.action.contains(&ActionField::Gripper) && settings.gripper.is_none() {
+            return Err(SettingsError::NoGripper);
         }
         for (what, value, limit) in [
             ("observation dimension", spec.observation_dim(), MAX_OBSERVATION),
@@ -133,6 +140,7 @@ impl Controller {
             timeline: Timeline::new(Pose::identity(), 0.0, spec.period_s, settings.anchor),
             previous: None,
             counts: ActionCounts::default(),
+            toggle: settings.gripper.map(GripperToggle::new),
             disarm_at_rest: false,
             last_wanted: None,
             state: State::Disarmed,
@@ -250,7 +258,9 @@ impl Controller {
                         self.next_request += 1;
                         self.begin_way();
                         let posture_rad = state.value.joint_positions_rad;
-                        self.state = State::Running(Run::new(actions, inputs.due, id, posture_rad));
+                        let mut run = Run::new(actions, inputs.due, id, posture_rad);
+                        self.begin_gripping(&mut run, &state.value, now, out);
+                        self.state = State::Running(run);
                         out.infer = Some(request);
                     }
                     Err(Unobserved::Missing(part)) => out.event = Some(Event::RunRefused(part)),

@@ -17,6 +17,7 @@ use tenon_core::safety::{Refusal, Verdict, Wanted};
 use tenon_core::time::MonotonicTime;
 use tenon_core::timeline::{HandOver, Knot, MAX_KNOTS, Timeline, WayPoint};
 
+use super::gripping::Grip;
 use super::parts::Unobserved;
 use super::{ChunkGuide, Controller, Event, FaultCause, InferRequest, Inputs, MAX_OBSERVATION, Outcome, State};
 
@@ -44,9 +45,13 @@ pub(super) struct Run {
     /// The way has begun and has not ended.
     under_way: bool,
     started: bool,
+    /// The action that begins now is not known yet.
+    unbegun: bool,
     waiting_since: Option<MonotonicTime>,
     /// Since when a part that the next chunk must observe is missing.
     pub(super) missing_since: Option<MonotonicTime>,
+    /// The hand is being opened or closed; nothing is executed meanwhile.
+    pub(super) grip: Option<Grip>,
     /// Where the null space is drawn to.
     posture_rad: Joints,
 }
@@ -64,8 +69,10 @@ impl Run {
             pending_len: 0,
             under_way: false,
             started: false,
+            unbegun: false,
             waiting_since: None,
             missing_since: None,
+            grip: None,
             posture_rad,
         }
     }
@@ -97,6 +104,15 @@ impl Controller {
         let Some(state) = inputs.state else { return };
         let now_s = inputs.due.seconds_since(run.start);
         let wanted_s = now_s + self.settings.lead_s;
+        if run.grip.is_some() {
+            if self.wait_for_gripper(&mut run, &state.value, now, dt_s, out) {
+                return;
+            }
+            // Nothing is made up for: what lies ahead moves by as long as the hand took.
+            self.timeline.resume(self.commanded_way_point(), wanted_s);
+            run.waiting_since = None;
+        }
+        let mut begun = false;
         if let Some((awaited, first)) = run.awaited
             && let Some(chunk) = inputs.chunk.filter(|chunk| chunk.request == awaited)
         {
@@ -108,10 +124,25 @@ impl Controller {
             if !run.started {
                 run.started = true;
                 out.event = Some(Event::RunStarted);
+                begun = true;
             }
         }
         while let Some((index, knot)) = self.timeline.pass(wanted_s + ROUNDING_S) {
             run.remember(index, &knot);
+            begun = true;
+        }
+        // Behind the end the action that begins is one that is still to come.
+        begun |= std::mem::take(&mut run.unbegun);
+        if begun {
+            match self.timeline.ahead().first().copied() {
+                Some(next) if self.begin_action(&mut run, &next, &state.value, now, out) => {
+                    self.brake(dt_s, out);
+                    self.state = State::Running(run);
+                    return;
+                }
+                Some(_) => {}
+                None => run.unbegun = true,
+            }
         }
         while let Some((index, pose)) = run.reach(now_s) {
             run.reached = index;

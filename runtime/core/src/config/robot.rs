@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::cameras::CamerasConfig;
+use super::gripper::GripperConfig;
 use super::parse::{Check, Problems};
 use crate::arm::{Arm, Joints, POLYMETIS_LOWER_RAD, POLYMETIS_UPPER_RAD, RobotModel, tool_along_flange_z};
 use crate::fusion::FusionConfig;
@@ -19,6 +20,9 @@ pub struct RobotConfig {
     pub safety: SafetyConfig,
     pub link: LinkConfig,
     pub bridge: BridgeConfig,
+    /// Absent on an arm without a gripper; its width is NaN then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gripper: Option<GripperConfig>,
     pub calibration: CalibrationConfig,
     /// Absent on a robot without cameras; policies that observe parts are refused then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -257,6 +261,7 @@ impl Check for RobotConfig {
             p.within("bridge.joint_stiffness_nm_rad", self.bridge.joint_stiffness_nm_rad[i], 0.0, 1000.0);
             p.within("bridge.joint_damping_nms_rad", self.bridge.joint_damping_nms_rad[i], 0.0, 200.0);
         }
+        self.gripper.iter().for_each(|gripper| gripper.check(&mut p));
         self.calibration.check(&mut p);
         self.cameras.iter().for_each(|cameras| cameras.check(&mut p));
         if self

@@ -1,9 +1,10 @@
 //! The gripper server: a mailbox of one state and one command (spec `polymetis.md` §7).
 //!
 //! Like the real one it executes nothing; a hardware client has to attach. The simulated arm has none (its fingers are
-//! rigid), so until one attaches the answers are those of a server without hardware.
+//! rigid), so until one attaches the answers are those of a server without hardware. [`SimGripper`](super::SimGripper) has
+//! one in its process.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tenon_polymetis::proto::gripper_server_server::GripperServer;
 use tenon_polymetis::proto::{Empty, GripperCommand, GripperMetadata, GripperState};
@@ -16,13 +17,25 @@ struct Slots {
     command: GripperCommand,
 }
 
-/// The mailbox.
-#[derive(Debug, Default)]
-pub struct GripperMailbox(Mutex<Slots>);
+/// The mailbox; clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct GripperMailbox(Arc<Mutex<Slots>>);
 
 impl GripperMailbox {
     fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// InitRobotClient: a hardware client registers.
+    pub fn register(&self, metadata: GripperMetadata) {
+        self.slots().metadata = Some(metadata);
+    }
+
+    /// ControlUpdate: the hand's state for the newest command, however old that is.
+    pub fn exchange(&self, state: GripperState) -> GripperCommand {
+        let mut slots = self.slots();
+        slots.state = state;
+        slots.command
     }
 }
 
@@ -45,13 +58,11 @@ impl GripperServer for GripperMailbox {
     }
 
     async fn init_robot_client(&self, request: Request<GripperMetadata>) -> Result<Response<Empty>, Status> {
-        self.slots().metadata = Some(request.into_inner());
+        self.register(request.into_inner());
         Ok(Response::new(Empty {}))
     }
 
     async fn control_update(&self, request: Request<GripperState>) -> Result<Response<GripperCommand>, Status> {
-        let mut slots = self.slots();
-        slots.state = request.into_inner();
-        Ok(Response::new(slots.command))
+        Ok(Response::new(self.exchange(request.into_inner())))
     }
 }

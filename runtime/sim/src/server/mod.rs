@@ -9,12 +9,16 @@
 //! - the arm: the "robot client", a thread of its own that reads MuJoCo, calls the plane and applies the torque;
 //! - the gRPC services, which change the plane between two steps.
 //!
+//! [`SimGripper`] is the gripper server beside it: a mailbox, and a simulated Franka Hand that reads it.
+//!
 //! Terms: the *custom controller* is what a client uploaded; the *default controller* holds the arm in every other
 //! state. A *log index* counts recorded control steps since the process started.
 
 mod arm;
 mod dispatch;
 mod gripper;
+mod gripper_server;
+mod hand;
 mod law;
 mod log;
 #[cfg(test)]
@@ -36,6 +40,7 @@ use std::time::Duration;
 use tonic::transport::server::TcpIncoming;
 
 pub use arm::{ServerScene, SimulatedArm};
+pub use gripper_server::{GripperOptions, SimGripper};
 pub use law::{Law, LawInput};
 pub use log::StateRecord;
 pub use plane::{ControlPlane, PlaneError, Reading};
@@ -81,7 +86,7 @@ impl ServerOptions {
 pub enum ServerError {
     #[error(
         "port in use: cannot listen at {address}: another server has it; stop that one (`ss -ltnp` names it) or choose \
-         another --port"
+         another --port (--gripper-port for the gripper server)"
     )]
     PortInUse { address: SocketAddr },
     #[error("cannot listen at {address}: {error}")]
@@ -138,7 +143,8 @@ impl SimServer {
             tokio::net::TcpListener::from_std(listener)
                 .map_err(|error| ServerError::Listen { address: local_address, error })?
         };
-        // The real gripper server is a process of its own; a client that is given this port for both works too.
+        // The real gripper server is a process of its own, and `SimGripper` the one with a hand; a client that is given
+        // this port for both finds a server without hardware.
         let (death, died) = std::sync::mpsc::channel();
         let services = Services::new(ControllerService::new(plane, death), GripperMailbox::default());
         let served = runtime.spawn(async move {

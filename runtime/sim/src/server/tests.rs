@@ -10,7 +10,7 @@ use tenon_polymetis::proto::{self, Empty, GripperCommand, LogInterval};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::{ServerError, ServerOptions, ServerScene, SimServer};
+use super::{GripperOptions, ServerError, ServerOptions, ServerScene, SimGripper, SimServer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) const KQ: [f32; 7] = [150.0, 120.0, 160.0, 100.0, 110.0, 100.0, 40.0];
@@ -24,8 +24,11 @@ pub(super) fn run<F: Future>(test: F) -> F::Output {
 }
 
 async fn channel(server: &SimServer) -> Channel {
-    let address = format!("http://{}", server.local_address());
-    tonic::transport::Endpoint::from_shared(address).unwrap().connect().await.unwrap()
+    channel_to(server.local_address()).await
+}
+
+async fn channel_to(address: std::net::SocketAddr) -> Channel {
+    tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
 pub(super) async fn client(server: &SimServer) -> Client {
@@ -179,6 +182,38 @@ fn the_gripper_is_a_mailbox_without_hardware() {
         let fetched = gripper.control_update(proto::GripperState { width: 0.02, ..Default::default() }).await.unwrap();
         assert_eq!(fetched.into_inner(), command);
         assert_eq!(gripper.get_state(Empty {}).await.unwrap().into_inner().width, 0.02);
+    });
+}
+
+#[test]
+fn a_hand_registers_after_its_homing_carries_out_what_is_stored_and_repeats_its_last_state_when_frozen() {
+    let (begin, homing) = (Instant::now(), Duration::from_millis(500));
+    let server = SimGripper::start(&GripperOptions { object_m: 0.03, homing, ..GripperOptions::local() }).unwrap();
+    run(async {
+        let mut gripper = GripperServerClient::new(channel_to(server.local_address()).await);
+        while let Err(status) = gripper.get_robot_client_metadata(Empty {}).await {
+            assert_eq!((status.code(), status.message()), (Code::Internal, "Failed to serialize response!"));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(begin.elapsed() >= homing, "{:?}", begin.elapsed());
+        let metadata = gripper.get_robot_client_metadata(Empty {}).await.unwrap().into_inner();
+        assert_eq!((metadata.hz, metadata.max_width), (30, 0.08));
+        let timestamp = Some(prost_types::Timestamp { seconds: 1, nanos: 1 });
+        let grasp = GripperCommand { timestamp, speed: 0.1, force: 9.0, grasp: true, ..Default::default() };
+        gripper.goto(GripperCommand { epsilon_inner: -1.0, epsilon_outer: -1.0, ..grasp }).await.unwrap();
+        let state = loop {
+            let state = gripper.get_state(Empty {}).await.unwrap().into_inner();
+            if state.is_grasped {
+                break state;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert_eq!((state.width, state.is_moving, server.motions()), (0.03, false, 1));
+        server.freeze(true);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let last = gripper.get_state(Empty {}).await.unwrap().into_inner();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(gripper.get_state(Empty {}).await.unwrap().into_inner(), last);
     });
 }
 
