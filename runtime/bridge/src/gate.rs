@@ -43,6 +43,7 @@ pub struct TargetGate {
     bounds: [JointBounds; 7],
     admitted_rad: Joints,
     admitted_at: MonotonicTime,
+    admitted_due: MonotonicTime,
     sequence: u64,
 }
 
@@ -50,7 +51,13 @@ impl TargetGate {
     /// Opens at the joints that the uploaded controller holds (measured) at `now`. `bounds`: range that targets and their stops
     /// must keep, speed and acceleration of the safety stage.
     pub fn new(bounds: [JointBounds; 7], held_rad: Joints, now: MonotonicTime) -> Self {
-        Self { bounds, admitted_rad: held_rad, admitted_at: now, sequence: 0 }
+        Self {
+            bounds,
+            admitted_rad: held_rad,
+            admitted_at: now,
+            admitted_due: MonotonicTime::from_nanos(i64::MAX),
+            sequence: 0,
+        }
     }
 
     /// `None` for a target that is not newer than the last one; otherwise whether it may be followed.
@@ -63,13 +70,16 @@ impl TargetGate {
         if verdict.is_ok() {
             self.admitted_rad = target.joint_positions_rad;
             self.admitted_at = arrived;
+            self.admitted_due = target.due;
         }
         Some(verdict)
     }
 
     fn judge(&self, target: &JointTarget, arrived: MonotonicTime) -> Result<(), GateRefusal> {
         target.check_finite().map_err(|joint| GateRefusal::NotFinite { joint })?;
-        let time_s = (arrived.since(self.admitted_at) + JITTER).as_secs_f64();
+        // Targets that were held up on their way arrive together: how far apart they were made counts then.
+        let between = arrived.since(self.admitted_at).max(target.due.since(self.admitted_due));
+        let time_s = (between + JITTER).as_secs_f64();
         for (joint, bounds) in self.bounds.iter().enumerate() {
             let (position_rad, before) = (target.joint_positions_rad[joint], self.admitted_rad[joint]);
             // An arm that stands outside may stay there or come back.
@@ -182,5 +192,9 @@ mod tests {
         let mut gate = gate();
         assert!(matches!(gate.admit(&target(1, 0.2), ms(7)), Some(Err(GateRefusal::Step { .. }))));
         assert_eq!(gate.admit(&target(2, 0.2), ms(40)), Some(Ok(())));
+        // Held up on the way, but made 100 ms apart.
+        let later = JointTarget { due: ms(100), ..target(3, 0.4) };
+        assert_eq!(gate.admit(&later, ms(41)), Some(Ok(())));
+        assert!(matches!(gate.admit(&JointTarget { sequence: 4, ..target(4, 0.6) }, ms(41)), Some(Err(_))));
     }
 }

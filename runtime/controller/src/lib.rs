@@ -5,6 +5,7 @@
 //! owns the policy. [`seeing`] turns cameras into what the policy observes of parts. [`run`] sequences episodes and, for `--robot sim`, the processes of the simulated robot.
 
 pub mod bench;
+pub mod checks;
 pub mod clock;
 pub mod control_loop;
 pub mod demo;

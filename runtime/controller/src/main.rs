@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tenon_calibrate::wizard::CameraChoice;
 use tenon_controller::run::{Options, Robot};
-use tenon_controller::{bench, demo, doctor, processes, report, run};
+use tenon_controller::{bench, checks, demo, doctor, processes, report, run};
 use tenon_policy::Engine;
 
 /// From demonstrations to a moving arm.
@@ -43,6 +43,9 @@ enum Cmd {
     /// Measure the parts; one JSON object a line with --json.
     #[command(subcommand, after_help = "Example:\n  tenon bench infer --json")]
     Bench(Bench),
+    /// Try what this release promises; nothing moves.
+    #[command(subcommand, after_help = "Example:\n  tenon test limits --commands 1e7")]
+    Test(checks::Test),
     /// Hand over to tenon-train.
     #[command(disable_help_flag = true)]
     Train(Rest),
@@ -129,6 +132,7 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         Cmd::Run(args) => run_episodes(args, interrupted),
         Cmd::Doctor(options) => doctor::run(&options),
         Cmd::Report(options) => report::run(&options),
+        Cmd::Test(test) => checks::run(&test),
         Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
         Cmd::Bench(Bench::Vision(args)) => bench::vision(&args),
         Cmd::Train(rest) => hand_over("tenon-train", &rest.args),

@@ -147,7 +147,7 @@ impl Linearised {
             let rest = task - self.J * set;
             let dq = set + free.transpose() * factor.solve(&rest);
             let left = (self.J * dq - task).norm();
-            if (0..7).all(|i| inside(i, dq[i])) && left <= MADE_UP * task.norm() {
+            if (0..7).all(|i| inside(i, dq[i])) && left <= MADE_UP * task.norm() && dq.norm() <= DETOUR * plain.norm() {
                 return Bounded { joints: dq.into(), share: 1.0, limited: Some(first) };
             }
         }
@@ -164,6 +164,8 @@ impl Linearised {
 const ROUNDING: f64 = 1e-12;
 /// A joint at its bound counts as made up for when so much of the task is left over.
 const MADE_UP: f64 = 0.02;
+/// Unless that takes so much longer a way: the six that are left may be singular.
+const DETOUR: f64 = 3.0;
 
 /// One Newton step from `q` toward the tool pose `T_base_tcp`: q + J⁺ [p* − p; rotvec(R* Rᵀ)].
 ///

@@ -72,11 +72,20 @@ pub struct WayPoint {
     pub linear_m_s: Vector3<f64>,
     /// rad/s, base axes.
     pub angular_rad_s: Vector3<f64>,
+    /// How these change, m/s² and rad/s².
+    pub linear_m_s2: Vector3<f64>,
+    pub angular_rad_s2: Vector3<f64>,
 }
 
 impl WayPoint {
     pub fn at_rest(pose: Pose) -> Self {
-        Self { pose, linear_m_s: Vector3::zeros(), angular_rad_s: Vector3::zeros() }
+        Self::moving(pose, Vector3::zeros(), Vector3::zeros())
+    }
+
+    /// Evenly.
+    pub fn moving(pose: Pose, linear_m_s: Vector3<f64>, angular_rad_s: Vector3<f64>) -> Self {
+        let none = Vector3::zeros();
+        Self { pose, linear_m_s, angular_rad_s, linear_m_s2: none, angular_rad_s2: none }
     }
 }
 
@@ -342,18 +351,22 @@ fn between(a: &WayPoint, a_s: f64, b: &WayPoint, b_s: f64, time_s: f64) -> WayPo
     let cubic = |d: &Vector3<f64>, v0: &Vector3<f64>, v1: &Vector3<f64>| {
         let (m0, m1) = (v0 * per_s, v1 * per_s);
         let (c2, c3) = (d * 3.0 - m0 * 2.0 - m1, m0 + m1 - d * 2.0);
-        ((m0 + (c2 + c3 * x) * x) * x, (m0 + (c2 * 2.0 + c3 * (3.0 * x)) * x) / per_s)
+        (
+            (m0 + (c2 + c3 * x) * x) * x,
+            (m0 + (c2 * 2.0 + c3 * (3.0 * x)) * x) / per_s,
+            (c2 * 2.0 + c3 * (6.0 * x)) / (per_s * per_s),
+        )
     };
     let d = b.pose.translation.vector - a.pose.translation.vector;
-    let (p, linear_m_s) = cubic(&d, &a.linear_m_s, &b.linear_m_s);
+    let (p, linear_m_s, linear_m_s2) = cubic(&d, &a.linear_m_s, &b.linear_m_s);
     // For the few degrees of one action the derivative of the rotation vector is the angular velocity to second order.
     let turn = (b.pose.rotation * a.pose.rotation.inverse()).scaled_axis();
-    let (w, angular_rad_s) = cubic(&turn, &a.angular_rad_s, &b.angular_rad_s);
+    let (w, angular_rad_s, angular_rad_s2) = cubic(&turn, &a.angular_rad_s, &b.angular_rad_s);
     let pose = Pose::from_parts(
         Translation3::from(a.pose.translation.vector + p),
         UnitQuaternion::from_scaled_axis(w) * a.pose.rotation,
     );
-    WayPoint { pose, linear_m_s, angular_rad_s }
+    WayPoint { pose, linear_m_s, angular_rad_s, linear_m_s2, angular_rad_s2 }
 }
 
 #[cfg(test)]

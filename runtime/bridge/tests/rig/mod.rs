@@ -176,7 +176,7 @@ impl<L: RobotLink> Controller<L> {
             while left_s > 0.0 {
                 let dt_s = left_s.min(PERIOD.as_secs_f64());
                 let moved = &mut self.motion.as_mut().unwrap()[joint];
-                *moved = follow(moved, goal, 0.0, dt_s, &gains, &bounds).motion;
+                *moved = follow(moved, &JointMotion::at_rest(goal), dt_s, &gains, &bounds).motion;
                 left_s -= dt_s;
             }
             last = now;

@@ -391,7 +391,7 @@ impl Controller {
         };
         let before = self.last_wanted.replace(wanted).unwrap_or(wanted);
         let velocity_rad_s = std::array::from_fn(|i| (wanted[i] - before[i]) / self.tick_period_s);
-        let verdict = self.safety.check(&Wanted { position_rad: wanted, velocity_rad_s }, dt_s);
+        let verdict = self.safety.check(&Wanted::moving(wanted, velocity_rad_s), dt_s);
         out.target = Some(*self.safety.motion());
         if let Verdict::Refused(_, refusal) = verdict {
             return self.fault(FaultCause::MotionRefused(refusal), out);

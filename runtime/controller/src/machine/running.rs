@@ -229,11 +229,7 @@ impl Controller {
     fn commanded_way_point(&self) -> WayPoint {
         let (pose, J) = self.settings.arm.tcp_jacobian(&self.safety.commanded_rad());
         let twist = J * SVector::<f64, 7>::from(self.safety.velocity_rad_s());
-        WayPoint {
-            pose,
-            linear_m_s: twist.fixed_rows::<3>(0).into_owned(),
-            angular_rad_s: twist.fixed_rows::<3>(3).into_owned(),
-        }
+        WayPoint::moving(pose, twist.fixed_rows::<3>(0).into_owned(), twist.fixed_rows::<3>(3).into_owned())
     }
 
     /// Observes and asks for the next chunk, where it is time to.
@@ -370,9 +366,12 @@ impl Controller {
             high: std::array::from_fn(|i| (moving[i] + reach(i)).min(bounds[i].velocity_rad_s).max(0.0)),
         };
         let velocity_rad_s = at.solve_within(&twist, &beside, &speeds).joints;
+        // Without what the Jacobian's own change adds: the follower closes that like any other error.
+        let change: Vector6<f64> = at.flange_twist(arm, &way.pose, &way.linear_m_s2, &way.angular_rad_s2);
+        let acceleration_rad_s2 = at.solve(&change).into();
         let lag = &self.settings.lag_compensation_s;
         let position_rad = std::array::from_fn(|i| q[i] + step.joints[i] + velocity_rad_s[i] * lag[i]);
-        Ok(Wanted { position_rad, velocity_rad_s })
+        Ok(Wanted { position_rad, velocity_rad_s, acceleration_rad_s2 })
     }
 
     fn period_s(&self) -> f64 {

@@ -29,21 +29,15 @@ pub struct Step {
     pub limited: bool,
 }
 
-/// The next motion of a joint, `dt_s` after `now`, toward a target that will be at `position_rad` then and moves with
-/// `velocity_rad_s`.
+/// The next motion of a joint, `dt_s` after `now`, toward a target that will be at `goal` then, moves with its velocity and changes that
+/// by its acceleration.
 ///
 /// If the stop of `now` is within the bounds, so is the result's: where the wanted jerk would leave none, less of it is taken, at the
 /// worst the stop itself.
-pub fn follow(
-    now: &JointMotion,
-    position_rad: f64,
-    velocity_rad_s: f64,
-    dt_s: f64,
-    gains: &FollowGains,
-    bounds: &JointBounds,
-) -> Step {
+pub fn follow(now: &JointMotion, goal: &JointMotion, dt_s: f64, gains: &FollowGains, bounds: &JointBounds) -> Step {
     let brake = Stop::of(now, bounds).at(dt_s);
-    if !(position_rad.is_finite() && velocity_rad_s.is_finite()) || dt_s <= 0.0 {
+    let JointMotion { position_rad, velocity_rad_s, acceleration_rad_s2 } = *goal;
+    if !goal.is_finite() || dt_s <= 0.0 {
         return Step { motion: if dt_s > 0.0 { brake } else { *now }, limited: true };
     }
     let (A, J) = (bounds.acceleration_rad_s2, bounds.jerk_rad_s3);
@@ -56,7 +50,7 @@ pub fn follow(
     let V = bounds.velocity_rad_s;
     let too_fast = velocity_rad_s.abs() > V;
     let wanted_v = (velocity_rad_s + approach).clamp(-V, V);
-    let wanted_a = (gains.velocity_hz * (wanted_v - coasting.velocity_rad_s)).clamp(-A, A);
+    let wanted_a = (acceleration_rad_s2 + gains.velocity_hz * (wanted_v - coasting.velocity_rad_s)).clamp(-A, A);
     let wanted_j = gains.acceleration_hz * (wanted_a - now.acceleration_rad_s2);
     // The acceleration must not pass its limit within the step.
     let low_j = (-J).max((-A - now.acceleration_rad_s2) / dt_s);
@@ -106,6 +100,32 @@ mod tests {
         jerk_rad_s3: 750.0,
     };
 
+    fn toward(position_rad: f64, velocity_rad_s: f64) -> JointMotion {
+        JointMotion { position_rad, velocity_rad_s, acceleration_rad_s2: 0.0 }
+    }
+
+    #[test]
+    fn a_smooth_way_is_followed_without_lag_where_its_acceleration_is_known() {
+        let gains = FollowGains::of_period(DT_S);
+        let way = |t: f64, known: f64| JointMotion {
+            position_rad: 0.2 * (1.0 - (4.0 * t).cos()),
+            velocity_rad_s: 0.8 * (4.0 * t).sin(),
+            acceleration_rad_s2: known * 3.2 * (4.0 * t).cos(),
+        };
+        let worst = |known: f64| {
+            let mut motion = JointMotion::at_rest(0.0);
+            let mut worst = 0.0_f64;
+            for k in 1..600 {
+                let goal = way(f64::from(k) * DT_S, known);
+                motion = follow(&motion, &goal, DT_S, &gains, &BOUNDS).motion;
+                worst = worst.max(if k > 100 { (motion.position_rad - goal.position_rad).abs() } else { 0.0 });
+            }
+            worst
+        };
+        let (with, without) = (worst(1.0), worst(0.0));
+        assert!(with < 2e-3 && with < 0.3 * without, "{with} {without}");
+    }
+
     #[test]
     fn a_far_target_is_reached_without_overshoot() {
         let gains = FollowGains::of_period(DT_S);
@@ -113,7 +133,7 @@ mod tests {
             let mut motion = JointMotion::at_rest(0.0);
             let mut furthest: f64 = 0.0;
             for _ in 0..500 {
-                motion = follow(&motion, goal, 0.0, DT_S, &gains, &BOUNDS).motion;
+                motion = follow(&motion, &JointMotion::at_rest(goal), DT_S, &gains, &BOUNDS).motion;
                 furthest = furthest.max(motion.position_rad / goal);
             }
             assert!((motion.position_rad - goal).abs() < 1e-6, "{goal}: {motion:?}");
@@ -129,7 +149,7 @@ mod tests {
         for i in 1..1000 {
             let t = i as f64 * DT_S;
             let (q, v) = (0.2 * (1.0 - (2.0 * t).cos()), 0.4 * (2.0 * t).sin());
-            let step = follow(&motion, q, v, DT_S, &gains, &BOUNDS);
+            let step = follow(&motion, &toward(q, v), DT_S, &gains, &BOUNDS);
             motion = step.motion;
             worst = worst.max((motion.position_rad - q).abs());
         }
@@ -152,7 +172,7 @@ mod tests {
             for (q, v, part, kind) in steps {
                 let dt = if part < 0.8 { DT_S } else { DT_S * part };
                 let q = match kind { 0 => f64::NAN, 1 => f64::INFINITY, 2 => 1e300, _ => q };
-                let next = follow(&motion, q, v, dt, &gains, &BOUNDS).motion;
+                let next = follow(&motion, &toward(q, v), dt, &gains, &BOUNDS).motion;
                 prop_assert!(next.is_finite());
                 prop_assert!(next.position_rad.abs() <= 2.0 + 1e-8, "{next:?}");
                 let mean_v = (next.position_rad - motion.position_rad) / dt;

@@ -18,7 +18,7 @@ use crate::arm::{Arm, JointLimits, Joints};
 use crate::geometry::Pose;
 
 pub use brake::{JointBounds, JointMotion, Stop};
-pub use collision::{Body, Collision, CollisionLimits};
+pub use collision::{Body, Collision, CollisionLimits, collision};
 pub use follow::{FollowGains, Step, follow};
 
 /// Axis-aligned box for the tool point in the robot base frame, m.
@@ -29,6 +29,11 @@ pub struct WorkspaceBox {
 }
 
 impl WorkspaceBox {
+    /// Smaller by `by_m` on every side.
+    fn shrunk(&self, by_m: f64) -> Self {
+        Self { min_m: self.min_m.map(|x| x + by_m), max_m: self.max_m.map(|x| x - by_m) }
+    }
+
     /// The axis on which `p` is farthest outside, and by how much, m; `None` inside.
     fn outside(&self, p: &Vector3<f64>) -> Option<(usize, f64)> {
         let by = |axis: usize| (self.min_m[axis] - p[axis]).max(p[axis] - self.max_m[axis]);
@@ -105,11 +110,18 @@ pub struct Wanted {
     pub position_rad: Joints,
     /// Of the wanted positions; zero for a target that stands still.
     pub velocity_rad_s: Joints,
+    /// Of the wanted velocities; zero where it is not known. What is known ahead is not followed late.
+    pub acceleration_rad_s2: Joints,
 }
 
 impl Wanted {
     pub fn still(position_rad: Joints) -> Self {
-        Self { position_rad, velocity_rad_s: [0.0; 7] }
+        Self::moving(position_rad, [0.0; 7])
+    }
+
+    /// Without knowing how the velocity changes.
+    pub fn moving(position_rad: Joints, velocity_rad_s: Joints) -> Self {
+        Self { position_rad, velocity_rad_s, acceleration_rad_s2: [0.0; 7] }
     }
 }
 
@@ -142,9 +154,12 @@ pub struct SafetyCounts {
     pub braked: u64,
 }
 
-/// Instants of a stop at which the tool point and the links are looked at, as parts of its duration. The stop before this one was
-/// looked at too, and the two differ by one period.
-const LOOKS: [f64; 3] = [0.0, 0.5, 1.0];
+/// A stop is looked at no further apart than this, s: on its way from one look to the next the arm bends by less than [`BEND_M`]
+/// (a/8 · t² at 1 m of reach).
+const LOOK_S: f64 = 0.02;
+const MOST_LOOKS: usize = 24;
+/// Kept free of by the stop's way, beyond the limits that the command itself keeps.
+const BEND_M: f64 = 2e-3;
 
 /// Steps that one command makes up for at most.
 const MOST_STEPS: f64 = 8.0;
@@ -273,8 +288,8 @@ impl SafetyStage {
 
     /// What is wrong with what is wanted, wherever the arm is.
     fn refuse(&self, wanted: &Wanted) -> Option<Refusal> {
-        let finite = |i: &usize| !(wanted.position_rad[*i].is_finite() && wanted.velocity_rad_s[*i].is_finite());
-        if let Some(joint) = (0..7).find(finite) {
+        let all = [&wanted.position_rad, &wanted.velocity_rad_s, &wanted.acceleration_rad_s2];
+        if let Some(joint) = (0..7).find(|&i| all.iter().any(|values| !values[i].is_finite())) {
             return Some(Refusal::NotFinite { joint });
         }
         // What is wanted may lead what is commanded by the lag of the arm; from one command to the next it has no reason to jump.
@@ -292,23 +307,31 @@ impl SafetyStage {
         let mut limited = false;
         if dt_s > 0.0 {
             for i in 0..7 {
-                let (q, v) = (wanted.position_rad[i], wanted.velocity_rad_s[i]);
-                let step = follow(&self.motion[i], q, v, dt_s, &self.gains, &self.bounds[i]);
+                let goal = JointMotion {
+                    position_rad: wanted.position_rad[i],
+                    velocity_rad_s: wanted.velocity_rad_s[i],
+                    acceleration_rad_s2: wanted.acceleration_rad_s2[i],
+                };
+                let step = follow(&self.motion[i], &goal, dt_s, &self.gains, &self.bounds[i]);
                 motion[i] = step.motion;
                 limited |= step.limited;
             }
         }
         let stops = self.stops(&motion);
         let longest_s = stops.iter().map(Stop::duration_s).fold(0.0, f64::max);
-        let outside_now = self.limits.workspace.outside(&p_now).map_or(0.0, |(_, by)| by);
         // An arm that stands still looks once.
-        let looks = if longest_s > 0.0 { &LOOKS[..] } else { &LOOKS[..1] };
-        for look in looks {
-            let q: Joints = std::array::from_fn(|i| stops[i].at(look * longest_s).position_rad);
+        let looks = ((longest_s / LOOK_S).ceil() as usize).min(MOST_LOOKS);
+        let wider =
+            CollisionLimits { clearance_m: self.limits.collision.clearance_m + BEND_M, ..self.limits.collision };
+        for look in 0..=looks {
+            let (free_m, bodies) = if look == 0 { (0.0, &self.limits.collision) } else { (BEND_M, &wider) };
+            let t_s = if look == 0 { 0.0 } else { longest_s * look as f64 / looks as f64 };
+            let q: Joints = std::array::from_fn(|i| stops[i].at(t_s).position_rad);
             let p = self.arm.tcp(&q).translation.vector;
-            if let Some((axis, by)) = self.limits.workspace.outside(&p)
+            let inner = self.limits.workspace.shrunk(free_m);
+            if let Some((axis, by)) = inner.outside(&p)
                 // Moving back toward the box from outside is allowed.
-                && by > outside_now + 1e-9
+                && by > inner.outside(&p_now).map_or(0.0, |(_, by)| by) + 1e-9
             {
                 let WorkspaceBox { min_m, max_m } = self.limits.workspace;
                 let axis_name = ['x', 'y', 'z'][axis];
@@ -319,7 +342,7 @@ impl SafetyStage {
                     max_m: max_m[axis],
                 });
             }
-            if let Some(found) = collision::collision(&self.arm, &q, &now, &self.limits.collision) {
+            if let Some(found) = collision(&self.arm, &q, &now, bodies) {
                 return Err(Refusal::Collision(found));
             }
         }

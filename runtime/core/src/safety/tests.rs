@@ -38,7 +38,7 @@ fn a_nan_is_refused_and_the_arm_stays() {
         assert!(
             matches!(s.check(&off(3, wrong), DT_S), Verdict::Refused(q, Refusal::NotFinite { joint: 3 }) if q == RESET)
         );
-        let moving = Wanted { position_rad: RESET, velocity_rad_s: [0.0, 0.0, wrong, 0.0, 0.0, 0.0, 0.0] };
+        let moving = Wanted::moving(RESET, [0.0, 0.0, wrong, 0.0, 0.0, 0.0, 0.0]);
         assert!(matches!(s.check(&moving, DT_S), Verdict::Refused(q, Refusal::NotFinite { joint: 2 }) if q == RESET));
     }
 }
@@ -156,7 +156,7 @@ proptest! {
                 _ => {}
             }
             let dt = match kind { 4 => -1.0, 5 => 0.0, 6 => f64::NAN, _ => DT_S };
-            if kind < 20 { s.check(&Wanted { position_rad, velocity_rad_s }, dt); } else if kind < 25 { s.brake(dt); } else { s.check(&Wanted::still(position_rad), dt); }
+            if kind < 20 { s.check(&Wanted::moving(position_rad, velocity_rad_s), dt); } else if kind < 25 { s.brake(dt); } else { s.check(&Wanted::still(position_rad), dt); }
             let q = s.commanded_rad();
             for i in 0..7 {
                 let b = s.limits.bounds(i);

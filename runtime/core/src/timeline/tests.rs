@@ -52,6 +52,8 @@ fn every_action_is_reached_at_its_instant_and_the_velocity_has_no_step() {
         let linear = (b.pose.translation.vector - a.pose.translation.vector) / 2e-5;
         let angular = (b.pose.rotation * a.pose.rotation.inverse()).scaled_axis() / 2e-5;
         assert!((linear - point.linear_m_s).norm() < 1e-6);
+        let change = (b.linear_m_s - a.linear_m_s) / 2e-5;
+        assert!((change - point.linear_m_s2).norm() < 1e-3);
         assert!((angular - point.angular_rad_s).norm() < 1e-4);
     }
 }
@@ -124,7 +126,8 @@ fn after_a_block_the_grid_is_laid_anew_or_caught_up_with_by_name() {
         let here = WayPoint::at_rest(pose(wave(4) + 0.004, wave(4)));
         way.resume(here, 1.0);
         way.merge(HandOver::Sequential, 2, 5, 12, |i| target(wave(5 + i as i64)));
-        assert_eq!(way.at(1.0), Some(here));
+        let begun = way.at(1.0).unwrap();
+        assert_eq!((begun.pose, begun.linear_m_s), (here.pose, here.linear_m_s));
         way.ahead().iter().map(|knot| knot.time_s).collect::<Vec<_>>()
     };
     let anew = run(Anchor::Reanchor);
