@@ -3,6 +3,7 @@
 mod help;
 mod install;
 mod programs;
+mod record;
 mod report;
 mod seeing_run;
 mod sim_loop;

@@ -53,14 +53,14 @@ pub fn free_port() -> u16 {
 }
 
 /// A rig of its own for each test: configuration with free ports, bundle, folder.
-struct Rig {
-    folder: tempfile::TempDir,
-    config: PathBuf,
-    bundle: PathBuf,
+pub struct Rig {
+    pub folder: tempfile::TempDir,
+    pub config: PathBuf,
+    pub bundle: PathBuf,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let text = include_str!("../configs/robot.toml")
             .replace("tcp/127.0.0.1:7447", &format!("tcp/127.0.0.1:{}", free_port()))
@@ -79,22 +79,24 @@ impl Rig {
         self.folder.path().join("deploy")
     }
 
-    fn run(&self, episodes: usize) -> Command {
+    pub fn run(&self, episodes: usize) -> Command {
         let mut command = Command::new(program("tenon"));
         command.args(["run", "--robot", "sim", "--episodes", &episodes.to_string(), "--bundle"]);
         command.arg(&self.bundle).arg("--config").arg(&self.config).arg("--out").arg(self.out());
+        // Its flight recorder writes below it.
+        command.env("TENON_STATE", self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    fn report(&self) -> serde_json::Value {
+    pub fn report(&self) -> serde_json::Value {
         let text = std::fs::read_to_string(self.out().join("run.json")).expect("run.json was written");
         serde_json::from_str(&text).expect("run.json is JSON")
     }
 }
 
 /// Waits for the first episode's first second: the arm moves then.
-fn wait_until_it_moves(rig: &Rig, child: &mut Child) {
+pub fn wait_until_it_moves(rig: &Rig, child: &mut Child) {
     let truth = rig.out().join("truth.jsonl");
     let until = Instant::now() + Duration::from_secs(60);
     while Instant::now() < until {
@@ -107,13 +109,13 @@ fn wait_until_it_moves(rig: &Rig, child: &mut Child) {
     panic!("no motion within a minute");
 }
 
-fn signal(pid: u32, number: i32) {
+pub fn signal(pid: u32, number: i32) {
     let pid = libc::pid_t::try_from(pid).expect("a pid");
     // SAFETY: the process is a child (or grandchild) of this test that has not been waited for.
     assert_eq!(unsafe { libc::kill(pid, number) }, 0, "signalling {pid}");
 }
 
-fn finish(mut child: Child, limit: Duration) -> (Option<i32>, String, Duration) {
+pub fn finish(mut child: Child, limit: Duration) -> (Option<i32>, String, Duration) {
     let begun = Instant::now();
     while begun.elapsed() < limit {
         if let Some(status) = child.try_wait().expect("a child") {
@@ -129,7 +131,7 @@ fn finish(mut child: Child, limit: Duration) -> (Option<i32>, String, Duration) 
 }
 
 /// A child of `parent` by program name, from /proc.
-fn child_of(parent: u32, name: &str) -> u32 {
+pub fn child_of(parent: u32, name: &str) -> u32 {
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
         let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
@@ -143,7 +145,7 @@ fn child_of(parent: u32, name: &str) -> u32 {
     panic!("{name} does not run under {parent}");
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -226,6 +228,7 @@ fn a_second_run_on_the_same_robot_is_refused_and_the_first_goes_on() {
         .arg(&rig.config)
         .arg("--out")
         .arg(other.path().join("a"))
+        .arg("--no-record")
         .output()
         .expect("tenon starts");
     assert_eq!(leased.status.code(), Some(1));
@@ -238,6 +241,7 @@ fn a_second_run_on_the_same_robot_is_refused_and_the_first_goes_on() {
         .arg(&rig.config)
         .arg("--out")
         .arg(other.path().join("b"))
+        .arg("--no-record")
         .output()
         .expect("tenon starts");
     assert_eq!(ports.status.code(), Some(1));

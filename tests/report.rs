@@ -107,6 +107,7 @@ fn what_the_trainer_writes_is_on_the_page() {
         late_chunks: 0,
         bridge: None,
         fault: None,
+        record: None,
     };
     write(work, "deploy/run.json", to_value(&run).unwrap());
 

@@ -283,6 +283,14 @@ impl Workstation {
         let report = std::fs::read_to_string(out.join("run.json")).unwrap_or_else(|_| "null".into());
         (output, serde_json::from_str(&report).expect("JSON"))
     }
+
+    /// Computes the recorded run again, with the parts as they were seen.
+    fn verify(&self, report: &serde_json::Value) {
+        let run = report["record"]["folder"].as_str().expect("the run was recorded");
+        let output = Command::new(program("tenon")).args(["replay", run, "--verify"]).output().expect("tenon starts");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("are the same to the bit"), "{said}{}", stderr(&output));
+    }
 }
 
 fn stderr(output: &Output) -> String {
@@ -299,6 +307,7 @@ fn the_policy_observes_the_parts_where_they_lie() {
     assert_eq!(episode["complete"], true);
     let observations = episode["observations"].as_array().expect("one for each chunk");
     assert_eq!(observations.len(), 2, "a chunk every 8 of 16 actions");
+    station.verify(&report);
     let bench = Workbench::one_leg(&Rig::built_in().unwrap(), 0.0).unwrap();
     for observation in observations {
         let numbers: Vec<f64> = observation.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
@@ -339,6 +348,8 @@ fn a_part_that_is_lost_during_a_run_stops_it_by_name() {
     assert!(fault.contains("the policy cannot observe: square_table_"), "{fault}");
     assert!(stderr(&output).contains("the arm holds"), "{}", stderr(&output));
     assert_eq!(report["episodes"][0]["complete"], false);
+    station.verify(&report);
+    assert!(report["record"]["faults"][0].as_str().is_some_and(|file| file.contains("part_missing")), "{report}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tenon_polymetis::waypoints::{MAX_WAYPOINTS, Plan, StepClock, Waypoint};
 /// Relative error of two quartz clocks: the fastest target of an hour ago says less than one of a second ago.
 const DRIFT: f64 = 100e-6;
 /// Targets further apart than this are not joined by a curve: something stood still between them.
-const LONGEST_GAP_S: f64 = 0.1;
+const LONGEST_GAP_S: f64 = 0.05;
 /// Waypoints at rest behind the stop.
 const RESTING: i64 = 10;
 /// Targets kept; at 1 kHz this is a lead of 100 ms and more.
@@ -97,6 +97,11 @@ impl Playout {
             self.motions.pop_front();
         }
         seconds(arrived) - self.played_s(due_s)
+    }
+
+    /// Forgets all but the newest target.
+    pub fn begin_anew(&mut self) {
+        self.motions.drain(..self.motions.len().saturating_sub(1));
     }
 
     /// The motion that is for `due_s`: between two on the curve through both, after the newest on its stop. The first one stands for
@@ -259,6 +264,17 @@ mod tests {
         assert!((420..428).contains(&plan.first_step), "{}", plan.first_step);
         let stop = Stop::of(&way(0.4), &BOUNDS);
         assert!((plan.waypoints.last().unwrap().positions_rad[0] - stop.at(9.0).position_rad).abs() < 1e-9);
+    }
+
+    #[test]
+    fn begun_anew_only_the_newest_target_is_planned() {
+        let (mut playout, steps) = (playout(), steps());
+        for k in 1..6 {
+            playout.push(&target(k, 100.0 + 7.0 * k as f64), at_ms(BEHIND_MS + 100.0 + 7.0 * k as f64));
+        }
+        playout.begin_anew();
+        let plan = playout.plan(7, &steps, at_ms(BEHIND_MS + 135.0)).unwrap();
+        assert!((155..163).contains(&plan.first_step), "{}", plan.first_step);
     }
 
     #[test]

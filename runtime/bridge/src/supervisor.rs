@@ -379,9 +379,16 @@ impl Supervisor {
             }
             Stream::Plans { playout, steps, settings, apart_since } => {
                 let late_s = playout.push(&target.value, target.time);
-                let Some(plan) = playout.plan(settings.session, steps, monotonic_time()) else { return };
-                if let Err(error) = plan.check(settings) {
-                    return self.refuse(target, &error).await;
+                let Some(mut plan) = playout.plan(settings.session, steps, monotonic_time()) else { return };
+                if plan.check(settings).is_err() {
+                    // Targets were lost between two that are kept, and the curve through both is none that was commanded. From the
+                    // newest on it is; the law joins that gently, or brakes.
+                    playout.begin_anew();
+                    let Some(anew) = playout.plan(settings.session, steps, monotonic_time()) else { return };
+                    if let Err(error) = anew.check(settings) {
+                        return self.refuse(target, &error).await;
+                    }
+                    plan = anew;
                 }
                 self.statistics.count(|c| c.targets_late += u64::from(late_s > 0.0));
                 let begin = monotonic_time();

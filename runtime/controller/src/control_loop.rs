@@ -16,6 +16,7 @@ use tenon_link::RobotLink;
 use crate::clock;
 use crate::inference::InferenceHandle;
 use crate::machine::{Controller, Event, InferRequest, Inputs, Order, Outcome, Phase};
+use crate::record::ControlTap;
 use crate::seeing::SeeingEnds;
 use crate::timing::Timing;
 
@@ -52,6 +53,14 @@ pub struct Ends {
     view: triple_buffer::Input<View>,
     ticks: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
+    recorder: Option<ControlTap>,
+}
+
+impl Ends {
+    /// Every tick goes to the flight recorder too.
+    pub fn record_to(&mut self, recorder: ControlTap) {
+        self.recorder = Some(recorder);
+    }
 }
 
 /// Makes both ends.
@@ -73,7 +82,7 @@ pub fn handles() -> (Handles, Ends) {
         ticks: ticks.clone(),
         stop: stop.clone(),
     };
-    (handles, Ends { orders, events, dropped_events, requests, view: input, ticks, stop })
+    (handles, Ends { orders, events, dropped_events, requests, view: input, ticks, stop, recorder: None })
 }
 
 /// The motion commanded last as a message.
@@ -100,6 +109,7 @@ pub fn run(
     arm: tenon_core::arm::Arm,
 ) -> (Timing, Controller) {
     let period = controller.tick_period();
+    let grips = seeing.as_ref().map(|seeing| seeing.gripper.clone());
     let mut timing = Timing::default();
     let mut deadline = clock::now() + period;
     let mut late_in_a_row = 0;
@@ -108,10 +118,11 @@ pub fn run(
     while !ends.stop.load(Ordering::Acquire) {
         clock::sleep_until(deadline);
         let now = clock::now();
-        timing.wake_up.record(now.since(deadline));
+        let wake_up = now.since(deadline);
+        timing.wake_up.record(wake_up);
         timing.ticks += 1;
         // Lateness does not accumulate: the missed periods are skipped and counted.
-        let missed = (now.since(deadline).as_nanos() / period.as_nanos()) as u32;
+        let missed = (wake_up.as_nanos() / period.as_nanos()) as u32;
         if missed > 0 {
             timing.late += 1;
             late_in_a_row += missed as usize;
@@ -143,7 +154,8 @@ pub fn run(
             Inputs { due: deadline, state, status, chunk: chunk.as_ref(), parts, order, late_ticks: late_in_a_row };
         let started = clock::now();
         let outcome: Outcome = controller.tick(now, &inputs);
-        timing.tick.record(clock::elapsed(started));
+        let took = clock::elapsed(started);
+        timing.tick.record(took);
 
         if let Some(request) = outcome.infer {
             // Full only if the policy's thread has stopped answering; the tick's time-out names that.
@@ -164,14 +176,18 @@ pub fn run(
         if let Some(request) = outcome.request {
             let _ = link.send_request(request);
         }
-        if let (Some(event), Some(seeing)) = (outcome.gripper, &seeing) {
+        if let (Some(event), Some(grips)) = (outcome.gripper, &grips) {
             // Full only if the thread that follows the parts has stopped; stale parts name that.
-            seeing.gripper.force_push((now, event));
+            grips.force_push((now, event));
         }
         if let Some(event) = outcome.event
             && ends.events.push((now, event)).is_err()
         {
             ends.dropped_events.fetch_add(1, Ordering::Relaxed);
+        }
+        // Last, so that nothing waits for it.
+        if let Some(recorder) = &mut ends.recorder {
+            recorder.tick(now, &inputs, wake_up, took, &outcome, controller.phase());
         }
         ends.view.write(View {
             phase: controller.phase(),

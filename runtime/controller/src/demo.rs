@@ -75,6 +75,12 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<ExitCode>
     let mut deploy = Command::new(std::env::current_exe().context("finding this program")?);
     deploy.args(["run", "--robot", "sim", "--engine", &options.engine, "--episodes", episodes, "--bundle"]);
     deploy.arg(&paths.bundle).arg("--config").arg(&options.robot_config).arg("--out").arg(&paths.deploy);
+    let record = paths.deploy.join("record");
+    if record.exists() {
+        // Of an earlier demo in the same folder.
+        std::fs::remove_dir_all(&record).with_context(|| format!("removing the old {}", record.display()))?;
+    }
+    deploy.arg("--record").arg(record);
 
     let steps = [
         ("demonstrations", demos, false),

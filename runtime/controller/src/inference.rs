@@ -8,11 +8,12 @@ use tenon_core::action::ActionChunk;
 use tenon_core::diffusion::{
     Clips, Denoiser, DenoisingStep, Guide, SampleScratch, StepNoise, guide_mask, sample, sample_guided,
 };
-use tenon_core::noise::SeededNoise;
+use tenon_core::noise::{NoiseState, SeededNoise};
 use tenon_core::spec::{Denoising, PolicySpec};
 
 use crate::clock;
 use crate::machine::InferRequest;
+use crate::record::ChunkTap;
 
 /// Samples chunks from observations; owns the noise, so one seed gives one sequence of chunks.
 pub struct ChunkSampler<D> {
@@ -45,6 +46,16 @@ impl<D: Denoiser> ChunkSampler<D> {
         }
     }
 
+    /// Where the noise stands: what the next chunk begins with.
+    pub fn noise(&self) -> NoiseState {
+        self.noise.state()
+    }
+
+    /// Goes on from another position of the noise, to make a recorded chunk again.
+    pub fn set_noise(&mut self, state: NoiseState) {
+        self.noise = SeededNoise::restore(state);
+    }
+
     /// One chunk in physical units. A value that is not finite stays so: the controller refuses it by name.
     ///
     /// Panics if the request's length is not the policy's observation dim, which `Controller::new` has seen to.
@@ -58,7 +69,8 @@ impl<D: Denoiser> ChunkSampler<D> {
             sample(denoiser, steps, *clips, noise, scratch, x)?;
         } else {
             given.fill(0.0);
-            let values = guide.values(spec.action_dim());
+            // A guide of another policy's width would not fit; of this one it does.
+            let values = &guide.values()[..guide.values().len().min(given.len())];
             given[..values.len()].copy_from_slice(values);
             spec.normalizer.normalize_action(&mut given[..values.len()]);
             guide_mask(guide.frozen, guide.overlap, mask);
@@ -81,8 +93,8 @@ pub struct InferenceHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the policy's thread. It ends when the handle is dropped.
-pub fn spawn<D>(mut sampler: ChunkSampler<D>) -> std::io::Result<InferenceHandle>
+/// Starts the policy's thread. It ends when the handle is dropped. `recorder` is told of every chunk before the controller is.
+pub fn spawn<D>(mut sampler: ChunkSampler<D>, mut recorder: Option<ChunkTap>) -> std::io::Result<InferenceHandle>
 where
     D: Denoiser + Send + 'static,
     D::Error: std::fmt::Display,
@@ -98,8 +110,14 @@ where
                 request = newer;
             }
             let started = clock::now();
+            let noise = sampler.noise();
             match sampler.sample(&request) {
-                Ok(chunk) => slot.write(Some(chunk)),
+                Ok(chunk) => {
+                    if let Some(recorder) = &mut recorder {
+                        recorder.chunk(started, clock::elapsed(started), noise, &chunk);
+                    }
+                    slot.write(Some(chunk));
+                }
                 Err(e) => {
                     // Nobody listens only when the run is over anyway.
                     let _ = send_error.try_send(e.to_string());

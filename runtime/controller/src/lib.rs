@@ -3,6 +3,7 @@
 //! [`machine`] decides: a function from time and inputs to an outcome, the same on the robot, in MuJoCo and in a test
 //! with a manual clock. [`control_loop`] acts: it waits for deadlines, moves messages and records times. [`inference`]
 //! owns the policy. [`seeing`] turns cameras into what the policy observes of parts. [`run`] sequences episodes and, for `--robot sim`, the processes of the simulated robot.
+//! [`record`] is what the flight recorder is told, [`replay`] computes it again, [`top`] listens to a bridge.
 
 pub mod bench;
 pub mod checks;
@@ -15,7 +16,10 @@ pub mod judge;
 pub mod machine;
 pub mod motion;
 pub mod processes;
+pub mod record;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod seeing;
 pub mod timing;
+pub mod top;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tenon_calibrate::wizard::CameraChoice;
-use tenon_controller::run::{Options, Robot};
-use tenon_controller::{bench, checks, demo, doctor, processes, report, run};
+use tenon_controller::run::{Options, RecordTo, Robot};
+use tenon_controller::{bench, checks, demo, doctor, processes, replay, report, run, top};
 use tenon_policy::Engine;
 
 /// From demonstrations to a moving arm.
@@ -32,6 +32,11 @@ enum Cmd {
     /// Run a policy bundle in real time.
     #[command(after_help = "Example:\n  tenon run --robot sim --bundle bundles/avoid_m1 --episodes 20")]
     Run(RunArgs),
+    /// What a recorded run shows; with --verify every tick and chunk of it is computed again, to the bit.
+    #[command(
+        after_help = "Examples:\n  tenon replay state/runs/20261128T165053Z-000002d6ca3d34f1\n  tenon replay runs/demo/deploy/record --verify --json\n\nExit code: 0; 1 where --verify finds a difference, or cannot compare everything. The .mcap files open in Foxglove as they are."
+    )]
+    Replay(replay::Options),
     /// Put the results of the steps on one self-contained page.
     #[command(after_help = "Example:\n  tenon report --deploy runs/demo/deploy --out report")]
     Report(report::Options),
@@ -40,6 +45,9 @@ enum Cmd {
         after_help = "Examples:\n  tenon doctor\n  tenon doctor --bundle bundles/one_leg --json\n\nExit code: 0 fit (perhaps with warnings); 1 something fails; 2 the question cannot be asked."
     )]
     Doctor(doctor::Options),
+    /// Rates, ages, latencies and states on the terminal, while others run the arm; it listens and never sends.
+    #[command(after_help = "Examples:\n  tenon top\n  tenon top --endpoint tcp/192.168.1.10:7447 --once --json")]
+    Top(top::Options),
     /// Measure the parts; one JSON object a line with --json.
     #[command(subcommand, after_help = "Example:\n  tenon bench infer --json")]
     Bench(Bench),
@@ -104,6 +112,12 @@ struct RunArgs {
     /// Folder for run.json and, with the simulated robot, its record.
     #[arg(long, default_value = "runs/deploy")]
     out: PathBuf,
+    /// Folder of the flight recorder's files; without it $TENON_STATE/runs/<time>-<session>.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Record nothing.
+    #[arg(long, conflicts_with = "record")]
+    no_record: bool,
     /// Print the result as one line of JSON on standard output.
     #[arg(long)]
     json: bool,
@@ -131,8 +145,10 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         Cmd::Demo(options) => demo::run(&options, interrupted),
         Cmd::Run(args) => run_episodes(args, interrupted),
         Cmd::Doctor(options) => doctor::run(&options),
+        Cmd::Replay(options) => replay::run(&options),
         Cmd::Report(options) => report::run(&options),
         Cmd::Test(test) => checks::run(&test),
+        Cmd::Top(options) => top::run(&options, interrupted),
         Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
         Cmd::Bench(Bench::Vision(args)) => bench::vision(&args),
         Cmd::Train(rest) => hand_over("tenon-train", &rest.args),
@@ -152,6 +168,11 @@ fn run_episodes(args: RunArgs, interrupted: &Arc<AtomicBool>) -> Result<ExitCode
         rig: args.rig,
         cameras: args.cameras,
         out: args.out,
+        record: match (args.no_record, args.record) {
+            (true, _) => RecordTo::Nowhere,
+            (false, Some(folder)) => RecordTo::Folder(folder),
+            (false, None) => RecordTo::State,
+        },
         quiet: args.json,
     };
     let report = run::run(&options, interrupted)?;

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+pub(crate) use results::latency_table;
 pub use results::{Check, Verdict};
 
 use crate::run::RunReport;

@@ -3,25 +3,31 @@
 mod program;
 mod session;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use program::Program;
 use serde::{Deserialize, Serialize};
+use tenon_calibrate::rig::state_folder;
 use tenon_calibrate::steps::{Finding, Grade};
 use tenon_calibrate::wizard::CameraChoice;
+use tenon_core::calendar::rfc3339;
 use tenon_core::config::RobotConfig;
+use tenon_policy::bundle::{MANIFEST, sha256};
 use tenon_policy::{Bundle, Engine};
+use tenon_recorder::{Limits, Recorded, Settings as RecorderSettings, Tap};
 
 use crate::judge::{JudgedEpisode, TruthFile};
 use crate::machine::{Controller, Settings};
 use crate::processes::{Service, shipped, sibling};
+use crate::record::{ChunkTap, ControlTap, Happened, RunRecorder};
 use crate::timing::TimingSummary;
-use crate::{control_loop, inference, seeing};
+use crate::{control_loop, inference, replay, seeing};
 
 /// Where the commands go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -31,6 +37,15 @@ pub enum Robot {
     Sim,
     /// A bridge that runs already (systemd unit `tenon-bridge`), in front of a Polymetis server.
     Panda,
+}
+
+/// Where the flight recorder writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordTo {
+    /// A folder of its own, named by time and session, in `$TENON_STATE/runs`.
+    State,
+    Folder(PathBuf),
+    Nowhere,
 }
 
 /// What to run.
@@ -49,6 +64,7 @@ pub struct Options {
     /// Where pictures come from instead of the calibrated cameras by their serial numbers.
     pub cameras: Vec<CameraChoice>,
     pub out: PathBuf,
+    pub record: RecordTo,
     /// No progress on standard error.
     pub quiet: bool,
 }
@@ -88,32 +104,40 @@ pub struct RunReport {
     pub bridge: Option<serde_json::Value>,
     /// Why the run ended before its last episode.
     pub fault: Option<String>,
+    /// What the flight recorder has; absent where none ran.
+    #[serde(default)]
+    pub record: Option<RecordReport>,
+}
+
+/// A run's record, for `tenon replay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordReport {
+    pub folder: PathBuf,
+    pub ticks: u64,
+    /// Records that were lost because the recorder did not keep up.
+    pub dropped: u64,
+    pub bytes: u64,
+    /// What led to each fault.
+    pub faults: Vec<PathBuf>,
+    /// Why the record ends before the run.
+    pub trouble: Option<String>,
+}
+
+impl RecordReport {
+    fn of(folder: PathBuf, recorded: Recorded) -> Self {
+        let Recorded { ticks, dropped, bytes, fault_files, trouble } = recorded;
+        Self { folder, ticks, dropped, bytes, faults: fault_files, trouble }
+    }
 }
 
 /// Runs the episodes. `interrupted` is set by Ctrl-C: the arm is held and handed back, and what was done is reported.
 pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport> {
     let config_file = shipped(&options.config);
-    let config = load_config(&config_file)?;
+    let (config_text, config) = read_config(&config_file)?;
     let bundle = Bundle::open(&options.bundle)
         .with_context(|| format!("opening the policy bundle {}", options.bundle.display()))?;
     let spec = bundle.spec().clone();
-    let settings = Settings {
-        arm: config.arm(),
-        damping: config.damping(),
-        safety: config.safety_limits(),
-        targets_per_action: config.control.targets_per_action,
-        hand_over: config.control.hand_over,
-        anchor: config.control.anchor,
-        lead_s: config.lead_s(),
-        max_tcp_step_m: config.safety.max_tcp_step_m,
-        max_tcp_turn_rad: config.safety.max_tcp_turn_deg.to_radians(),
-        posture_rate_hz: config.control.posture_rate_hz,
-        gripper: config.gripper.as_ref().map(|gripper| gripper.toggle()),
-        lag_compensation_s: config.control.lag_compensation_s,
-        max_state_age: Duration::from_secs_f64(config.control.max_state_age_s),
-        max_late_ticks: config.control.max_late_ticks,
-        max_missing: Duration::from_secs_f64(config.cameras.as_ref().map_or(0.0, |cameras| cameras.max_missing_s)),
-    };
+    let settings = settings(&config);
     let controller = Controller::new(settings, &spec)
         .with_context(|| format!("the policy {} cannot run on this controller", options.bundle.display()))?;
     let furniture = seeing::furniture_of(&spec)?;
@@ -158,8 +182,15 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
     )
     .with_context(|| format!("connecting to the bridge at {}", config.link.endpoint))?;
 
-    let (handles, ends) = control_loop::handles();
-    let inference = inference::spawn(sampler).context("starting the policy's thread")?;
+    let (handles, mut ends) = control_loop::handles();
+    let session_id = session::session_id();
+    let about = About { options, config_file: &config_file, config_text: &config_text, bundle: &bundle, session_id };
+    let recorder = about.start_recorder(&config)?;
+    let chunk_tap = recorder.as_ref().map(|(_, _, tap)| ChunkTap::new(tap.clone()));
+    if let Some((_, _, tap)) = &recorder {
+        ends.record_to(ControlTap::new(tap.clone()));
+    }
+    let inference = inference::spawn(sampler, chunk_tap).context("starting the policy's thread")?;
     let policy_errors = inference.errors.clone();
     let priority = config.control.realtime_priority;
     let quiet = options.quiet;
@@ -182,6 +213,7 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         seeing,
         options.quiet,
         options.robot == Robot::Sim,
+        session_id,
     );
     let outcome = session.episodes(&spec, &program, &settings.safety.workspace, options.episodes);
     session.finish();
@@ -189,6 +221,15 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
     let fault = outcome.err().map(|e| format!("{e:#}"));
     let windows = session.windows;
     let Ok((timing, controller)) = control.join() else { bail!("the control thread panicked; its message is above") };
+
+    let record = recorder.map(|(folder, recorder, _)| RecordReport::of(folder, recorder.finish()));
+    if let (Some(record), false) = (&record, options.quiet) {
+        let megabytes = record.bytes as f64 / 1e6;
+        eprintln!("record: {} ({} ticks, {megabytes:.1} MB)", record.folder.display(), record.ticks);
+        for fault in &record.faults {
+            eprintln!("what led to the fault: {}", fault.display());
+        }
+    }
 
     let bridge = services.and_then(Services::stop);
     let episodes = judge(windows, options.robot, &truth)?;
@@ -208,17 +249,117 @@ pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<RunReport
         late_chunks,
         bridge,
         fault,
+        record,
     };
     crate::report::write_json(&options.out.join("run.json"), &report)?;
     Ok(report)
 }
 
+/// What a controller is made with, from the robot's configuration.
+pub fn settings(config: &RobotConfig) -> Settings {
+    Settings {
+        arm: config.arm(),
+        damping: config.damping(),
+        safety: config.safety_limits(),
+        targets_per_action: config.control.targets_per_action,
+        hand_over: config.control.hand_over,
+        anchor: config.control.anchor,
+        lead_s: config.lead_s(),
+        max_tcp_step_m: config.safety.max_tcp_step_m,
+        max_tcp_turn_rad: config.safety.max_tcp_turn_deg.to_radians(),
+        posture_rate_hz: config.control.posture_rate_hz,
+        gripper: config.gripper.as_ref().map(|gripper| gripper.toggle()),
+        lag_compensation_s: config.control.lag_compensation_s,
+        max_state_age: Duration::from_secs_f64(config.control.max_state_age_s),
+        max_late_ticks: config.control.max_late_ticks,
+        max_missing: Duration::from_secs_f64(config.cameras.as_ref().map_or(0.0, |cameras| cameras.max_missing_s)),
+    }
+}
+
 /// Reads and checks `robot.toml`.
-pub fn load_config(path: &std::path::Path) -> Result<RobotConfig> {
+pub fn load_config(path: &Path) -> Result<RobotConfig> {
+    read_config(path).map(|(_, config)| config)
+}
+
+/// `robot.toml` as it is written and as it is understood.
+fn read_config(path: &Path) -> Result<(String, RobotConfig)> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!("reading {}: the robot's configuration (the project has configs/robot.toml)", path.display())
     })?;
-    Ok(tenon_core::config::parse(&path.display().to_string(), &text)?)
+    let config = tenon_core::config::parse(&path.display().to_string(), &text)?;
+    Ok((text, config))
+}
+
+/// The manifest of a bundle as it is written; it holds the policy's definition and the hashes of its networks.
+pub fn manifest_text(bundle: &Bundle) -> Result<String> {
+    let path = bundle.folder().join(MANIFEST);
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// What explains a record.
+struct About<'a> {
+    options: &'a Options,
+    config_file: &'a Path,
+    config_text: &'a str,
+    bundle: &'a Bundle,
+    session_id: u64,
+}
+
+impl About<'_> {
+    /// Begins the record; `None` where none is wanted.
+    fn start_recorder(&self, config: &RobotConfig) -> Result<Option<(PathBuf, RunRecorder, Tap<Happened>)>> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let folder = match &self.options.record {
+            RecordTo::Nowhere => return Ok(None),
+            RecordTo::Folder(folder) => folder.clone(),
+            RecordTo::State => {
+                let date = rfc3339(since_1970.as_secs_f64()).replace(['-', ':'], "");
+                let state = state_folder().context("where to keep the run's record (--record DIR names a folder)")?;
+                state.join("runs").join(format!("{date}-{:016x}", self.session_id))
+            }
+        };
+        let wall_offset_ns =
+            i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX).saturating_sub(crate::clock::now().as_nanos());
+        let settings = RecorderSettings {
+            folder: folder.clone(),
+            metadata: self.metadata(rfc3339(since_1970.as_secs_f64()), wall_offset_ns)?,
+            arm: config.arm(),
+            wall_offset_ns,
+            limits: Limits::default(),
+            // Whatever becomes of the record, the arm's control goes on.
+            trouble: Box::new(|text| eprintln!("warning: flight recorder: {text}")),
+        };
+        let (recorder, tap) = RunRecorder::start(settings)
+            .context("beginning the run's record (--record DIR names another folder, --no-record does without)")?;
+        Ok(Some((folder, recorder, tap)))
+    }
+
+    fn metadata(&self, started: String, wall_offset_ns: i64) -> Result<BTreeMap<String, String>> {
+        let policy_json = manifest_text(self.bundle)?;
+        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let robot = match self.options.robot {
+            Robot::Sim => "sim",
+            Robot::Panda => "panda",
+        };
+        let pairs = [
+            ("tenon_version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("record_version", tenon_recorder::record::RECORD_VERSION.to_string()),
+            ("started", started),
+            ("wall_offset_ns", wall_offset_ns.to_string()),
+            ("session", format!("{:016x}", self.session_id)),
+            ("robot", robot.to_owned()),
+            ("machine", replay::this_machine()),
+            ("engine", self.options.engine.to_string()),
+            ("seed", self.options.seed.to_string()),
+            ("task", self.bundle.spec().task.clone()),
+            ("bundle", whole(self.bundle.folder())),
+            ("bundle_sha256", sha256(policy_json.as_bytes())),
+            ("policy_json", policy_json),
+            ("config", whole(self.config_file)),
+            ("robot_toml", self.config_text.to_owned()),
+        ];
+        Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
+    }
 }
 
 fn judge(windows: Vec<session::Window>, robot: Robot, truth: &std::path::Path) -> Result<Vec<Episode>> {

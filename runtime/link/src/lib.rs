@@ -10,7 +10,8 @@
 //! | `request` | controller → bridge | [`Request`] | bounded queue |
 //!
 //! The controller talks through trait [`RobotLink`]: [`ZenohLink`] on a robot, [`MemoryLink`] in tests. The bridge
-//! holds a [`BridgeSender`] and a [`BridgeInbox`], from [`open_bridge_link`] or [`memory_link`].
+//! holds a [`BridgeSender`] and a [`BridgeInbox`], from [`open_bridge_link`] or [`memory_link`]. Anybody may listen to a bridge
+//! with a [`LinkObserver`], which cannot send.
 //!
 //! Messages may be lost, never reordered within a key: a sender repeats a request until the status shows its effect,
 //! and a receiver judges everything by its age.
@@ -20,6 +21,7 @@ mod error;
 mod keys;
 mod mailbox;
 mod memory;
+mod observer;
 mod zenoh_bridge;
 mod zenoh_config;
 mod zenoh_link;
@@ -34,6 +36,7 @@ pub use error::LinkError;
 pub use keys::{DEFAULT_ROBOT, RobotKeys};
 pub use mailbox::{BridgeInbox, LinkCounters};
 pub use memory::{MemoryLink, memory_link};
+pub use observer::{Heard, LinkObserver};
 pub use zenoh_bridge::{BridgeSender, open_bridge_link};
 pub use zenoh_link::ZenohLink;
 

@@ -57,7 +57,7 @@ impl Tally {
         }
     }
 
-    fn accept<T>(&self, decoded: Result<T, DecodeError>) -> Option<T> {
+    pub fn accept<T>(&self, decoded: Result<T, DecodeError>) -> Option<T> {
         match decoded {
             Ok(value) => {
                 self.received.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, JointTarget, Request, RobotState};
 use tenon_core::time::{MonotonicTime, RobotTime};
-use tenon_link::{Clock, LinkError, RobotKeys, RobotLink, ZenohLink, open_bridge_link};
+use tenon_link::{Clock, Heard, LinkError, LinkObserver, RobotKeys, RobotLink, ZenohLink, open_bridge_link};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -128,4 +128,37 @@ fn a_missing_bridge_is_said_with_its_endpoint() {
     assert!(matches!(&error, LinkError::Connect { endpoint: e, .. } if *e == endpoint), "{error}");
     assert!(error.to_string().contains("start tenon-bridge"), "{error}");
     assert!(begin.elapsed() < PATIENCE);
+}
+
+#[test]
+fn an_observer_hears_every_message_and_the_bridge_hears_nothing_of_it() {
+    let endpoint = endpoint();
+    let (sender, mut inbox) = open_bridge_link(&endpoint, &keys(), clock(), || {}).unwrap();
+    let mut observer = LinkObserver::connect(&endpoint, &keys(), clock(), Duration::from_secs(5)).unwrap();
+    wait_for("the first message", || {
+        sender.publish_state(&state(0)).unwrap();
+        observer.next_message()
+    });
+    for sequence in 1..=200 {
+        sender.publish_state(&state(sequence)).unwrap();
+        sender.publish_status(&status(sequence)).unwrap();
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    let (mut states, mut statuses) = (Vec::new(), Vec::new());
+    wait_for("all messages", || {
+        while let Some(heard) = observer.next_message() {
+            match heard.value {
+                Heard::State(state) if state.sequence > 0 => states.push(state.sequence),
+                Heard::State(_) => {}
+                Heard::Status(status) => statuses.push(status.sequence),
+            }
+        }
+        (states.last() == Some(&200) && statuses.last() == Some(&200)).then_some(())
+    });
+    assert!(states.is_sorted() && statuses.is_sorted());
+    let counters = observer.counters();
+    assert_eq!((counters.sent, counters.refused), (0, 0), "{counters:?}");
+    let of_bridge = inbox.counters();
+    assert_eq!((of_bridge.received, of_bridge.refused), (0, 0), "{of_bridge:?}");
+    assert!(inbox.next_request().is_none() && inbox.latest_target().is_none());
 }

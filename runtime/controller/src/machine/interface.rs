@@ -77,12 +77,13 @@ pub struct ChunkGuide {
     pub frozen: usize,
     /// Actions that the chunk before planned; 0 = nothing is given.
     pub overlap: usize,
+    len: usize,
     /// `[overlap, action_dim]`
     values: [f32; MAX_CHUNK_VALUES],
 }
 
 impl ChunkGuide {
-    pub const NONE: Self = Self { frozen: 0, overlap: 0, values: [0.0; MAX_CHUNK_VALUES] };
+    pub const NONE: Self = Self { frozen: 0, overlap: 0, len: 0, values: [0.0; MAX_CHUNK_VALUES] };
 
     /// From `previous`, whose action `offset` is for the same instant as the new chunk's first one; `frozen` of them will have been
     /// executed.
@@ -91,6 +92,7 @@ impl ChunkGuide {
         let Ok(offset) = usize::try_from(offset) else { return guide };
         let width = previous.action_dim;
         guide.overlap = previous.steps.saturating_sub(offset);
+        guide.len = guide.overlap * width;
         guide.frozen = usize::try_from(frozen).unwrap_or(0).min(guide.overlap);
         for i in 0..guide.overlap {
             if let Some(action) = previous.action(offset + i) {
@@ -100,9 +102,16 @@ impl ChunkGuide {
         guide
     }
 
+    /// As a record has it; what does not fit is left out.
+    pub fn recorded(frozen: usize, overlap: usize, said: &[f32]) -> Self {
+        let mut guide = Self { frozen, overlap, len: said.len().min(MAX_CHUNK_VALUES), ..Self::NONE };
+        guide.values[..guide.len].copy_from_slice(&said[..guide.len]);
+        guide
+    }
+
     /// `[overlap, action_dim]`
-    pub fn values(&self, action_dim: usize) -> &[f32] {
-        &self.values[..(self.overlap * action_dim).min(MAX_CHUNK_VALUES)]
+    pub fn values(&self) -> &[f32] {
+        &self.values[..self.len]
     }
 }
 

@@ -184,16 +184,22 @@ impl Results {
 
 /// The stages of the control path, p50, p99 and max in µs.
 pub fn timing_table(timing: &TimingSummary) -> String {
-    let mut text = format!("  {:<16} {:>9} {:>10} {:>10} {:>10}\n", "stage", "n", "p50 us", "p99 us", "max us");
-    for (name, s) in stages(timing) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {name:<16} {:>9} {:>10.1} {:>10.1} {:>10.1}", s.n, s.p50_us, s.p99_us, s.max_us);
-    }
+    let mut text = latency_table(stages(timing));
     let _ = writeln!(
         text,
         "  late ticks: {} of {} ({:.0} per million)",
         timing.late_ticks, timing.ticks, timing.late_per_million
     );
+    text
+}
+
+/// One line a stage.
+pub fn latency_table(stages: impl IntoIterator<Item = (&'static str, Summary)>) -> String {
+    let mut text = format!("  {:<16} {:>9} {:>10} {:>10} {:>10}\n", "stage", "n", "p50 us", "p99 us", "max us");
+    for (name, s) in stages {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {name:<16} {:>9} {:>10.1} {:>10.1} {:>10.1}", s.n, s.p50_us, s.p99_us, s.max_us);
+    }
     text
 }
 

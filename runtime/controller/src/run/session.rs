@@ -32,6 +32,8 @@ pub struct Session {
     quiet: bool,
     rearm: bool,
     watchdog: Watchdog,
+    /// Lease under which the arm is armed first.
+    session: u64,
     /// With how long a start waits for the parts.
     seeing: Option<(Seeing, Duration)>,
     pub windows: Vec<Window>,
@@ -39,7 +41,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// `rearm`: see [`Session::recover`].
+    /// `rearm`: see [`Session::recover`]. `session`: the lease's number, of [`session_id`].
     pub fn new(
         handles: Handles,
         policy_errors: Receiver<String>,
@@ -47,6 +49,7 @@ impl Session {
         seeing: Option<(Seeing, Duration)>,
         quiet: bool,
         rearm: bool,
+        session: u64,
     ) -> Self {
         Self {
             handles,
@@ -55,6 +58,7 @@ impl Session {
             quiet,
             rearm,
             watchdog: Watchdog::default(),
+            session,
             seeing,
             windows: Vec::new(),
             late_chunks: 0,
@@ -71,7 +75,7 @@ impl Session {
     ) -> Result<()> {
         // Before the arm is armed: without the parts there is nothing to run.
         self.await_parts()?;
-        self.order(Order::Arm { session: session_id() });
+        self.order(Order::Arm { session: self.session });
         self.wait(Duration::from_secs(8), "arming", |e| matches!(e, Event::Armed))?;
         // READY only once the arm follows: systemd starts what depends on it then.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -231,7 +235,7 @@ impl Watchdog {
 }
 
 /// A lease number that no other run has: time and process. Never 0, which means "no lease".
-fn session_id() -> u64 {
+pub fn session_id() -> u64 {
     let nanos = crate::clock::now().as_nanos() as u64;
     ((u64::from(std::process::id()) << 40) ^ nanos).max(1)
 }

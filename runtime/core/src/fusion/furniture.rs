@@ -59,6 +59,12 @@ impl Furniture {
         }
     }
 
+    /// The name of a part as this program has it; `None` for a part of no furniture.
+    pub fn known_part(name: &str) -> Option<&'static str> {
+        let all = [Self::OneLeg, Self::Lamp, Self::RoundTable];
+        all.into_iter().flat_map(Self::part_names).copied().find(|known| *known == name)
+    }
+
     /// Index of a part in [`Self::part_names`].
     pub fn index_of(self, part: &str) -> Option<usize> {
         self.part_names().iter().position(|name| *name == part)

@@ -17,6 +17,13 @@ pub struct PartsView {
 }
 
 impl PartsView {
+    /// A view as it was recorded. `None` if there are more numbers than the parts of any furniture have.
+    pub fn recorded(at: MonotonicTime, block: Result<PartsBlock, NotReady>, numbers: &[f32]) -> Option<Self> {
+        let mut view = Self { at, block, len: numbers.len(), numbers: [0.0; MAX_PARTS * PART_NUMBERS] };
+        view.numbers.get_mut(..numbers.len())?.copy_from_slice(numbers);
+        Some(view)
+    }
+
     /// The numbers of all parts, or the first part that has no pose.
     pub fn numbers(&self) -> Result<&[f32], NotReady> {
         self.block.map(|_| &self.numbers[..self.len])
@@ -46,5 +53,16 @@ mod tests {
         let view = board.view(MonotonicTime::from_nanos(1_000_000_000), None);
         let missing = view.numbers().unwrap_err();
         assert_eq!((missing.part, missing.since), ("lamp_base", start));
+    }
+
+    #[test]
+    fn a_recorded_view_is_the_view_again() {
+        let at = MonotonicTime::from_nanos(7);
+        let block = PartsBlock { oldest_age: std::time::Duration::from_millis(3), least_confidence: 0.5 };
+        let view = PartsView::recorded(at, Ok(block), &[1.0, 2.0]).unwrap();
+        assert_eq!((view.at, view.numbers().unwrap()), (at, &[1.0, 2.0][..]));
+        assert!(PartsView::recorded(at, Ok(block), &[0.0; MAX_PARTS * PART_NUMBERS + 1]).is_none());
+        assert_eq!(Furniture::known_part("lamp_hood"), Some("lamp_hood"));
+        assert_eq!(Furniture::known_part("lamp"), None);
     }
 }
