@@ -20,7 +20,7 @@ use tenon_core::config::{TaskConfig, Values};
 use tenon_core::fusion::{RESET_JOINTS_RAD, T_robot_april_training};
 use tenon_core::geometry::{Pose, rotation_to_6d};
 use tenon_core::normalizer::{Limits, Normalizer};
-use tenon_core::spec::{ObservationField, PolicySpec};
+use tenon_core::spec::PolicySpec;
 use tenon_core::task::TaskName;
 use tenon_core::time::MonotonicTime;
 use tenon_vision::render::workbench::{Workbench, three_views};
@@ -185,15 +185,12 @@ fn bundle(folder: &Path) -> PathBuf {
     let start = Arm::new(T_flange_hand_tcp()).tcp(&RESET_JOINTS_RAD);
     let middle: Vec<f32> =
         start.translation.vector.iter().copied().chain(rotation_to_6d(&start.rotation)).map(|v| v as f32).collect();
-    // The simulated arm's fingers are rigid.
-    let fields = task.observation().into_iter().filter(|field| *field != ObservationField::GripperWidth);
-    let fields: Vec<_> = fields.collect();
     let limits = |by: f32, grip: f32| middle.iter().map(|v| v + by).chain([grip]).collect::<Vec<f32>>();
     let action = Limits { min: limits(-1e-3, -1.0), max: limits(1e-3, -0.9) };
-    let observation = Limits::symmetric(1.5, task.observation_dim() - 1);
+    let observation = Limits::symmetric(1.5, task.observation_dim());
     let spec = PolicySpec {
         task: task.to_string(),
-        observation: fields,
+        observation: task.observation(),
         action: task.action(),
         prediction_horizon: 8,
         action_horizon: 8,
@@ -215,7 +212,7 @@ struct Workstation {
 impl Workstation {
     fn new(calibration: RigCalibration) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (link, server) = (free_port(), free_port());
+        let (link, server, hand) = (free_port(), free_port(), free_port());
         let mut text = include_str!("../configs/robot.toml")
             .replace("tcp/127.0.0.1:7447", &format!("tcp/127.0.0.1:{link}"))
             .replace("127.0.0.1:50051", &format!("127.0.0.1:{server}"))
@@ -224,6 +221,11 @@ impl Workstation {
             .replace("max_state_age_s = 0.25", "max_state_age_s = 2.0")
             .replace("max_late_ticks = 5 ", "max_late_ticks = 500 ")
             .replace("heartbeat_timeout_s = 0.3", "heartbeat_timeout_s = 2.0");
+        // The table of the hand stands there as a comment.
+        let (before, table) = text.split_once("# [gripper]").expect("the example of a hand");
+        let (table, after) = table.split_once("\n\n").expect("the end of a table");
+        let table = table.replace("\n# ", "\n").replace("127.0.0.1:50052", &format!("127.0.0.1:{hand}"));
+        text = format!("{before}[gripper]{table}\n\n{after}");
         text += "\n[cameras]\nrig = \"bench\"\nexposure_100us = 80\nrate_hz = 10.0\nready_within_s = 5.0\nmax_missing_s = 1.0\n\
                  [cameras.watch]\nmax_frame_age_s = 2.0\nleast_rate_fraction = 0.1\nmax_dropped_fraction = 0.9\n\
                  [fusion]\nmax_age_s = 1.5\n[fusion.ages]\ncoasting_after_s = 0.5\nlost_after_s = 1.5\n";
@@ -241,10 +243,12 @@ impl Workstation {
     /// Starts the simulated Polymetis server and the bridge.
     fn with_arm(mut self) -> Self {
         let text = std::fs::read_to_string(&self.config).expect("the configuration");
-        let address = text.lines().find_map(|line| line.strip_prefix("server = \"")).expect("an address");
-        let (host, port) = address.trim_end_matches('"').rsplit_once(':').expect("host:port");
+        let mut addresses = text.lines().filter_map(|line| line.strip_prefix("server = \"")?.split('"').next());
+        let mut address = || addresses.next().expect("an address").rsplit_once(':').expect("host:port");
+        let ((host, port), (_, hand)) = (address(), address());
         let mut server = Command::new(program("tenon-sim-server"));
         server.args(["--address", host, "--port", port, "--scene", "none", "--json", "--die-with-parent"]);
+        server.args(["--gripper", "--gripper-port", hand]);
         let mut bridge = Command::new(program("tenon-bridge"));
         bridge.arg("--config").arg(&self.config).args(["--json", "--die-with-parent"]);
         let patience = Duration::from_secs(30);
@@ -311,18 +315,20 @@ fn the_policy_observes_the_parts_where_they_lie() {
     let bench = Workbench::one_leg(&Rig::built_in().unwrap(), 0.0).unwrap();
     for observation in observations {
         let numbers: Vec<f64> = observation.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
-        assert_eq!(numbers.len(), 57);
+        assert_eq!(numbers.len(), 58);
+        // The hand is open, and no wider than the policy has seen.
+        assert!((numbers[15] - 0.065).abs() < 1e-6, "{}", numbers[15]);
         // The board lies as in training, so april coordinates are the policy's own.
         for part in 0..5 {
             let truth = bench.T_april_body(1 + part, 0.0);
-            let at = 15 + 7 * part;
+            let at = 16 + 7 * part;
             let off = (0..3).map(|i| (numbers[at + i] - truth.translation.vector[i]).powi(2)).sum::<f64>().sqrt();
             assert!(off < 2e-3, "{}: {off} m", bench.names[1 + part]);
             let length: f64 = numbers[at + 3..at + 7].iter().map(|v| v * v).sum();
             assert!((length - 1.0).abs() < 1e-5 && numbers[at + 6] >= 0.0);
         }
         // The bar is a constant.
-        assert!(numbers[50].abs() < 1e-7 && (numbers[51] - 0.38).abs() < 1e-7, "{:?}", &numbers[50..52]);
+        assert!(numbers[51].abs() < 1e-7 && (numbers[52] - 0.38).abs() < 1e-7, "{:?}", &numbers[51..53]);
     }
 }
 

@@ -1,5 +1,7 @@
 //! `tenon bench`: the command lines of the benches; what is measured lives where it belongs.
 
+mod hand_over;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +14,8 @@ use tenon_vision::bench as vision_bench;
 use tenon_vision::bench::{
     AccuracyCell, AccuracySettings, BenchSettings, FusedAccuracy, FusedSettings, PeerPicture, Timing, VisionBench,
 };
+
+pub use hand_over::{HandOverArgs, hand_over};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct InferArgs {

@@ -77,6 +77,9 @@ enum Bench {
     /// 30 Hz from frames to fused poses.
     #[command(after_help = "Example:\n  tenon bench vision --quick\n  tenon bench vision --accuracy --json")]
     Vision(bench::VisionArgs),
+    /// How evenly the arm is commanded where one chunk takes over from another, in every mode.
+    #[command(after_help = "Example:\n  tenon bench hand-over --bundle bundles/avoid_m1")]
+    HandOver(bench::HandOverArgs),
 }
 
 #[derive(Args)]
@@ -151,6 +154,7 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         Cmd::Top(options) => top::run(&options, interrupted),
         Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
         Cmd::Bench(Bench::Vision(args)) => bench::vision(&args),
+        Cmd::Bench(Bench::HandOver(args)) => bench::hand_over(&args),
         Cmd::Train(rest) => hand_over("tenon-train", &rest.args),
         Cmd::Calibrate(rest) => hand_over("tenon-calibrate", &rest.args),
     }

@@ -1,6 +1,6 @@
 //! `tenon run`: episodes of a policy on a robot, or on the simulated one with all its processes.
 
-mod program;
+pub(crate) mod program;
 mod session;
 
 use std::collections::BTreeMap;

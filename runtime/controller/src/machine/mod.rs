@@ -1,8 +1,8 @@
 //! The controller's state machine: a function from time and inputs to a decision.
 //!
-//! [`Controller::tick`] never blocks, allocates, logs or reads a clock. It decides; [`crate::control_loop`] acts. Within
-//! one policy period there are `targets_per_action` ticks: the first takes the observation and the next action, all of
-//! them send a joint target on the way from the last commanded pose to the new one.
+//! [`Controller::tick`] never blocks, allocates, logs or reads a clock. It decides; [`crate::control_loop`] acts. The policy's
+//! actions have instants on its grid ([`tenon_core::timeline`]); `targets_per_action` ticks lie between two of them, each with a
+//! motion of the joints on the way there.
 //!
 //! States: Disarmed → Arming → Holding ⇄ Moving / Running; any → Fault. Nothing re-arms by itself. Whatever ends a motion, an order, a
 //! fault, a missing chunk or part, ends it by the stop that the safety stage has in hand: Stopping, until the arm rests.
