@@ -448,7 +448,7 @@ impl Trial {
         let outside = outside_m(&self.limits, &self.arm, &q) - self.outside_at_start_m;
         report.outside_m = report.outside_m.max(outside);
         if outside > ROUNDING_M {
-            report.violate(|| format!("the tool point is {:.4} m outside the box", outside));
+            report.violate(|| format!("the tool point is {:.4} mm outside the box", outside * 1e3));
         }
         if let Some(found) = collision(&self.arm, &q, &FREE_RAD, &self.limits.collision) {
             let (Collision::Table { distance_m, limit_m, .. } | Collision::Bodies { distance_m, limit_m, .. }) = found;
