@@ -157,9 +157,11 @@ pub struct SafetyCounts {
 /// A stop is looked at no further apart than this, s: on its way from one look to the next the arm bends by less than [`BEND_M`]
 /// (a/8 · t²; with all joints braking at full reach the tool point has been seen to bend by 2.3 mm in 20 ms).
 const LOOK_S: f64 = 0.016;
-const MOST_LOOKS: usize = 24;
-/// Kept free of by the stop's way, beyond the limits that the command itself keeps.
+const MOST_LOOKS: usize = 32;
+/// Kept free of by the stop's way, beyond the limits; what is nearer than this already may stay as near, and is looked at twice as often.
 const BEND_M: f64 = 3e-3;
+/// Kept free of by what is commanded itself: what a stop that begins near a limit bends beyond where it began, between two looks.
+const SPARE_M: f64 = 0.5e-3;
 
 /// Steps that one command makes up for at most.
 const MOST_STEPS: f64 = 8.0;
@@ -319,12 +321,17 @@ impl SafetyStage {
         }
         let stops = self.stops(&motion);
         let longest_s = stops.iter().map(Stop::duration_s).fold(0.0, f64::max);
+        let near = self.limits.workspace.shrunk(BEND_M).outside(&p_now).is_some();
+        let look_s = if near { LOOK_S / 2.0 } else { LOOK_S };
         // An arm that stands still looks once.
-        let looks = ((longest_s / LOOK_S).ceil() as usize).min(MOST_LOOKS);
-        let wider =
-            CollisionLimits { clearance_m: self.limits.collision.clearance_m + BEND_M, ..self.limits.collision };
+        let looks = ((longest_s / look_s).ceil() as usize).min(MOST_LOOKS);
+        let clear = |by_m: f64| CollisionLimits {
+            clearance_m: self.limits.collision.clearance_m + by_m,
+            ..self.limits.collision
+        };
+        let (here, beyond) = (clear(SPARE_M), clear(BEND_M));
         for look in 0..=looks {
-            let (free_m, bodies) = if look == 0 { (0.0, &self.limits.collision) } else { (BEND_M, &wider) };
+            let (free_m, bodies) = if look == 0 { (SPARE_M, &here) } else { (BEND_M, &beyond) };
             let t_s = if look == 0 { 0.0 } else { longest_s * look as f64 / looks as f64 };
             let q: Joints = std::array::from_fn(|i| stops[i].at(t_s).position_rad);
             let p = self.arm.tcp(&q).translation.vector;
