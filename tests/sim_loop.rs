@@ -117,21 +117,10 @@ impl Plant for MujocoArm {
 /// What the arm was told and where it was, tick by tick.
 fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -> Vec<(Option<Joints>, Joints)> {
     let settings = Settings {
-        arm: config.arm(),
-        damping: config.damping(),
-        safety: config.safety_limits(),
-        targets_per_action: config.control.targets_per_action,
-        hand_over: config.control.hand_over,
-        anchor: config.control.anchor,
-        lead_s: config.lead_s(),
-        max_tcp_step_m: config.safety.max_tcp_step_m,
-        max_tcp_turn_rad: config.safety.max_tcp_turn_deg.to_radians(),
-        posture_rate_hz: config.control.posture_rate_hz,
-        gripper: config.gripper.as_ref().map(|gripper| gripper.toggle()),
-        lag_compensation_s: config.control.lag_compensation_s,
         max_state_age: Duration::from_millis(100),
         max_late_ticks: 5,
         max_missing: Duration::from_secs(1),
+        ..tenon_controller::run::settings(config)
     };
     let mut controller = Controller::new(settings, &spec()).expect("the policy fits the robot");
     let mut sampler =
