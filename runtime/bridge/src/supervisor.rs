@@ -43,7 +43,7 @@ use crate::watchdog::Watchdog;
 const TICK: Duration = Duration::from_millis(10);
 /// A round later than this says more about this machine than about the commander: silence is judged in the next one.
 const LATE_ROUND: Duration = Duration::from_millis(50);
-/// Between waypoints of a plan. The cubics between them pass the acceleration's limit by at most a quarter at this distance.
+/// Between waypoints of a plan. A cubic across a step of the acceleration in its middle passes it by a quarter; the law has more room.
 const WAYPOINT_SPACING_S: f64 = 0.008;
 /// An arm that could not join its plans for so long was left behind for good: a fault.
 const LONGEST_APART: Duration = Duration::from_millis(250);

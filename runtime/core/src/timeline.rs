@@ -326,11 +326,6 @@ impl Timeline {
         }
         self.fix_velocities(self.first);
     }
-
-    /// Nothing of the way ahead holds any more.
-    pub fn clear_behind_next(&mut self) {
-        self.len = self.len.min(1);
-    }
 }
 
 fn at(knot: &Knot) -> (f64, Pose) {
