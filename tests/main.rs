@@ -6,5 +6,6 @@ mod programs;
 mod record;
 mod report;
 mod seeing_run;
+mod service;
 mod sim_loop;
 mod systemd;

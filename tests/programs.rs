@@ -222,7 +222,7 @@ fn a_second_run_on_the_same_robot_is_refused_and_the_first_goes_on() {
     let other = tempfile::tempdir().expect("a temporary folder");
     // Through the same bridge: the lease decides.
     let leased = Command::new(program("tenon"))
-        .args(["run", "--robot", "panda", "--episodes", "1", "--bundle"])
+        .args(["run", "--yes", "--robot", "panda", "--episodes", "1", "--bundle"])
         .arg(&rig.bundle)
         .arg("--config")
         .arg(&rig.config)

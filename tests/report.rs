@@ -108,6 +108,7 @@ fn what_the_trainer_writes_is_on_the_page() {
         bridge: None,
         fault: None,
         record: None,
+        shadow: None,
     };
     write(work, "deploy/run.json", to_value(&run).unwrap());
 

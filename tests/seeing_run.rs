@@ -274,6 +274,7 @@ impl Workstation {
             "run",
             "--robot",
             "panda",
+            "--yes",
             "--episodes",
             "1",
             "--actions",

@@ -104,12 +104,15 @@ fn units_keep_what_the_control_loop_needs() {
     }
 }
 
-/// `tenon run` arms the arm: a boot or a crash must not make it move. The bridge alone moves nothing and comes back.
+/// A boot or a crash brings the controller up again, and never armed: only `tenon run` arms by itself, so no unit may start that.
 #[test]
-fn only_a_person_starts_the_controller() {
+fn both_units_come_back_and_neither_arms() {
     let prefix = installed_units();
     let [bridge, controller] = UNITS.map(|unit| fs::read_to_string(unit_path(prefix.path(), unit)).unwrap());
-    assert!(controller.lines().any(|line| line == "Restart=no"));
-    assert!(!controller.contains("\n[Install]"), "tenon@.service can be enabled to start with the machine");
-    assert!(bridge.lines().any(|line| line == "Restart=on-failure"));
+    for unit in [&bridge, &controller] {
+        assert!(unit.lines().any(|line| line == "Restart=on-failure"));
+        assert!(unit.contains("\n[Install]\nWantedBy=multi-user.target"));
+    }
+    let started = controller.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    assert!(started.contains("/tenon serve --robot panda "), "{started}");
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use tenon_core::geometry::Pose;
-use tenon_core::message::JointTarget;
+use tenon_core::message::{BridgeStatus, JointTarget};
 use tenon_core::safety::JointMotion;
 use tenon_core::time::{MonotonicTime, Stamped};
 use tenon_link::RobotLink;
@@ -29,6 +29,11 @@ pub struct View {
     pub phase: Phase,
     pub commanded_pose: Pose,
     pub measured_pose: Option<Pose>,
+    /// When the newest robot state arrived.
+    pub state_at: Option<MonotonicTime>,
+    pub status: Option<Stamped<BridgeStatus>>,
+    /// The lease under which targets are sent; 0 for none.
+    pub session: u64,
 }
 
 /// The other threads' ends of the control thread.
@@ -65,7 +70,14 @@ impl Ends {
 
 /// Makes both ends.
 pub fn handles() -> (Handles, Ends) {
-    let first = View { phase: Phase::Disarmed, commanded_pose: Pose::identity(), measured_pose: None };
+    let first = View {
+        phase: Phase::Disarmed,
+        commanded_pose: Pose::identity(),
+        measured_pose: None,
+        state_at: None,
+        status: None,
+        session: 0,
+    };
     let (input, output) = triple_buffer::triple_buffer(&first);
     let orders = Arc::new(ArrayQueue::new(8));
     let events = Arc::new(ArrayQueue::new(EVENT_QUEUE));
@@ -193,6 +205,9 @@ pub fn run(
             phase: controller.phase(),
             commanded_pose: *controller.commanded_pose(),
             measured_pose: measured.map(|measured| measured.value),
+            state_at: state.map(|state| state.time),
+            status,
+            session: controller.session(),
         });
         ends.ticks.fetch_add(1, Ordering::Release);
         deadline = deadline + period;

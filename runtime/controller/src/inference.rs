@@ -1,5 +1,7 @@
 //! The policy's thread: an observation comes in, an action chunk goes out.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -93,8 +95,29 @@ pub struct InferenceHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the policy's thread. It ends when the handle is dropped. `recorder` is told of every chunk before the controller is.
-pub fn spawn<D>(mut sampler: ChunkSampler<D>, mut recorder: Option<ChunkTap>) -> std::io::Result<InferenceHandle>
+/// A chunk that the arm will follow, and all that it was made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampled {
+    pub request: InferRequest,
+    /// Where the noise stood before it was sampled.
+    pub noise: NoiseState,
+    pub chunk: ActionChunk,
+}
+
+/// Where a candidate policy is told what the driving one was asked and said. It may lag behind: what it has no room for is counted.
+#[derive(Debug, Clone)]
+pub struct Shadowing {
+    pub sampled: Sender<Sampled>,
+    pub missed: Arc<AtomicU64>,
+}
+
+/// Starts the policy's thread. It ends when the handle is dropped. `recorder` is told of every chunk before the controller is,
+/// `shadowing` after it.
+pub fn spawn<D>(
+    mut sampler: ChunkSampler<D>,
+    mut recorder: Option<ChunkTap>,
+    shadowing: Option<Shadowing>,
+) -> std::io::Result<InferenceHandle>
 where
     D: Denoiser + Send + 'static,
     D::Error: std::fmt::Display,
@@ -117,6 +140,11 @@ where
                         recorder.chunk(started, clock::elapsed(started), noise, &chunk);
                     }
                     slot.write(Some(chunk));
+                    if let Some(Shadowing { sampled, missed }) = &shadowing
+                        && sampled.try_send(Sampled { request, noise, chunk }).is_err()
+                    {
+                        missed.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 Err(e) => {
                     // Nobody listens only when the run is over anyway.

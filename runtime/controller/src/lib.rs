@@ -3,6 +3,7 @@
 //! [`machine`] decides: a function from time and inputs to an outcome, the same on the robot, in MuJoCo and in a test
 //! with a manual clock. [`control_loop`] acts: it waits for deadlines, moves messages and records times. [`inference`]
 //! owns the policy. [`seeing`] turns cameras into what the policy observes of parts. [`run`] sequences episodes and, for `--robot sim`, the processes of the simulated robot.
+//! [`service`] is the same without episodes of its own: Disarmed until a person says otherwise. [`shadow`] lets a candidate run along.
 //! [`record`] is what the flight recorder is told, [`replay`] computes it again, [`top`] listens to a bridge.
 
 pub mod bench;
@@ -21,5 +22,7 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod seeing;
+pub mod service;
+pub mod shadow;
 pub mod timing;
 pub mod top;

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tenon_calibrate::wizard::CameraChoice;
-use tenon_controller::run::{Options, RecordTo, Robot};
-use tenon_controller::{bench, checks, demo, doctor, processes, replay, report, run, top};
+use tenon_controller::run::{Options, RecordTo, Robot, Setup};
+use tenon_controller::service::client;
+use tenon_controller::{bench, checks, demo, doctor, processes, replay, report, run, service, top};
 use tenon_policy::Engine;
 
 /// From demonstrations to a moving arm.
@@ -32,6 +33,28 @@ enum Cmd {
     /// Run a policy bundle in real time.
     #[command(after_help = "Example:\n  tenon run --robot sim --bundle bundles/avoid_m1 --episodes 20")]
     Run(RunArgs),
+    /// Keep a policy ready for the arm, disarmed, until a person says otherwise (`arm`, `start`, `hold`, `stop`); the systemd unit.
+    #[command(
+        after_help = "Examples:\n  tenon serve --robot sim --bundle bundles/avoid_m1\n  tenon serve --robot readonly --bundle bundles/one_leg\n\nExit code: 130 told to end; 1 the policy failed, or something refused."
+    )]
+    Serve(ServeArgs),
+    /// Take the arm: it holds its position, and `start` may move it. Says first where the emergency stop is.
+    #[command(after_help = "Example:\n  tenon arm")]
+    Arm(client::ArmOptions),
+    /// Run the policy on the armed arm.
+    #[command(after_help = "Example:\n  tenon start --episodes 5")]
+    Start(client::StartOptions),
+    /// Bring the arm to rest; it stays armed. No substitute for the emergency stop.
+    #[command(after_help = "Example:\n  tenon hold")]
+    Hold(client::Options),
+    /// Bring the arm to rest and give it back. No substitute for the emergency stop.
+    #[command(after_help = "Example:\n  tenon stop")]
+    Stop(client::Options),
+    /// What the service does, what it sees of bridge and arm, and what happened lately.
+    #[command(
+        after_help = "Example:\n  tenon status --json\n\nExit code: 0; 1 in a fault, or where no service answers."
+    )]
+    Status(client::Options),
     /// What a recorded run shows; with --verify every tick and chunk of it is computed again, to the bit.
     #[command(
         after_help = "Examples:\n  tenon replay state/runs/20261128T165053Z-000002d6ca3d34f1\n  tenon replay runs/demo/deploy/record --verify --json\n\nExit code: 0; 1 where --verify finds a difference, or cannot compare everything. The .mcap files open in Foxglove as they are."
@@ -82,8 +105,9 @@ enum Bench {
     HandOver(bench::HandOverArgs),
 }
 
+/// What `run` and `serve` have in common.
 #[derive(Args)]
-struct RunArgs {
+struct SetupArgs {
     /// The arm.
     #[arg(long, value_enum)]
     robot: Robot,
@@ -96,9 +120,6 @@ struct RunArgs {
     /// The engine that runs the networks, tract or onnxruntime; one that is not there is an error, never replaced.
     #[arg(long, default_value = "tract")]
     engine: Engine,
-    /// Episodes, the way back to the start after each included.
-    #[arg(long, default_value_t = 20)]
-    episodes: usize,
     /// Seed of the sampling noise.
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -112,7 +133,10 @@ struct RunArgs {
     /// by its serial number.
     #[arg(long = "camera", value_name = "NAME=SOURCE")]
     cameras: Vec<CameraChoice>,
-    /// Folder for run.json and, with the simulated robot, its record.
+    /// A candidate bundle that is asked what the policy is asked; it moves nothing, and how it differs goes to shadow.jsonl.
+    #[arg(long, value_name = "BUNDLE")]
+    shadow: Option<PathBuf>,
+    /// Folder for run.json, the candidate's differences and, with the simulated robot, its record.
     #[arg(long, default_value = "runs/deploy")]
     out: PathBuf,
     /// Folder of the flight recorder's files; without it $TENON_STATE/runs/<time>-<session>.
@@ -121,6 +145,48 @@ struct RunArgs {
     /// Record nothing.
     #[arg(long, conflicts_with = "record")]
     no_record: bool,
+}
+
+impl SetupArgs {
+    fn setup(self, quiet: bool) -> Setup {
+        let record = match (self.no_record, self.record) {
+            (true, _) => RecordTo::Nowhere,
+            (false, Some(folder)) => RecordTo::Folder(folder),
+            (false, None) => RecordTo::State,
+        };
+        Setup {
+            robot: self.robot,
+            bundle: self.bundle,
+            config: self.config,
+            engine: self.engine,
+            seed: self.seed,
+            actions: self.actions,
+            rig: self.rig,
+            cameras: self.cameras,
+            shadow: self.shadow,
+            out: self.out,
+            record,
+            quiet,
+        }
+    }
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    setup: SetupArgs,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    setup: SetupArgs,
+    /// Episodes, the way back to the start after each included.
+    #[arg(long, default_value_t = 20)]
+    episodes: usize,
+    /// With --robot panda: somebody holds the emergency stop, and nobody is asked whether.
+    #[arg(long)]
+    yes: bool,
     /// Print the result as one line of JSON on standard output.
     #[arg(long)]
     json: bool,
@@ -147,6 +213,12 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
     match command {
         Cmd::Demo(options) => demo::run(&options, interrupted),
         Cmd::Run(args) => run_episodes(args, interrupted),
+        Cmd::Serve(args) => service::serve(&args.setup.setup(false), interrupted),
+        Cmd::Arm(options) => client::arm(&options),
+        Cmd::Start(options) => client::start(&options),
+        Cmd::Hold(options) => client::hold(&options),
+        Cmd::Stop(options) => client::stop(&options),
+        Cmd::Status(options) => client::status(&options),
         Cmd::Doctor(options) => doctor::run(&options),
         Cmd::Replay(options) => replay::run(&options),
         Cmd::Report(options) => report::run(&options),
@@ -161,24 +233,12 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
 }
 
 fn run_episodes(args: RunArgs, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
-    let options = Options {
-        robot: args.robot,
-        bundle: args.bundle,
-        config: args.config,
-        engine: args.engine,
-        episodes: args.episodes,
-        seed: args.seed,
-        actions: args.actions,
-        rig: args.rig,
-        cameras: args.cameras,
-        out: args.out,
-        record: match (args.no_record, args.record) {
-            (true, _) => RecordTo::Nowhere,
-            (false, Some(folder)) => RecordTo::Folder(folder),
-            (false, None) => RecordTo::State,
-        },
-        quiet: args.json,
-    };
+    if args.setup.robot == Robot::Panda {
+        eprintln!("{}", client::EMERGENCY_STOP);
+        let question = "The arm will be armed and moved. Does a person hold the emergency stop?";
+        client::confirm(args.yes, question)?;
+    }
+    let options = Options { setup: args.setup.setup(args.json), episodes: args.episodes };
     let report = run::run(&options, interrupted)?;
     if args.json {
         println!("{}", serde_json::to_string(&report).context("the report is plain data")?);

@@ -100,7 +100,7 @@ impl ControlTap {
         Self { tap, tick: 0, parts: None }
     }
 
-    /// Records a tick with all that it saw.
+    /// Records a tick with all that it saw, unless the controller is disarmed and nothing happens.
     pub fn tick(
         &mut self,
         now: MonotonicTime,
@@ -112,6 +112,11 @@ impl ControlTap {
     ) {
         let Inputs { due, state, status, chunk, parts, order, late_ticks } = *inputs;
         let Outcome { target, request, infer, gripper, event } = *outcome;
+        // A service may be disarmed for weeks. Such a tick decides nothing and leaves nothing behind that a later one depends on.
+        let nothing = target.is_none() && request.is_none() && infer.is_none() && gripper.is_none() && event.is_none();
+        if matches!(phase, Phase::Disarmed) && order.is_none() && nothing {
+            return;
+        }
         if let Some(order) = order {
             self.tap.order(&order_record(self.tick, &order));
         }

@@ -11,7 +11,7 @@
 //!
 //! The controller talks through trait [`RobotLink`]: [`ZenohLink`] on a robot, [`MemoryLink`] in tests. The bridge
 //! holds a [`BridgeSender`] and a [`BridgeInbox`], from [`open_bridge_link`] or [`memory_link`]. Anybody may listen to a bridge
-//! with a [`LinkObserver`], which cannot send.
+//! with a [`LinkObserver`], which cannot send; a [`ReadOnlyLink`] makes of that a controller's side that moves nothing.
 //!
 //! Messages may be lost, never reordered within a key: a sender repeats a request until the status shows its effect,
 //! and a receiver judges everything by its age.
@@ -22,6 +22,7 @@ mod keys;
 mod mailbox;
 mod memory;
 mod observer;
+mod read_only;
 mod zenoh_bridge;
 mod zenoh_config;
 mod zenoh_link;
@@ -37,6 +38,7 @@ pub use keys::{DEFAULT_ROBOT, RobotKeys};
 pub use mailbox::{BridgeInbox, LinkCounters};
 pub use memory::{MemoryLink, memory_link};
 pub use observer::{Heard, LinkObserver};
+pub use read_only::ReadOnlyLink;
 pub use zenoh_bridge::{BridgeSender, open_bridge_link};
 pub use zenoh_link::ZenohLink;
 
@@ -67,4 +69,26 @@ pub trait RobotLink: Send {
 
     /// What was sent, received and refused so far.
     fn counters(&self) -> LinkCounters;
+}
+
+impl<L: RobotLink + ?Sized> RobotLink for Box<L> {
+    fn send_target(&mut self, target: &JointTarget) -> Result<(), LinkError> {
+        (**self).send_target(target)
+    }
+
+    fn send_request(&mut self, request: Request) -> Result<(), LinkError> {
+        (**self).send_request(request)
+    }
+
+    fn latest_state(&mut self) -> Option<Stamped<RobotState>> {
+        (**self).latest_state()
+    }
+
+    fn latest_status(&mut self) -> Option<Stamped<BridgeStatus>> {
+        (**self).latest_status()
+    }
+
+    fn counters(&self) -> LinkCounters {
+        (**self).counters()
+    }
 }

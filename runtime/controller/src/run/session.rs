@@ -1,19 +1,26 @@
 //! The sequencer: gives orders to the control thread, waits for its events, remembers when episodes were.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use crossbeam::channel::Receiver;
 use tenon_core::safety::WorkspaceBox;
 use tenon_core::spec::PolicySpec;
 use tenon_core::time::MonotonicTime;
 
+use super::gate::{Gate, Taken};
 use super::program::Program;
-use crate::control_loop::Handles;
+use crate::control_loop::{Handles, View};
 use crate::machine::{Event, FaultCause, Order, Phase};
 use crate::seeing::Seeing;
+
+/// Longest wait for the bridge to grant the lease and upload the controller.
+const ARMING: Duration = Duration::from_secs(8);
+/// Happenings that are remembered for who asks.
+const HAPPENINGS: usize = 8;
 
 /// An episode: when it was, and what the policy saw at each chunk (physical units).
 pub struct Window {
@@ -24,145 +31,199 @@ pub struct Window {
     pub complete: bool,
 }
 
+/// What a session is made with.
+pub struct Ends {
+    pub handles: Handles,
+    pub policy_errors: Receiver<String>,
+    pub interrupted: Arc<AtomicBool>,
+    /// With how long a start waits for the parts.
+    pub seeing: Option<(Seeing, Duration)>,
+    pub quiet: bool,
+    /// See [`Session::recover`].
+    pub rearm: bool,
+    /// Lease under which the arm is armed first, of [`session_id`].
+    pub session: u64,
+    /// The arm does not follow: it is not led to the start of an episode.
+    pub readonly: bool,
+}
+
+/// Told of the newest view and of what happened lately.
+pub type Watcher = dyn FnMut(&View, u64, &VecDeque<(MonotonicTime, String)>);
+
 /// A run in progress.
 pub struct Session {
-    handles: Handles,
-    policy_errors: Receiver<String>,
-    interrupted: Arc<AtomicBool>,
-    quiet: bool,
-    rearm: bool,
+    ends: Ends,
+    gate: Gate,
     watchdog: Watchdog,
-    /// Lease under which the arm is armed first.
-    session: u64,
-    /// With how long a start waits for the parts.
-    seeing: Option<(Seeing, Duration)>,
+    happenings: VecDeque<(MonotonicTime, String)>,
+    /// Told of the newest view as often as it is looked at.
+    watcher: Option<Box<Watcher>>,
+    narrating: bool,
     pub windows: Vec<Window>,
     pub late_chunks: u64,
 }
 
 impl Session {
-    /// `rearm`: see [`Session::recover`]. `session`: the lease's number, of [`session_id`].
-    pub fn new(
-        handles: Handles,
-        policy_errors: Receiver<String>,
-        interrupted: Arc<AtomicBool>,
-        seeing: Option<(Seeing, Duration)>,
-        quiet: bool,
-        rearm: bool,
-        session: u64,
-    ) -> Self {
+    pub fn new(ends: Ends) -> Self {
         Self {
-            handles,
-            policy_errors,
-            interrupted,
-            quiet,
-            rearm,
+            gate: Gate::new(ends.handles.orders.clone()),
+            ends,
             watchdog: Watchdog::default(),
-            session,
-            seeing,
+            happenings: VecDeque::with_capacity(HAPPENINGS),
+            watcher: None,
+            narrating: false,
             windows: Vec::new(),
             late_chunks: 0,
         }
     }
 
-    /// Arms and runs the episodes. An error names the fault; the windows of finished episodes stay.
-    pub fn episodes(
-        &mut self,
-        spec: &PolicySpec,
-        program: &Program,
-        workspace: &WorkspaceBox,
-        episodes: usize,
-    ) -> Result<()> {
-        // Before the arm is armed: without the parts there is nothing to run.
-        self.await_parts()?;
-        self.order(Order::Arm { session: self.session });
-        self.wait(Duration::from_secs(8), "arming", |e| matches!(e, Event::Armed))?;
-        // READY only once the arm follows: systemd starts what depends on it then.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        for index in 0..episodes {
-            self.settle()?;
-            let from = self.handles.view.read().commanded_pose;
+    /// The way of orders, for who stands at the arm.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// `watcher` is told of the newest view, the ticks so far and what happened lately, as long as the session waits for anything.
+    pub fn watch(&mut self, watcher: Box<Watcher>) {
+        self.watcher = Some(watcher);
+    }
+
+    /// From now on everything that happens is a line on standard error.
+    pub fn narrate(&mut self) {
+        self.narrating = true;
+    }
+
+    pub fn view(&mut self) -> View {
+        *self.ends.handles.view.read()
+    }
+
+    /// Takes the lease and has the arm hold its position.
+    pub fn arm(&mut self) -> Result<()> {
+        // An earlier try's event would be taken for this one's.
+        self.look();
+        self.order(Order::Arm { session: self.ends.session })?;
+        self.wait(ARMING, "arming", |e| matches!(e, Event::Armed))?;
+        Ok(())
+    }
+
+    /// Waits until every part that the policy observes has a pose.
+    pub fn await_parts(&mut self) -> Result<()> {
+        let Some((mut seeing, limit)) = self.ends.seeing.take() else { return Ok(()) };
+        let ready = seeing.wait_ready(limit, || self.check());
+        self.ends.seeing = Some((seeing, limit));
+        ready.map(|_| ())
+    }
+
+    /// One episode of an armed arm: back to the start, then the policy. An error names the fault; the windows of what was run stay.
+    pub fn episode(&mut self, spec: &PolicySpec, program: &Program, workspace: &WorkspaceBox) -> Result<Duration> {
+        // What was ignored or ended before is no answer to what is ordered now.
+        self.look();
+        self.settle()?;
+        if !self.ends.readonly {
+            let from = self.view().commanded_pose;
             for motion in program.return_motions(&from, workspace).into_iter().flatten() {
                 self.settle()?;
-                self.order(Order::Move(motion));
+                self.order(Order::Move(motion))?;
                 self.wait(Duration::from_secs(20), "moving to the start", |e| matches!(e, Event::MotionEnded))?;
             }
-            self.pause(Duration::from_millis(300))?;
-            self.await_parts()?;
-            self.settle()?;
-            self.order(Order::Run { actions: program.actions });
-            let limit = Duration::from_secs_f64(spec.period_s * program.actions as f64 * 3.0 + 5.0);
-            let (start, ended) = match self.wait(limit, "the first action", |e| matches!(e, Event::RunStarted)) {
-                Ok(start) => (start, self.wait(limit, "the episode", |e| matches!(e, Event::RunEnded { .. }))),
-                Err(error) => (crate::clock::now(), Err(error)),
-            };
-            let observations =
-                std::iter::from_fn(|| self.handles.requests.pop()).map(|r| r.observation[..r.len].to_vec()).collect();
-            let end = *ended.as_ref().unwrap_or(&crate::clock::now());
-            self.windows.push(Window { start, end, observations, complete: ended.is_ok() });
-            if let Err(error) = ended {
-                self.recover(error)?;
-            }
-            if !self.quiet {
-                eprintln!("episode {:>2}/{episodes}: {:.2} s", index + 1, end.seconds_since(start));
-            }
         }
-        Ok(())
+        self.pause(Duration::from_millis(300))?;
+        self.await_parts()?;
+        self.settle()?;
+        self.order(Order::Run { actions: program.actions })?;
+        let limit = Duration::from_secs_f64(spec.period_s * program.actions as f64 * 3.0 + 5.0);
+        let (start, ended) = match self.wait(limit, "the first action", |e| matches!(e, Event::RunStarted)) {
+            Ok(start) => (start, self.wait(limit, "the episode", |e| matches!(e, Event::RunEnded { .. }))),
+            Err(error) => (crate::clock::now(), Err(error)),
+        };
+        let requests = &self.ends.handles.requests;
+        let observations = std::iter::from_fn(|| requests.pop()).map(|r| r.observation[..r.len].to_vec()).collect();
+        let end = *ended.as_ref().unwrap_or(&crate::clock::now());
+        self.windows.push(Window { start, end, observations, complete: ended.is_ok() });
+        if let Err(error) = ended {
+            self.recover(error)?;
+        }
+        Ok(end.since(start))
     }
 
     /// After an episode that the controller stopped because of what the policy asked for: on the simulated robot, where
     /// no person stands, arms again and goes on; the episode counts as failed. On a robot only a person re-arms.
     fn recover(&mut self, error: anyhow::Error) -> Result<()> {
         let by_the_policy = matches!(
-            self.handles.view.read().phase,
+            self.view().phase,
             Phase::Fault(FaultCause::Refused { .. } | FaultCause::BadAction { .. } | FaultCause::Singular(_))
         );
-        if !(self.rearm && by_the_policy) {
+        if !(self.ends.rearm && by_the_policy) {
             return Err(error);
         }
         eprintln!("episode stopped: {error:#} It counts as failed; the simulated arm is armed again.");
-        self.order(Order::Arm { session: session_id() });
-        self.wait(Duration::from_secs(8), "arming again", |e| matches!(e, Event::Armed))?;
+        self.order(Order::Arm { session: session_id() })?;
+        self.wait(ARMING, "arming again", |e| matches!(e, Event::Armed))?;
         Ok(())
     }
 
     /// Holds, hands the arm back and ends the control thread.
     pub fn finish(&mut self) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        self.order(Order::Hold);
-        self.order(Order::Disarm);
+        self.gate.take("the program ends", &[Order::Hold, Order::Disarm]);
         let until = Instant::now() + Duration::from_millis(1000);
-        while Instant::now() < until && !matches!(self.handles.view.read().phase, Phase::Disarmed) {
+        while Instant::now() < until && !matches!(self.view().phase, Phase::Disarmed) {
             std::thread::sleep(Duration::from_millis(5));
         }
         // Two more ticks let the release leave.
         std::thread::sleep(Duration::from_millis(50));
-        self.handles.stop.store(true, Ordering::Release);
+        self.ends.handles.stop.store(true, Ordering::Release);
     }
 
-    /// Waits until every part that the policy observes has a pose.
-    fn await_parts(&mut self) -> Result<()> {
-        let Some((mut seeing, limit)) = self.seeing.take() else { return Ok(()) };
-        let ready = seeing.wait_ready(limit, || self.check());
-        self.seeing = Some((seeing, limit));
-        ready.map(|_| ())
+    fn order(&self, order: Order) -> Result<()> {
+        self.gate.give(order).map_err(|Taken(how)| anyhow!("{how}"))
     }
 
-    fn order(&self, order: Order) {
-        // The queue is longer than all orders that can be outstanding; the newest would replace the oldest.
-        self.handles.orders.force_push(order);
+    /// Takes what has happened out of the queue.
+    pub fn look(&mut self) {
+        while let Some((time, event)) = self.ends.handles.events.pop() {
+            self.remember(time, event);
+        }
+    }
+
+    fn remember(&mut self, time: MonotonicTime, event: Event) {
+        let words = match event {
+            Event::Faulted(cause) => format!("fault: {cause}"),
+            Event::PartAwaited(part) => format!("the arm holds: {part}"),
+            Event::RunRefused(part) => format!("an episode was not begun: {part}"),
+            Event::Armed => "armed".to_owned(),
+            Event::Disarmed => "disarmed".to_owned(),
+            Event::RunStarted => "an episode begins".to_owned(),
+            Event::RunEnded { actions } => format!("an episode has ended after {actions} actions"),
+            Event::ChunkLate { .. } => {
+                self.late_chunks += 1;
+                return;
+            }
+            Event::OrderIgnored | Event::MotionEnded => return,
+        };
+        self.note(time, words);
+    }
+
+    /// Among what happened: this.
+    pub fn note(&mut self, time: MonotonicTime, words: String) {
+        if self.narrating {
+            eprintln!("{words}");
+        }
+        if self.happenings.len() == HAPPENINGS {
+            self.happenings.pop_front();
+        }
+        self.happenings.push_back((time, words));
     }
 
     fn wait(&mut self, limit: Duration, what: &str, wanted: impl Fn(Event) -> bool) -> Result<MonotonicTime> {
         let until = Instant::now() + limit;
         while Instant::now() < until {
-            while let Some((time, event)) = self.handles.events.pop() {
+            while let Some((time, event)) = self.ends.handles.events.pop() {
+                self.remember(time, event);
                 match event {
                     Event::Faulted(cause) => bail!("while {what}: {cause}. The arm holds."),
-                    Event::ChunkLate { .. } => self.late_chunks += 1,
                     Event::RunRefused(part) => bail!("{what}: {part}. The arm holds."),
                     Event::PartAwaited(part) => {
-                        if !self.quiet {
+                        if !self.ends.quiet {
                             eprintln!("note: the arm holds: {part}");
                         }
                     }
@@ -183,7 +244,7 @@ impl Session {
     fn settle(&mut self) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(2);
         // The event of a run's end may be here before the view of it.
-        while !matches!(self.handles.view.read().phase, Phase::Holding | Phase::Fault(_)) {
+        while !matches!(self.view().phase, Phase::Holding | Phase::Fault(_)) {
             self.check()?;
             if Instant::now() > until {
                 bail!("the arm does not come to rest");
@@ -197,7 +258,7 @@ impl Session {
         let until = Instant::now() + duration;
         while Instant::now() < until {
             self.check()?;
-            if let Phase::Fault(cause) = self.handles.view.read().phase {
+            if let Phase::Fault(cause) = self.view().phase {
                 bail!("while holding: {cause}");
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -205,12 +266,27 @@ impl Session {
         Ok(())
     }
 
-    fn check(&mut self) -> Result<()> {
-        self.watchdog.feed(self.handles.ticks.load(Ordering::Acquire));
-        if self.interrupted.load(Ordering::Acquire) {
+    /// Whether the run may go on; feeds the watchdog.
+    pub fn check(&mut self) -> Result<()> {
+        self.attend()?;
+        self.gate.check().map_err(|Taken(how)| anyhow!("{how}"))
+    }
+
+    /// What has to be done all the time, whoever commands.
+    ///
+    /// # Errors
+    /// The program is to end, or the policy has failed.
+    pub fn attend(&mut self) -> Result<()> {
+        let ticks = self.ends.handles.ticks.load(Ordering::Acquire);
+        self.watchdog.feed(ticks);
+        let view = self.view();
+        if let Some(watcher) = &mut self.watcher {
+            watcher(&view, ticks, &self.happenings);
+        }
+        if self.ends.interrupted.load(Ordering::Acquire) {
             bail!("interrupted; the arm holds");
         }
-        if let Ok(error) = self.policy_errors.try_recv() {
+        if let Ok(error) = self.ends.policy_errors.try_recv() {
             bail!("the policy failed: {error}");
         }
         Ok(())
