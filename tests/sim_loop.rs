@@ -167,7 +167,7 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
             status = BridgeStatus { state: BridgeState::Running, session, ..status };
         }
         if let Some(request) = outcome.infer {
-            let Ok(sampled) = sampler.sample(&request);
+            let Ok(sampled) = sampler.sample(&request, usize::MAX);
             chunk = Some(sampled);
         }
         target = outcome.target.map(|motion| motion.map(|m| m.position_rad));

@@ -134,6 +134,7 @@ fn policy(
         noise_clip: 3.0,
         final_action_clip: None,
         prediction: Prediction::Noise,
+        step_counts: Vec::new(),
     };
     let flops = 2.0 * spec.listing(state_len, horizon, action_dim).multiply_adds() as f64;
     Ok((Policy::from_pretrained(network, parameters, denoising), flops))

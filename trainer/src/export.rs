@@ -27,6 +27,9 @@ use crate::workers::Workers;
 /// Seed of the states and the noise of the parity check.
 const PARITY_SEED: u64 = 20;
 
+/// Chains that are compared for each number of steps beside the usual one.
+const CHAINS_OF_FEWER_STEPS: usize = 100;
+
 /// What an export wrote.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExportReport {
@@ -80,19 +83,25 @@ pub enum ExportError {
     Policy(#[from] PolicyError),
 }
 
-/// Exports a checkpoint into the folder `destination`. `created`: the time of export, RFC 3339.
+/// Exports a checkpoint into the folder `destination`. `step_counts`: fewer denoising steps that the bundle allows where time is short
+/// ([`tenon_core::spec::Denoising`]). `created`: the time of export, RFC 3339.
 ///
 /// # Errors
-/// [`PolicyError::Parity`] where the exported policy disagrees; nothing is written then.
+/// [`PolicyError::Parity`] where the exported policy disagrees, in any number of steps; nothing is written then.
 pub fn export(
     checkpoint: &Checkpoint,
     destination: &Path,
     replace: bool,
+    step_counts: &[usize],
     created: String,
     threads: usize,
 ) -> Result<ExportReport, ExportError> {
     let run = &checkpoint.header.run;
-    let spec = &run.policy;
+    let mut spec = run.policy.clone();
+    if let Some(denoising) = &mut spec.denoising {
+        denoising.step_counts = step_counts.to_vec();
+    }
+    let spec = &spec;
     // The clip of a Gaussian policy's draws does not matter: there is no bundle for one.
     let trained = TrainedPolicy::of(checkpoint, PretrainedWeights::Finetuning, 1.0)?;
     let (TrainedPolicy::Diffusion(policy), PolicyNetwork::Diffusion(network)) = (trained, &run.network) else {
@@ -153,6 +162,11 @@ fn check_parity(
         .collect();
     let mut reference = TrainerDenoiser::new(policy);
     let mut exported = bundle.denoiser(Engine::Tract)?;
+    for &count in &bundle.denoising().step_counts {
+        let mut fewer = ParityInputs::draw(spec, &policy.denoising, CHAINS_OF_FEWER_STEPS, PARITY_SEED);
+        fewer.steps = bundle.denoising().steps_in(count).unwrap_or_default();
+        compare(&fewer, &mut reference, None, &mut exported)?.check()?;
+    }
     Ok(compare(&inputs, &mut reference, Some(&chunks), &mut exported)?)
 }
 
@@ -265,12 +279,12 @@ pub struct BundleChunks {
 }
 
 impl BundleChunks {
-    /// `noise`: of evaluation or of training.
-    pub fn new(bundle: &Bundle, engine: Engine, noise: StepNoise) -> Result<Self, PolicyError> {
+    /// `steps`: the usual ones ([`Bundle::steps`]) or fewer ([`tenon_core::spec::Denoising::steps_in`]).
+    pub fn new(bundle: &Bundle, engine: Engine, steps: Vec<DenoisingStep>) -> Result<Self, PolicyError> {
         let spec = bundle.spec();
         Ok(Self {
             denoiser: bundle.denoiser(engine)?,
-            steps: bundle.steps(noise),
+            steps,
             clips: bundle.clips(),
             scratch: SampleScratch::new(spec.chunk_len()),
             state_len: spec.state_len(),

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tenon_core::action::ActionChunk;
-use tenon_core::diffusion::{
-    Clips, Denoiser, DenoisingStep, Guide, SampleScratch, StepNoise, guide_mask, sample, sample_guided,
-};
+use tenon_core::diffusion::{Clips, Denoiser, DenoisingStep, Guide, SampleScratch, guide_mask, sample, sample_guided};
 use tenon_core::noise::{NoiseState, SeededNoise};
 use tenon_core::spec::{Denoising, PolicySpec};
+use tenon_core::step_budget::StepBudget;
 
 use crate::clock;
 use crate::machine::InferRequest;
@@ -21,7 +20,9 @@ use crate::record::ChunkTap;
 pub struct ChunkSampler<D> {
     spec: PolicySpec,
     denoiser: D,
-    steps: Vec<DenoisingStep>,
+    /// The steps of each number of steps that the policy allows, ascending.
+    ladders: Vec<Vec<DenoisingStep>>,
+    budget: StepBudget,
     clips: Clips,
     noise: SeededNoise,
     scratch: SampleScratch,
@@ -32,11 +33,12 @@ pub struct ChunkSampler<D> {
 }
 
 impl<D: Denoiser> ChunkSampler<D> {
-    /// Evaluation noise (spec dppo.md §1.3), drawn from stream 0 of `seed`. `denoising`: the policy's own.
+    /// Evaluation noise (spec dppo.md §1.3), drawn from stream 0 of `seed`. `denoising`: the policy's own, which `spec.check` has passed.
     pub fn new(spec: PolicySpec, denoising: &Denoising, denoiser: D, seed: u64) -> Self {
         Self {
             denoiser,
-            steps: denoising.steps(StepNoise::Evaluation),
+            ladders: denoising.counts().into_iter().filter_map(|count| denoising.steps_in(count)).collect(),
+            budget: StepBudget::new(denoising.counts()),
             clips: denoising.clips(),
             noise: SeededNoise::new(seed, 0),
             scratch: SampleScratch::new(spec.chunk_len()),
@@ -58,14 +60,23 @@ impl<D: Denoiser> ChunkSampler<D> {
         self.noise = SeededNoise::restore(state);
     }
 
-    /// One chunk in physical units. A value that is not finite stays so: the controller refuses it by name.
+    /// The most denoising steps that are done before the chunk is needed, by what the last chunks took.
+    pub fn affordable_steps(&self, request: &InferRequest) -> usize {
+        self.budget.choose(f64::from(request.budget_s))
+    }
+
+    /// One chunk in physical units, denoised in `count` steps (of [`Denoising::counts`]; another number means the usual one). A value
+    /// that is not finite stays so: the controller refuses it by name.
     ///
     /// Panics if the request's length is not the policy's observation dim, which `Controller::new` has seen to.
-    pub fn sample(&mut self, request: &InferRequest) -> Result<ActionChunk, D::Error> {
+    pub fn sample(&mut self, request: &InferRequest, count: usize) -> Result<ActionChunk, D::Error> {
+        let started = clock::now();
         self.state.copy_from_slice(&request.observation[..request.len]);
         self.spec.normalizer.normalize_observation(&mut self.state);
         self.denoiser.condition(&self.state)?;
-        let Self { spec, denoiser, steps, clips, noise, scratch, x, given, mask, .. } = self;
+        let once = clock::elapsed(started);
+        let Self { spec, denoiser, ladders, clips, noise, scratch, x, given, mask, .. } = self;
+        let steps = ladders.iter().find(|steps| steps.len() == count).or(ladders.last()).map_or(&[][..], Vec::as_slice);
         let guide = &request.guide;
         if guide.overlap == 0 {
             sample(denoiser, steps, *clips, noise, scratch, x)?;
@@ -78,7 +89,9 @@ impl<D: Denoiser> ChunkSampler<D> {
             guide_mask(guide.frozen, guide.overlap, mask);
             sample_guided(denoiser, steps, *clips, noise, scratch, &Guide { chunk: given, weights: mask }, x)?;
         }
+        let executed = steps.len();
         self.spec.normalizer.denormalize_action(&mut self.x);
+        self.budget.learn(once.as_secs_f64(), clock::elapsed(started).saturating_sub(once).as_secs_f64(), executed);
         Ok(ActionChunk::new(request.id, self.spec.action_dim(), &self.x)
             .expect("Controller::new refuses policies whose chunks do not fit"))
     }
@@ -133,11 +146,11 @@ where
                 request = newer;
             }
             let started = clock::now();
-            let noise = sampler.noise();
-            match sampler.sample(&request) {
+            let (noise, count) = (sampler.noise(), sampler.affordable_steps(&request));
+            match sampler.sample(&request, count) {
                 Ok(chunk) => {
                     if let Some(recorder) = &mut recorder {
-                        recorder.chunk(started, clock::elapsed(started), noise, &chunk);
+                        recorder.chunk(started, clock::elapsed(started), noise, count, &chunk);
                     }
                     slot.write(Some(chunk));
                     if let Some(Shadowing { sampled, missed }) = &shadowing
@@ -167,5 +180,80 @@ impl Drop for InferenceHandle {
             // A panic of the policy's thread has been reported by the panic hook; there is nothing to add here.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tenon_core::config::{TaskConfig, Values};
+    use tenon_core::normalizer::{Limits, Normalizer};
+
+    use super::*;
+
+    /// Takes its time for each step, and says in which networks' names it was asked.
+    struct Slow {
+        step: Duration,
+        asked: Vec<(usize, bool)>,
+    }
+
+    impl Denoiser for Slow {
+        type Error = Infallible;
+
+        fn condition(&mut self, _: &[f32]) -> Result<(), Infallible> {
+            self.asked.clear();
+            Ok(())
+        }
+
+        fn predict_noise(&mut self, step: &DenoisingStep, _: &[f32], noise: &mut [f32]) -> Result<(), Infallible> {
+            std::thread::sleep(self.step);
+            self.asked.push((step.t, step.finetuned));
+            noise.fill(0.0);
+            Ok(())
+        }
+    }
+
+    fn sampler(step: Duration) -> ChunkSampler<Slow> {
+        let text = include_str!("../../../configs/tasks/avoid_m1.toml");
+        let task = TaskConfig::parse("avoid_m1.toml", text, Values::Latest).expect("the shipped file");
+        let normalizer = Normalizer::new(Limits::symmetric(1.0, 4), Limits::symmetric(0.01, 2));
+        let mut spec = task.policy_spec(normalizer, task.policy.finetuned_steps());
+        let denoising = spec.denoising.as_mut().expect("a diffusion policy");
+        denoising.step_counts = vec![5, 10];
+        spec.check().expect("it makes sense");
+        let denoising = spec.denoising.clone().expect("a diffusion policy");
+        ChunkSampler::new(spec, &denoising, Slow { step, asked: Vec::new() }, 1)
+    }
+
+    #[test]
+    fn a_chunk_that_would_be_late_is_denoised_in_fewer_steps() {
+        let mut sampler = sampler(Duration::from_millis(1));
+        let request = |budget_s| InferRequest { id: 1, len: 4, budget_s, ..InferRequest::default() };
+        let unhurried = request(f32::INFINITY);
+        assert_eq!(sampler.affordable_steps(&unhurried), 20);
+        let Ok(_) = sampler.sample(&unhurried, 20);
+        assert_eq!(sampler.denoiser.asked.len(), 20);
+        // 20 steps take at least 20 ms, 2 take no less than 2; how much more is the machine's business.
+        assert!(sampler.affordable_steps(&request(0.020)) < 20);
+        assert_eq!(sampler.affordable_steps(&request(0.002)), 5);
+        assert_eq!(sampler.affordable_steps(&unhurried), 20);
+        let Ok(_) = sampler.sample(&request(0.002), 5);
+        assert_eq!(sampler.denoiser.asked, [(16, false), (12, false), (8, true), (4, true), (0, true)]);
+    }
+
+    #[test]
+    fn a_chunk_is_made_again_from_its_noise_and_its_number_of_steps() {
+        let mut sampler = sampler(Duration::ZERO);
+        let request = InferRequest { id: 1, len: 4, ..InferRequest::default() };
+        let noise = sampler.noise();
+        let Ok(first) = sampler.sample(&request, 5);
+        let Ok(_) = sampler.sample(&request, 20);
+        sampler.set_noise(noise);
+        let Ok(again) = sampler.sample(&request, 5);
+        assert_eq!(first.action(0), again.action(0));
+        sampler.set_noise(noise);
+        let Ok(other) = sampler.sample(&request, 20);
+        assert_ne!(first.action(0), other.action(0));
     }
 }

@@ -156,9 +156,17 @@ impl ChunkTap {
         Self { tap, index: 0 }
     }
 
-    /// Records a chunk. `noise`: where the noise stood before it was sampled.
-    pub fn chunk(&mut self, started: MonotonicTime, took: Duration, noise: NoiseState, chunk: &ActionChunk) {
-        self.tap.chunk(&ChunkRecord { index: self.index, started, took, noise, chunk: *chunk });
+    /// Records a chunk. `noise`: where the noise stood before it was sampled; `denoising_steps`: in how many steps it was.
+    pub fn chunk(
+        &mut self,
+        started: MonotonicTime,
+        took: Duration,
+        noise: NoiseState,
+        denoising_steps: usize,
+        chunk: &ActionChunk,
+    ) {
+        let denoising_steps = u32::try_from(denoising_steps).unwrap_or(u32::MAX);
+        self.tap.chunk(&ChunkRecord { index: self.index, started, took, noise, denoising_steps, chunk: *chunk });
         self.index += 1;
     }
 }

@@ -468,7 +468,10 @@ impl Sampler {
             bail!("the observation of chunk {} has {} values", observation.id, observation.len);
         };
         self.sampler.set_noise(record.noise);
-        let chunk = self.sampler.sample(&request).with_context(|| format!("sampling chunk {} again", request.id))?;
+        let chunk = self
+            .sampler
+            .sample(&request, record.denoising_steps as usize)
+            .with_context(|| format!("sampling chunk {} again", request.id))?;
         self.next = (record.index + 1, self.sampler.noise());
         Ok(record::chunk_difference(&record.chunk, &chunk))
     }

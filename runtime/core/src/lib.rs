@@ -25,6 +25,7 @@ pub mod observation;
 pub mod randomisation;
 pub mod safety;
 pub mod spec;
+pub mod step_budget;
 pub mod task;
 pub mod time;
 pub mod timeline;

@@ -128,6 +128,9 @@ pub struct Denoising {
     pub final_action_clip: Option<f32>,
     #[serde(default, skip_serializing_if = "Prediction::is_noise")]
     pub prediction: Prediction,
+    /// Fewer steps that chunks may be sampled in where the time is short, ascending: DDIM with η = 0, whatever the usual sampler is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_counts: Vec<usize>,
 }
 
 fn positive(name: &'static str, value: f64) -> Result<(), SpecError> {
@@ -155,6 +158,13 @@ impl Denoising {
         }
         if self.prediction == Prediction::Sample && matches!(self.sampler, Sampler::Ddim { .. }) {
             return Err(SpecError::Prediction);
+        }
+        if !self.step_counts.is_empty() {
+            let ascending = self.step_counts.windows(2).all(|pair| pair[0] < pair[1]);
+            let within = self.step_counts.iter().all(|&count| (2..executed).contains(&count));
+            if !ascending || !within || self.prediction == Prediction::Sample {
+                return Err(SpecError::StepCounts { found: self.step_counts.clone(), executed });
+            }
         }
         positive("denoising.denoised_clip", f64::from(self.denoised_clip))?;
         positive("denoising.noise_clip", f64::from(self.noise_clip))?;
@@ -186,6 +196,30 @@ impl Denoising {
             }
         }
         steps
+    }
+
+    /// How many steps a chunk may be sampled in, ascending; the last is the usual number.
+    pub fn counts(&self) -> Vec<usize> {
+        self.step_counts.iter().copied().chain([self.executed_steps()]).collect()
+    }
+
+    /// The steps of deployment where a chunk is sampled in `count` of [`Denoising::counts`]; `None` for any other number.
+    ///
+    /// With fewer steps a network makes those times that it was fine-tuned for, and those between them.
+    pub fn steps_in(&self, count: usize) -> Option<Vec<DenoisingStep>> {
+        let usual = self.steps(StepNoise::Evaluation);
+        if count == usual.len() {
+            return Some(usual);
+        }
+        if !self.step_counts.contains(&count) {
+            return None;
+        }
+        let finetuned_from = usual.iter().find(|step| step.finetuned).map(|step| step.t);
+        let mut steps = NoiseSchedule::cosine(self.denoising_steps).ddim_steps(count, StepNoise::Evaluation);
+        for step in &mut steps {
+            step.finetuned = finetuned_from.is_some_and(|t| step.t <= t);
+        }
+        Some(steps)
     }
 
     /// The clamps of the sampling loop.
@@ -242,6 +276,10 @@ pub enum SpecError {
     TooManySteps { found: usize },
     #[error("{steps} sampled steps do not fit into {denoising_steps} denoising steps")]
     Sampler { steps: usize, denoising_steps: usize },
+    #[error(
+        "step_counts {found:?}: ascending, each at least 2 and less than the usual {executed}, of a policy that predicts the noise"
+    )]
+    StepCounts { found: Vec<usize>, executed: usize },
     #[error("{finetuned} fine-tuned steps exceed the {executed} executed steps")]
     Finetuned { finetuned: usize, executed: usize },
     #[error("{name} = {value}: must be finite and positive")]
@@ -312,5 +350,52 @@ impl PolicySpec {
             limits.check().map_err(|detail| SpecError::Normalizer { part, detail })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ddpm(step_counts: &[usize]) -> Denoising {
+        Denoising {
+            denoising_steps: 20,
+            finetuned_steps: 10,
+            sampler: Sampler::Ddpm,
+            denoised_clip: 1.0,
+            noise_clip: 3.0,
+            final_action_clip: None,
+            prediction: Prediction::Noise,
+            step_counts: step_counts.to_vec(),
+        }
+    }
+
+    #[test]
+    fn fewer_steps_use_each_network_at_the_times_that_it_was_made_for() {
+        let denoising = ddpm(&[5, 10]);
+        denoising.check().unwrap();
+        assert_eq!(denoising.counts(), [5, 10, 20]);
+        assert_eq!(denoising.steps_in(20), Some(denoising.steps(StepNoise::Evaluation)));
+        let five = denoising.steps_in(5).unwrap();
+        let of = |finetuned| five.iter().filter(|s| s.finetuned == finetuned).map(|s| s.t).collect::<Vec<_>>();
+        assert_eq!((of(false), of(true)), (vec![16, 12], vec![8, 4, 0]));
+        assert!(five.iter().all(|step| step.std == 0.0), "nothing is drawn on the way");
+        assert_eq!(denoising.steps_in(7), None);
+    }
+
+    #[test]
+    fn step_counts_that_make_no_sense_are_refused() {
+        for wrong in [&[1][..], &[10, 5], &[5, 5], &[20], &[21]] {
+            let refused = ddpm(wrong).check();
+            assert_eq!(refused, Err(SpecError::StepCounts { found: wrong.to_vec(), executed: 20 }));
+        }
+        assert!(Denoising { prediction: Prediction::Sample, ..ddpm(&[5]) }.check().is_err());
+    }
+
+    #[test]
+    fn a_policy_without_step_counts_is_written_as_before() {
+        let text = toml::to_string(&ddpm(&[])).unwrap();
+        assert!(!text.contains("step_counts"), "{text}");
+        assert_eq!(toml::from_str::<Denoising>(&text).unwrap(), ddpm(&[]));
     }
 }

@@ -8,8 +8,8 @@
 //! | 12: due i64 ns | 18: started i64 ns | bytes u16 + them | if 1: oldest age u64 ns, confidence f64 |
 //! | 20: now i64 ns | 26: took u64 ns | | if 0: since i64 ns, why u8, part u16 + text |
 //! | 28: wake-up delay u32 ns | 34: noise: seed, stream, position high, low, 4×u64 | | numbers u16 + f32 each |
-//! | 32: work u32 ns | 66: steps u16, action dim u16 | | |
-//! | 36: late ticks u32 | 70: f32 each | | |
+//! | 32: work u32 ns | 66: denoising steps u32 | | |
+//! | 36: late ticks u32 | 70: actions u16, action dim u16, f32 each | | |
 //! | 40: phase u16 + text | | | |
 //!
 //! Behind a tick's phase come the blocks of which `blocks` has the bit, in this order:
@@ -44,7 +44,7 @@ use tenon_link::codec;
 use thiserror::Error;
 
 /// Version of every record; a file with another one is refused by name.
-pub const RECORD_VERSION: u8 = 1;
+pub const RECORD_VERSION: u8 = 2;
 
 /// Most values of one observation.
 pub const OBSERVATION_VALUES: usize = 64;
@@ -132,6 +132,8 @@ pub struct ChunkRecord {
     pub started: MonotonicTime,
     pub took: Duration,
     pub noise: NoiseState,
+    /// Steps in which it was denoised.
+    pub denoising_steps: u32,
     /// In physical units.
     pub chunk: ActionChunk,
 }
@@ -285,6 +287,7 @@ pub fn encode_chunk(r: &ChunkRecord, out: &mut Vec<u8>) {
     for word in [r.noise.seed, r.noise.stream, r.noise.word_pos_hi, r.noise.word_pos_lo] {
         w.u64(word);
     }
+    w.put(&r.denoising_steps.to_le_bytes());
     w.count(r.chunk.steps);
     w.count(r.chunk.action_dim);
     for value in (0..r.chunk.steps).filter_map(|i| r.chunk.action(i)).flatten() {
@@ -543,13 +546,14 @@ impl<'a> Reader<'a> {
             word_pos_hi: self.u64("noise")?,
             word_pos_lo: self.u64("noise")?,
         };
+        let denoising_steps = u32::from_le_bytes(self.take("chunk")?);
         let (steps, action_dim) = (self.count("chunk")?, self.count("chunk")?);
         let values = self.f32s(steps * action_dim, "chunk")?;
         let chunk = ActionChunk::new(request, action_dim, &values).ok_or_else(|| RecordError::Value {
             field: "chunk",
             why: format!("{steps} actions of {action_dim} values"),
         })?;
-        Ok(ChunkRecord { index, started, took, noise, chunk })
+        Ok(ChunkRecord { index, started, took, noise, denoising_steps, chunk })
     }
 
     fn parts(&mut self) -> Result<PartsView, RecordError> {

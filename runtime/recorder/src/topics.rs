@@ -155,7 +155,11 @@ impl Topics {
         self.put_bytes(segment, at)?;
         self.begin(at);
         let took_ms = r.took.as_secs_f64() * 1e3;
-        let _ = write!(self.json, ",\"request\":{},\"infer_ms\":{took_ms:.3},\"actions\":[", r.chunk.request);
+        let _ = write!(
+            self.json,
+            ",\"request\":{},\"infer_ms\":{took_ms:.3},\"denoising_steps\":{},\"actions\":[",
+            r.chunk.request, r.denoising_steps
+        );
         for (i, action) in (0..r.chunk.steps).filter_map(|i| r.chunk.action(i)).enumerate() {
             self.json.push_str(if i == 0 { "" } else { "," });
             self.numbers(action.iter().map(|&v| f64::from(v)));

@@ -15,7 +15,7 @@ use tenon_recorder::record::{
 use tenon_recorder::{ChunkRecord, Observation, OrderRecord, PartsRecord, Record, TickRecord, Words};
 
 /// Written by hand from the tables in `record`, so that a change of layout shows here and not in an old record.
-const GOLDEN_TICK: &str = "0101\
+const GOLDEN_TICK: &str = "0201\
     b407\
     0300000000000000\
     00ca9a3b00000000\
@@ -32,19 +32,20 @@ const GOLDEN_TICK: &str = "0101\
     050041726d6564\
     0100020001000000003f\
     07004f70656e696e67";
-const GOLDEN_CHUNK: &str = "0102\
+const GOLDEN_CHUNK: &str = "0202\
     0700000000000000\
     0200000000000000\
     00ca9a3b00000000\
     e803000000000000\
     0100000000000000000000000000000003000000000000000400000000000000\
+    05000000\
     02000100\
     0000803f000000c0";
-const GOLDEN_ORDER: &str = "0103\
+const GOLDEN_ORDER: &str = "0203\
     0300000000000000\
     0400686f6c64\
     010005";
-const GOLDEN_PARTS: &str = "0104\
+const GOLDEN_PARTS: &str = "0204\
     00ca9a3b00000000\
     00\
     0500000000000000\
@@ -90,6 +91,7 @@ fn golden_chunk() -> ChunkRecord {
         started: SECOND,
         took: Duration::from_micros(1),
         noise: NoiseState { seed: 1, stream: 0, word_pos_hi: 3, word_pos_lo: 4 },
+        denoising_steps: 5,
         chunk: ActionChunk::new(7, 1, &[1.0, -2.0]).unwrap(),
     }
 }

@@ -20,6 +20,7 @@ fn chunk(index: u64) -> ChunkRecord {
         started: START + PERIOD * (20 * index) as u32,
         took: Duration::from_millis(1),
         noise: NoiseState { seed: 7, stream: 0, word_pos_hi: 0, word_pos_lo: 16 * index },
+        denoising_steps: 20,
         chunk: ActionChunk::new(index, 2, &[0.25; 16]).unwrap(),
     }
 }

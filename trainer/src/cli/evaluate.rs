@@ -38,6 +38,9 @@ pub struct EvaluateArgs {
     /// Policy bundle, run by the default ONNX engine.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
+    /// Sample a bundle's chunks in so many steps, of those that it allows, instead of the usual number.
+    #[arg(long, value_name = "N", requires = "bundle")]
+    denoising_steps: Option<usize>,
     #[command(flatten)]
     judging: Judging,
 }
@@ -75,7 +78,8 @@ struct Judging {
 /// Whose policy is judged.
 enum Judged<'a> {
     Checkpoint(&'a Checkpoint),
-    Bundle(&'a Path),
+    /// With the number of steps, where it is not the usual one.
+    Bundle(&'a Path, Option<usize>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,7 +93,10 @@ pub fn run(args: EvaluateArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
     let checkpoint = args.checkpoint.as_deref().map(Checkpoint::read).transpose()?;
     let judged = match &checkpoint {
         Some(checkpoint) => Judged::Checkpoint(checkpoint),
-        None => Judged::Bundle(args.bundle.as_deref().context("give --checkpoint or --bundle")?),
+        None => {
+            let bundle = args.bundle.as_deref().context("give --checkpoint or --bundle")?;
+            Judged::Bundle(bundle, args.denoising_steps)
+        }
     };
     judge(judged, &config, &args.judging, &args.common.output, interrupt)
 }
@@ -143,13 +150,13 @@ fn judge(
             let mut source = PolicyChunks::new(policy.as_ref(), &workers, mode, options.environments);
             evaluate(&mut source, &checkpoint.header.run.policy, options, &stop, &mut show)?
         }
-        Judged::Bundle(path) => {
+        Judged::Bundle(path, steps) => {
             ensure!(judging.device.device == Choice::Cpu, "a bundle runs on its ONNX engine: leave --device out");
             let noise = match judging.noise {
                 NoiseKind::Evaluation => StepNoise::Evaluation,
                 NoiseKind::Training => training_noise(config)?,
             };
-            super::export::evaluate_bundle(path, noise, options, &stop, &mut show)?
+            super::export::evaluate_bundle(path, noise, steps, options, &stop, &mut show)?
         }
     };
     drop(progress);

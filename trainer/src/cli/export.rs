@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Args;
 use tenon_core::diffusion::StepNoise;
 use tenon_policy::{Bundle, Engine, PolicyError};
@@ -30,6 +31,10 @@ pub struct ExportArgs {
     /// Replace a bundle that is already there.
     #[arg(long)]
     replace: bool,
+    /// Fewer denoising steps (DDIM) that the runtime may take where a chunk would be late, e.g. 5,10. `tenon-train evaluate --bundle
+    /// … --denoising-steps 5` says what they cost.
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    step_counts: Vec<usize>,
     #[command(flatten)]
     output: Output,
 }
@@ -39,14 +44,13 @@ pub fn run(args: ExportArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let mut progress = Progress::new("export", 1);
     progress.show(0, "writing the graphs and comparing 1000 chains with the ONNX engine");
     let report =
-        export(&checkpoint, &args.out, args.replace, rfc3339(unix_seconds()), args.output.threads()).map_err(|e| {
-            match e {
+        export(&checkpoint, &args.out, args.replace, &args.step_counts, rfc3339(unix_seconds()), args.output.threads())
+            .map_err(|e| match e {
                 ExportError::Policy(PolicyError::Exists { .. }) => {
                     anyhow::Error::from(e).context("give --replace or another --out")
                 }
                 e => anyhow::Error::from(e).context(format!("exporting {}", args.checkpoint.display())),
-            }
-        })?;
+            })?;
     progress.show(1, "done");
     drop(progress);
     if interrupt.is_requested() {
@@ -72,11 +76,22 @@ pub fn run(args: ExportArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
 pub fn evaluate_bundle(
     folder: &Path,
     noise: StepNoise,
+    denoising_steps: Option<usize>,
     options: EvaluationOptions<'_>,
     stop: &dyn Fn() -> bool,
     on_episodes: &mut dyn FnMut(usize, &Evaluation),
 ) -> anyhow::Result<Option<Evaluation>> {
     let bundle = Bundle::open(folder)?;
-    let mut source = BundleChunks::new(&bundle, Engine::Tract, noise)?;
+    let steps = match denoising_steps {
+        None => bundle.steps(noise),
+        Some(count) => bundle.denoising().steps_in(count).with_context(|| {
+            let counts = bundle.denoising().counts();
+            format!(
+                "--denoising-steps {count}: {} allows {counts:?} (`tenon-train export --step-counts`)",
+                folder.display()
+            )
+        })?,
+    };
+    let mut source = BundleChunks::new(&bundle, Engine::Tract, steps)?;
     Ok(evaluate(&mut source, bundle.spec(), options, stop, on_episodes)?)
 }

@@ -255,6 +255,7 @@ mod tests {
                 noise_clip: 3.0,
                 final_action_clip: None,
                 prediction: Prediction::Noise,
+                step_counts: Vec::new(),
             };
             let policy = Policy::from_pretrained(network, parameters, denoising);
             let mut states = vec![0.0; 103 * 4];

@@ -370,6 +370,7 @@ mod tests {
             noise_clip: 3.0,
             final_action_clip: None,
             prediction: Default::default(),
+            step_counts: Vec::new(),
         };
         let steps = EtaSteps::new(&denoising, 0.1).expect("it is DDIM");
         for i in 0..steps.count() {

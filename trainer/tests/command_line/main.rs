@@ -136,6 +136,15 @@ fn a_small_run_goes_through_all_steps() {
     let (ours, exported) = (judged(["--checkpoint", checkpoint]), judged(["--bundle", "bundle"]));
     assert_eq!(ours["path_success"], exported["path_success"]);
 
+    // The same policy in fewer steps, where the bundle says that it may be.
+    succeed(folder, &["export", "--checkpoint", checkpoint, "--out", "quick", "--step-counts", "2,3"]);
+    let fewer = ["evaluate", "--config", "task.toml", "--episodes", "4", "--bundle"];
+    succeed(folder, &with(&fewer, &["quick", "--denoising-steps", "2"]));
+    let error = refuse(folder, &with(&fewer, &["quick", "--denoising-steps", "4"]));
+    assert!(error.contains("[2, 3, "), "{error}");
+    let error = refuse(folder, &["export", "--checkpoint", checkpoint, "--out", "other", "--step-counts", "3,2"]);
+    assert!(error.contains("ascending"), "{error}");
+
     // Finished runs are not repeated.
     let before = std::fs::metadata(folder.join(checkpoint)).unwrap().modified().unwrap();
     assert_eq!(run(folder, &FINETUNE).status.code(), Some(3));

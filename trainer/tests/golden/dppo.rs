@@ -149,6 +149,7 @@ impl Setup {
             denoised_clip: c.config["denoised_clip_value"].as_f64().unwrap_or(1.0) as f32,
             noise_clip: c.number("randn_clip_value") as f32,
             final_action_clip: c.config["final_action_clip_value"].as_f64().map(|v| v as f32),
+            step_counts: Vec::new(),
             prediction: Prediction::Noise,
         };
         let policy = Policy {

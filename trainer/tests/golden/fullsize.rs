@@ -123,6 +123,7 @@ fn check(c: &Case, name: &str, config: &Value, workers: &Workers) {
         noise_clip: 3.0,
         final_action_clip: None,
         prediction: Prediction::Noise,
+        step_counts: Vec::new(),
     };
     let policy = Policy::from_pretrained(network, parameters, denoising);
     let mut sampler = ChainSampler::new(&policy, workers, rows);

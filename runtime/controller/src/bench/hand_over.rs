@@ -195,7 +195,7 @@ where
             }
         }
         if let Some(request) = outcome.infer {
-            chunk = Some(sampler.sample(&request).context("running the policy")?);
+            chunk = Some(sampler.sample(&request, usize::MAX).context("running the policy")?);
             line.chunks += 1;
             since = 0;
         }

@@ -71,6 +71,7 @@ impl PolicyConfig {
             noise_clip: self.noise_clip,
             final_action_clip: None,
             prediction: model.prediction,
+            step_counts: Vec::new(),
         })
     }
 

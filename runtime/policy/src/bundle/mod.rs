@@ -47,8 +47,16 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// t of the steps that each network of a policy makes: base, fine-tuned.
 pub(crate) fn step_times(spec: &PolicySpec) -> [(Role, Vec<usize>); 2] {
-    let steps = spec.denoising.as_ref().map_or(Vec::new(), |d| d.steps(StepNoise::Evaluation));
-    let of = |finetuned| steps.iter().filter(|s| s.finetuned == finetuned).map(|s| s.t).collect();
+    let of_count = |d: &Denoising| -> Vec<DenoisingStep> {
+        d.counts().into_iter().rev().filter_map(|count| d.steps_in(count)).flatten().collect()
+    };
+    let steps = spec.denoising.as_ref().map_or(Vec::new(), of_count);
+    let of = |finetuned| {
+        let mut times: Vec<usize> = steps.iter().filter(|s| s.finetuned == finetuned).map(|s| s.t).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        times.dedup();
+        times
+    };
     [(Role::Base, of(false)), (Role::Finetuned, of(true))]
 }
 
