@@ -57,7 +57,7 @@ fn a_recorded_tick_allocates_nothing_and_becomes_the_same_inputs_again() {
     let chunk = ActionChunk::new(5, 2, &[0.25; 16]).expect("whole rows");
     let mut policy = tenon_controller::record::ChunkTap::new(tap);
     let noise = tenon_core::noise::SeededNoise::new(7, 0).state();
-    policy.chunk(MonotonicTime::from_nanos(1), Duration::from_millis(1), noise, &chunk);
+    policy.chunk(MonotonicTime::from_nanos(1), Duration::from_millis(1), noise, 20, &chunk);
 
     let at = |n: u32| MonotonicTime::from_nanos(1_000_000_000) + Duration::from_millis(7) * n;
     let block = PartsBlock { oldest_age: Duration::ZERO, least_confidence: 1.0 };
