@@ -204,23 +204,19 @@ impl Controller {
         }
         match self.state {
             State::Disarmed => {}
-            // What moves when a fault comes is braked; what rests is left to the lease's heartbeat.
-            State::Fault(_) if self.session != 0 && !self.safety.is_at_rest() => {
-                if out.target.is_none() {
-                    self.brake(dt_s, &mut out);
-                }
+            // Only once the stop's last period has been commanded.
+            State::Fault(_) | State::Holding if self.disarm_at_rest && self.safety.is_at_rest() => {
+                self.disarm(&mut out)
             }
-            State::Fault(_) if self.disarm_at_rest => self.disarm(&mut out),
             State::Fault(_) => {}
-            State::Arming { session, since } => self.arming(now, session, since, inputs, &mut out),
-            State::Holding => {
-                self.brake(dt_s, &mut out);
-                if self.disarm_at_rest && self.safety.is_at_rest() {
-                    self.disarm(&mut out);
-                }
-            }
+            State::Arming { session, since } => self.arming(now, session, since, dt_s, inputs, &mut out),
+            State::Holding => self.brake(dt_s, &mut out),
             State::Moving(progress) => self.moving(progress, dt_s, &mut out),
             State::Running(run) => self.running(run, now, dt_s, inputs, &mut out),
+        }
+        // What moves when a fault or a new arming comes is braked, in this tick already; what rests is left to the lease's heartbeat.
+        if out.target.is_none() && self.session != 0 && !self.safety.is_at_rest() {
+            self.brake(dt_s, &mut out);
         }
         if out.request.is_none() && out.target.is_none() && self.session != 0 {
             // Targets are a sign of life too, but a faulted controller sends none and still owns the lease.
@@ -233,7 +229,13 @@ impl Controller {
         match (order, &self.state) {
             (Order::Arm { session }, State::Disarmed | State::Fault(_)) => {
                 // After a fault the lease is still ours: re-arm under it, or the bridge would see a second commander.
-                let session = if self.session == 0 { session } else { self.session };
+                let session = if self.session == 0 {
+                    // Whatever was under way belongs to a lease that is gone.
+                    self.command_from(self.safety.commanded_rad());
+                    session
+                } else {
+                    self.session
+                };
                 self.session = session;
                 self.disarm_at_rest = false;
                 self.state = State::Arming { session, since: now };
@@ -268,7 +270,9 @@ impl Controller {
                 }
             }
             (Order::Hold, State::Moving(_) | State::Running(_)) => self.state = State::Holding,
-            (Order::Disarm, State::Holding | State::Moving(_) | State::Running(_)) if !self.safety.is_at_rest() => {
+            (Order::Disarm, State::Holding | State::Moving(_) | State::Running(_) | State::Arming { .. })
+                if !self.safety.is_at_rest() =>
+            {
                 self.disarm_at_rest = true;
                 self.state = State::Holding;
             }
@@ -337,7 +341,22 @@ impl Controller {
         out.event = Some(Event::Faulted(cause));
     }
 
-    fn arming(&mut self, now: MonotonicTime, session: u64, since: MonotonicTime, inputs: &Inputs, out: &mut Outcome) {
+    /// From now on what is commanded begins at `q`, at rest.
+    fn command_from(&mut self, q: Joints) {
+        let counts = self.safety.counts;
+        self.safety = SafetyStage::new(self.settings.arm, self.settings.safety, self.tick_period_s, q);
+        self.safety.counts = counts;
+    }
+
+    fn arming(
+        &mut self,
+        now: MonotonicTime,
+        session: u64,
+        since: MonotonicTime,
+        dt_s: f64,
+        inputs: &Inputs,
+        out: &mut Outcome,
+    ) {
         let status = inputs.status.filter(|s| s.age(now) <= STATUS_TIMEOUT).map(|s| s.value);
         match status {
             Some(s) if s.state == BridgeState::Running && s.session == session => {
@@ -346,17 +365,15 @@ impl Controller {
                     if !q.iter().all(|v| v.is_finite()) {
                         return self.fault(FaultCause::NonFiniteState, out);
                     }
-                    if now == since && self.session == session {
-                        // Re-armed while the bridge never stopped following us: what we commanded last is still in force, and
-                        // starting from the measured joints would be a step.
+                    if now == since || !self.safety.is_at_rest() {
+                        // Re-armed while the bridge never stopped following us: what we commanded last is still in force, a stop
+                        // included, and starting from the measured joints would be a step.
                         self.state = State::Holding;
-                        out.target = Some(*self.safety.motion());
+                        self.brake(dt_s, out);
                         out.event = Some(Event::Armed);
                         return;
                     }
-                    let counts = self.safety.counts;
-                    self.safety = SafetyStage::new(self.settings.arm, self.settings.safety, self.tick_period_s, q);
-                    self.safety.counts = counts;
+                    self.command_from(q);
                     self.commanded_pose = self.settings.arm.tcp(&q);
                     self.state = State::Holding;
                     out.target = Some(*self.safety.motion());

@@ -104,6 +104,9 @@ pub enum Refusal {
     Collision(Collision),
 }
 
+/// Kept free at the ends of every range: a stop that is planned anew in each period ends some nanoradians beside the last plan's.
+const SPARE_RAD: f64 = 1e-7;
+
 /// What is wanted of the arm at the next command.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wanted {
@@ -186,7 +189,8 @@ impl SafetyStage {
         let mut bounds: [JointBounds; 7] = std::array::from_fn(|i| limits.bounds(i));
         for (bounds, q) in bounds.iter_mut().zip(commanded_rad) {
             // An arm that starts outside the reserve may stay there or come back, not go further.
-            (bounds.lower_rad, bounds.upper_rad) = (bounds.lower_rad.min(q), bounds.upper_rad.max(q));
+            let (low, high) = (bounds.lower_rad + SPARE_RAD, bounds.upper_rad - SPARE_RAD);
+            (bounds.lower_rad, bounds.upper_rad) = (low.min(q), high.max(q));
         }
         let motion = commanded_rad.map(JointMotion::at_rest);
         let counts = SafetyCounts::default();
