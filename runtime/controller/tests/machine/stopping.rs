@@ -1,0 +1,231 @@
+//! Faults, orders and leases: however a motion ends, it ends at rest.
+
+use super::bench::*;
+
+#[test]
+fn a_nan_action_and_a_jump_fault_before_anything_of_them_is_commanded() {
+    fn nan(_: u64) -> Vec<f32> {
+        vec![0.0, 0.005, f32::NAN, 0.0, 0.0, 0.0, 0.0, 0.0]
+    }
+    fn jump(_: u64) -> Vec<f32> {
+        vec![0.0, 0.005, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]
+    }
+    for policy in [nan as fn(u64) -> Vec<f32>, jump] {
+        let mut bench = Bench::armed(1);
+        bench.policy = Some(policy);
+        let y = bench.tcp()[1];
+        bench.tick(Some(Order::Run { actions: 8 }));
+        bench.until(50, |e| matches!(e, Event::Faulted(_)));
+        let Phase::Fault(cause) = bench.controller.phase() else { panic!("no fault") };
+        assert!(
+            matches!(
+                cause,
+                FaultCause::BadAction { step: 1, .. }
+                    | FaultCause::Refused { step: 1, refusal: Refusal::Jump { .. }, .. }
+            ),
+            "{cause}"
+        );
+        assert!((bench.tcp()[1] - y).abs() < 1e-6, "nothing of a chunk is done that has a bad action in it");
+        // The stop takes at most as long as from full speed.
+        let held = bench.q;
+        let mut stop_ticks = 0;
+        while bench.tick(None).target.is_some() {
+            stop_ticks += 1;
+            assert!(stop_ticks <= 50, "0.35 s of 7 ms");
+        }
+        assert!(bench.q.iter().zip(held).all(|(a, b)| (a - b).abs() < 0.03), "{:?} {held:?}", bench.q);
+        let held = bench.q;
+        for _ in 0..20 {
+            let outcome = bench.tick(None);
+            assert!(outcome.target.is_none());
+            // It keeps the lease, so that nobody else takes the arm while a person looks at the fault.
+            assert!(matches!(outcome.request, Some(Request::Heartbeat { session: 9 })));
+        }
+        assert_eq!(bench.q, held);
+    }
+}
+
+#[test]
+fn a_fault_is_left_only_by_an_order() {
+    let mut bench = Bench::armed(1);
+    bench.bridge.state = BridgeState::Fault;
+    bench.bridge.fault = BridgeFault::ControllerDropped;
+    bench.tick(None);
+    bench.bridge.state = BridgeState::Running;
+    bench.bridge.fault = BridgeFault::None;
+    for _ in 0..300 {
+        bench.tick(None);
+    }
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Bridge(BridgeFault::ControllerDropped)));
+    assert_eq!(bench.tick(Some(Order::Run { actions: 4 })).event, Some(Event::OrderIgnored));
+    // Re-armed under the lease that it never gave back, from what is still commanded, wherever the arm has sagged to.
+    let commanded = bench.controller.safety().commanded_rad();
+    bench.q[1] += 0.2;
+    let outcome = bench.tick(Some(Order::Arm { session: 10 }));
+    let held = outcome.target.map(|motion| motion.map(|m| m.position_rad));
+    assert_eq!((outcome.event, held), (Some(Event::Armed), Some(commanded)));
+    assert_eq!(bench.controller.session(), 9);
+}
+
+#[test]
+fn old_states_late_ticks_and_a_foreign_lease_are_faults() {
+    let mut bench = Bench::armed(1);
+    bench.state_age = Duration::from_millis(150);
+    bench.tick(None);
+    assert!(matches!(bench.controller.phase(), Phase::Fault(FaultCause::StaleState { age_ms: 150, limit_ms: 100 })));
+
+    let mut bench = Bench::armed(1);
+    bench.tick_late(None, 5);
+    assert_eq!(bench.controller.phase(), Phase::Holding);
+    bench.tick_late(None, 6);
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Late(6)));
+
+    let mut bench = Bench::armed(1);
+    bench.bridge.session = 5;
+    bench.tick(None);
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::LeasedToAnother(5)));
+}
+
+#[test]
+fn arming_an_arm_that_another_run_holds_names_the_holder() {
+    let mut bench = Bench::new(1);
+    bench.controller.tick(
+        bench.now,
+        &Inputs {
+            due: bench.now,
+            state: None,
+            status: None,
+            chunk: None,
+            parts: None,
+            order: Some(Order::Arm { session: 9 }),
+            late_ticks: 0,
+        },
+    );
+    bench.bridge.state = BridgeState::Running;
+    bench.bridge.session = 0xABCD;
+    bench.tick(None);
+    assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::LeasedToAnother(0xABCD)));
+    assert!(bench.tick(None).request.is_none(), "it is not our lease to keep alive");
+}
+
+#[test]
+fn hold_stops_a_run_and_disarm_gives_the_lease_back() {
+    let mut bench = Bench::armed(1);
+    bench.tick(Some(Order::Run { actions: 100 }));
+    for _ in 0..30 {
+        bench.tick(None);
+    }
+    bench.tick(Some(Order::Hold));
+    assert_eq!(bench.controller.phase(), Phase::Stopping);
+    for _ in 0..50 {
+        assert!(bench.tick(None).target.is_some(), "the stop is sent, and then the held joints");
+    }
+    assert_eq!(bench.controller.phase(), Phase::Holding);
+    let q = bench.q;
+    for _ in 0..30 {
+        bench.tick(None);
+    }
+    assert_eq!(bench.q, q);
+    let outcome = bench.tick(Some(Order::Disarm));
+    assert_eq!(outcome.request, Some(Request::Release { session: 9 }));
+    assert_eq!(bench.controller.phase(), Phase::Disarmed);
+}
+
+#[test]
+fn disarming_a_moving_arm_stops_it_first_also_after_a_fault() {
+    for faulted in [false, true] {
+        let mut bench = Bench::armed(1);
+        bench.tick(Some(Order::Run { actions: 100 }));
+        for _ in 0..30 {
+            bench.tick(None);
+        }
+        if faulted {
+            bench.tick_late(None, 6);
+            assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Late(6)));
+        }
+        let mut order = Some(Order::Disarm);
+        let released = (0..60).find(|_| {
+            let before = bench.q;
+            let outcome = bench.tick(order.take());
+            let released = outcome.request == Some(Request::Release { session: 9 });
+            assert!(!released || before == bench.q, "it rests when it is given back");
+            assert!(released || outcome.target.is_some(), "until then the stop is sent");
+            released
+        });
+        assert!(released.is_some_and(|tick| tick > 3), "a moving arm does not stop at once: {released:?}");
+        assert_eq!(bench.controller.phase(), Phase::Disarmed);
+    }
+}
+
+/// Runs for a while, so that the arm moves.
+fn under_way() -> Bench {
+    let mut bench = Bench::armed(1);
+    bench.tick(Some(Order::Run { actions: 100 }));
+    bench.until(3, |e| matches!(e, Event::RunStarted));
+    for _ in 0..20 {
+        bench.tick(None);
+    }
+    bench
+}
+
+/// Ticks until the commands rest; from tick to tick they go on as a stop does. Returns how many it took.
+fn come_to_rest(bench: &mut Bench, mut last: Outcome) -> usize {
+    for ticks in 1..100 {
+        let now = bench.tick(None);
+        let (Some(before), Some(motion)) = (last.target, now.target) else {
+            panic!("a moving arm is left without a command: {:?}", bench.controller.phase());
+        };
+        let dt_s = bench.controller.tick_period().as_secs_f64();
+        for (b, m) in before.iter().zip(&motion) {
+            let said = 0.5 * (b.velocity_rad_s + m.velocity_rad_s) * dt_s;
+            assert!((m.position_rad - b.position_rad - said).abs() < 1e-3, "{b:?} {m:?}");
+        }
+        if motion.iter().all(|m| m.velocity_rad_s == 0.0 && m.acceleration_rad_s2 == 0.0) {
+            return ticks;
+        }
+        last = now;
+    }
+    panic!("the arm does not come to rest");
+}
+
+#[test]
+fn the_tick_in_which_a_fault_comes_commands_the_stop_already() {
+    let mut bench = under_way();
+    bench.policy = Some(|_| vec![f32::NAN; 8]);
+    let before = bench.controller.safety().velocity_rad_s();
+    let faulted = loop {
+        let outcome = bench.tick(None);
+        if let Some(Event::Faulted(_)) = outcome.event {
+            break outcome;
+        }
+    };
+    assert!(before.iter().any(|v| *v != 0.0) && faulted.target.is_some());
+    assert!(come_to_rest(&mut bench, faulted) > 1);
+}
+
+#[test]
+fn an_arming_in_the_middle_of_a_stop_lets_it_go_on() {
+    for silent in [false, true] {
+        let mut bench = under_way();
+        let faulted = bench.tick_late(None, 9);
+        assert!(matches!(faulted.event, Some(Event::Faulted(FaultCause::Late(9)))), "{faulted:?}");
+        if silent {
+            // The bridge says for a while that it is not running, so that nothing is granted at once.
+            bench.bridge.state = BridgeState::Idle;
+        }
+        let armed = bench.tick(Some(Order::Arm { session: 12 }));
+        assert!(armed.target.is_some(), "silent: {silent}");
+        bench.bridge.state = BridgeState::Running;
+        assert!(come_to_rest(&mut bench, armed) > 1);
+        assert_eq!(bench.controller.phase(), Phase::Holding);
+        assert_eq!(bench.controller.session(), 9, "the lease was never given back");
+    }
+}
+
+#[test]
+fn a_disarmed_arm_has_been_commanded_to_the_end_of_its_stop() {
+    let mut bench = under_way();
+    let disarming = bench.tick(Some(Order::Disarm));
+    come_to_rest(&mut bench, disarming);
+    assert!(matches!(bench.tick(None).event, Some(Event::Disarmed)));
+}
