@@ -5,6 +5,7 @@ mod install;
 mod programs;
 mod record;
 mod report;
+mod secure;
 mod seeing_run;
 mod service;
 mod sim_loop;

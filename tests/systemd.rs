@@ -104,6 +104,23 @@ fn units_keep_what_the_control_loop_needs() {
     }
 }
 
+/// The link's keys lie in the state folder: the services' user reads them, and neither service can change them or make others.
+#[test]
+fn units_read_the_keys_of_the_link_and_nothing_more() {
+    let prefix = installed_units();
+    for unit in UNITS {
+        let text = fs::read_to_string(unit_path(prefix.path(), unit)).unwrap();
+        for line in [
+            "User=tenon",
+            "StateDirectoryMode=2770",
+            "ReadOnlyPaths=-%S/tenon/secure",
+            "InaccessiblePaths=-%S/tenon/secure/authority",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{unit}: {line} is missing");
+        }
+    }
+}
+
 /// A boot or a crash brings the controller up again, and never armed: only `tenon run` arms by itself, so no unit may start that.
 #[test]
 fn both_units_come_back_and_neither_arms() {

@@ -16,7 +16,7 @@ use tenon_calibrate::measure::latency::{LatencySettings, Sample, delay};
 use tenon_calibrate::steps::{arm_poses, latency};
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, RobotState};
 use tenon_core::time::MonotonicTime;
-use tenon_link::{BridgeInbox, BridgeSender, DEFAULT_ROBOT, RobotKeys, open_bridge_link};
+use tenon_link::{BridgeInbox, BridgeSender, DEFAULT_ROBOT, Endpoint, RobotKeys, open_bridge_link};
 use tenon_vision::source::{Clock, SystemClock};
 
 struct Played {
@@ -152,6 +152,7 @@ impl Robot {
         assert_ne!(text, SHIPPED);
         std::fs::write(folder.path().join("robot.toml"), text).unwrap();
         let keys = RobotKeys::new(DEFAULT_ROBOT).unwrap();
+        let endpoint = Endpoint::on_one_computer(&endpoint).unwrap();
         let (sender, inbox) = open_bridge_link(&endpoint, &keys, Arc::new(|| SystemClock.now()), || {}).unwrap();
         let ending = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&ending);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tenon_core::message::{BridgeState, RobotState};
 use tenon_core::time::Stamped;
-use tenon_link::{DEFAULT_ROBOT, RobotKeys, RobotLink, ZenohLink};
+use tenon_link::{DEFAULT_ROBOT, Endpoint, RobotKeys, RobotLink, ZenohLink};
 use tenon_vision::source::Clock;
 
 use super::ArmError;
@@ -61,13 +61,13 @@ impl RobotStates {
     }
 }
 
-/// Opens the link to the bridge at `endpoint` and waits at most `patience` for it.
+/// Opens the link to the bridge at `endpoint` as an observer, which cannot send, and waits at most `patience` for it.
 ///
 /// # Errors
 /// [`ArmError::Link`] where no bridge listens.
-pub fn connect(endpoint: &str, clock: &Arc<dyn Clock>, patience: Duration) -> Result<RobotStates, ArmError> {
+pub fn connect(endpoint: &Endpoint, clock: &Arc<dyn Clock>, patience: Duration) -> Result<RobotStates, ArmError> {
     let keys = RobotKeys::new(DEFAULT_ROBOT)?;
     let clock = Arc::clone(clock);
-    let link = ZenohLink::connect(endpoint, &keys, Arc::new(move || clock.now()), patience)?;
-    Ok(RobotStates::of(link, endpoint))
+    let link = ZenohLink::listen(endpoint, &keys, Arc::new(move || clock.now()), patience)?;
+    Ok(RobotStates::of(link, endpoint.address()))
 }

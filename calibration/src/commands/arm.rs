@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use tenon_core::config::LinkConfig;
 use tenon_core::config::rig::position_and_quaternion;
+use tenon_link::Endpoint;
 use tenon_vision::Pose;
 use tenon_vision::source::{Clock, SystemClock};
 
@@ -34,10 +36,20 @@ pub struct RobotLinkArgs {
 /// Opens the link of the robot that is described in `robot`. `endpoint`: empty for the one that stands there.
 pub(super) fn linked_arm(endpoint: &str, robot: Option<&Path>) -> anyhow::Result<LinkPoses> {
     let robot = limits::robot(robot)?;
-    let endpoint = if endpoint.is_empty() { &robot.link.endpoint } else { endpoint };
+    let endpoint = endpoint_of(&robot.link, (!endpoint.is_empty()).then_some(endpoint))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let states = connect(endpoint, &clock, CONNECT)?;
+    let states = connect(&endpoint, &clock, CONNECT)?;
     Ok(LinkPoses::new(states, LinkSettings::new(&robot), clock))
+}
+
+/// The bridge's end point, or the one that is named instead, with the certificates of robot.toml.
+fn endpoint_of(link: &LinkConfig, instead: Option<&str>) -> anyhow::Result<Endpoint> {
+    let named = instead.map(|endpoint| LinkConfig { endpoint: endpoint.to_owned(), ..link.clone() });
+    let endpoint = Endpoint::of_config(named.as_ref().unwrap_or(link))?;
+    if let Some(warning) = endpoint.warning() {
+        eprintln!("warning: {warning}");
+    }
+    Ok(endpoint)
 }
 
 const POSE_HELP: &str = "\
@@ -199,8 +211,8 @@ pub fn arm_swing(args: &ArmSwingArgs, out: &mut impl Write) -> anyhow::Result<Ou
     ensure!(!args.out.exists(), "{} exists already: name another or delete it", args.out.display());
     let robot = limits::robot(args.link.robot.as_deref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let endpoint = args.link.arm_link.as_deref().unwrap_or(&robot.link.endpoint);
-    let states = connect(endpoint, &clock, CONNECT)?;
+    let endpoint = endpoint_of(&robot.link, args.link.arm_link.as_deref())?;
+    let states = connect(&endpoint, &clock, CONNECT)?;
     let recorder = SwingRecorder::begin(states, robot.arm(), Arc::clone(&clock))?;
     eprintln!("recording for {} s: swing the hand now", args.seconds);
     clock.sleep_until(clock.now() + Duration::from_secs_f64(args.seconds));

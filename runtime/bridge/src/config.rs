@@ -5,7 +5,7 @@ use std::time::Duration;
 use tenon_core::arm::Joints;
 use tenon_core::config::{BridgeController, GripperConfig, RobotConfig};
 use tenon_core::safety::JointBounds;
-use tenon_link::DEFAULT_ROBOT;
+use tenon_link::{DEFAULT_ROBOT, Endpoint, LinkError};
 use tenon_polymetis::waypoints::{Gains, WaypointSettings};
 
 /// Speed and acceleration that the law in the server may use beyond those of targets: a curve through waypoints passes them a
@@ -23,8 +23,8 @@ const SHORTEST_BRAKE_S: f64 = 0.02;
 pub struct BridgeOptions {
     /// Name of the robot in the link's keys.
     pub robot_name: String,
-    /// zenoh endpoint to listen at.
-    pub endpoint: String,
+    /// Where to listen, and what protects the way there.
+    pub endpoint: Endpoint,
     /// Polymetis controller server, `host:port`.
     pub server: String,
     /// The gripper behind a server of its own, where there is one.
@@ -48,11 +48,14 @@ pub struct BridgeOptions {
 
 impl BridgeOptions {
     /// Of a checked configuration.
-    pub fn new(robot: &RobotConfig) -> Self {
+    ///
+    /// # Errors
+    /// As [`Endpoint::of_config`]: what is no end point, and a link that nothing protects.
+    pub fn new(robot: &RobotConfig) -> Result<Self, LinkError> {
         let limits = robot.safety_limits();
-        Self {
+        Ok(Self {
             robot_name: DEFAULT_ROBOT.to_owned(),
-            endpoint: robot.link.endpoint.clone(),
+            endpoint: Endpoint::of_config(&robot.link)?,
             server: robot.bridge.server.clone(),
             gripper: robot.gripper.clone(),
             state_period: Duration::from_secs_f64(1.0 / robot.bridge.state_rate_hz),
@@ -69,7 +72,7 @@ impl BridgeOptions {
                 ..limits.bounds(i)
             }),
             longest_stop_s: limits.longest_stop_s(),
-        }
+        })
     }
 
     /// Gains of the law that is uploaded.

@@ -21,6 +21,7 @@ pub mod gate;
 mod gripper;
 pub mod lease;
 pub mod playout;
+pub mod refusals;
 mod robot;
 mod sources;
 mod statistics;

@@ -7,8 +7,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use tenon_bridge::refusals::{self, Refusals};
 use tenon_bridge::{Bridge, BridgeOptions};
 use tenon_core::config::RobotConfig;
+use tenon_link::security::unix_now;
+use tenon_link::{Endpoint, Role};
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, registry};
 
 /// How often the parent and the bridge are looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -50,7 +57,11 @@ fn main() -> anyhow::Result<()> {
         .unwrap_or_else(|_| {
             tracing_subscriber::EnvFilter::new("info,zenoh=off,zenoh_transport=off,zenoh_link_tcp=off")
         });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let refused = FilterFn::new(|of| of.target().starts_with(refusals::TARGET) && *of.level() <= tracing::Level::WARN);
+    registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter))
+        .with(Refusals::default().with_filter(refused))
+        .init();
     let parent = parent_id();
     let (stop, stopped) = channel();
     ctrlc::set_handler(move || {
@@ -61,9 +72,24 @@ fn main() -> anyhow::Result<()> {
 
     let bridge_options = read_options(&options)?;
     let (server, endpoint) = (bridge_options.server.clone(), bridge_options.endpoint.clone());
+    if let Some(warning) = endpoint.warning() {
+        tracing::warn!("{warning}");
+    }
+    if let Some(warning) = endpoint.identity(Role::Bridge)?.and_then(|identity| identity.warning(unix_now())) {
+        tracing::warn!("{warning}");
+    }
+    let servers = [Some(&server), bridge_options.gripper.as_ref().map(|gripper| &gripper.server)];
+    for server in servers.into_iter().flatten().filter(|s| !Endpoint::is_on_this_computer(&format!("tcp/{s}"))) {
+        tracing::warn!(
+            "the Polymetis server {server} is on another computer: its protocol is plain text and asks nobody who he is, so keep it \
+             on a cable of its own"
+        );
+    }
     let bridge = Bridge::listen(bridge_options)?;
     if options.json {
-        print_line(&serde_json::json!({ "ready": true, "endpoint": endpoint, "server": server }).to_string())?;
+        print_line(
+            &serde_json::json!({ "ready": true, "endpoint": endpoint.address(), "server": server }).to_string(),
+        )?;
     } else {
         print_line(&format!("ready: listening at {endpoint} for controllers, Polymetis server {server}"))?;
     }
@@ -105,14 +131,14 @@ fn read_options(options: &Options) -> anyhow::Result<BridgeOptions> {
     let file = options.config.display().to_string();
     let text = std::fs::read_to_string(&options.config)
         .with_context(|| format!("reading {file}; name the robot's configuration with --config"))?;
-    let robot: RobotConfig = tenon_core::config::parse(&file, &text)?;
-    let mut bridge_options = BridgeOptions::new(&robot);
+    let mut robot: RobotConfig = tenon_core::config::parse(&file, &text)?;
+    if let Some(endpoint) = &options.endpoint {
+        robot.link.endpoint.clone_from(endpoint);
+    }
+    let mut bridge_options = BridgeOptions::new(&robot)?;
     bridge_options.robot_name.clone_from(&options.robot);
     if let Some(server) = &options.server {
         bridge_options.server.clone_from(server);
-    }
-    if let Some(endpoint) = &options.endpoint {
-        bridge_options.endpoint.clone_from(endpoint);
     }
     Ok(bridge_options)
 }

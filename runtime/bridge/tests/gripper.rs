@@ -245,5 +245,5 @@ fn an_arm_without_a_gripper_has_no_width_and_takes_no_command() {
     ask(c, GripperCommand::Open);
     c.until("ignored command", |_| (rig.bridge.summary().counts.gripper_ignored == 1).then_some(()));
     assert_eq!(c.until_state(BridgeState::Running).session, 1);
-    assert_eq!(BridgeOptions::new(&robot_config()).gripper, None, "the shipped configuration has none");
+    assert_eq!(BridgeOptions::new(&robot_config()).unwrap().gripper, None, "the shipped configuration has none");
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rig::{Controller, OtherClient, PATIENCE, start_server};
 use tenon_core::message::BridgeState;
-use tenon_link::{RobotKeys, ZenohLink};
+use tenon_link::{Endpoint, RobotKeys, ZenohLink};
 
 struct Program {
     child: Child,
@@ -61,7 +61,13 @@ fn the_program_drives_the_arm_over_zenoh_and_hands_it_back_at_sigterm() {
     assert_eq!(json_line(&mut bridge)["ready"], true);
 
     let keys = RobotKeys::new("robot").unwrap();
-    let link = ZenohLink::connect(&endpoint, &keys, tenon_bridge::monotonic_clock(), PATIENCE).unwrap();
+    let link = ZenohLink::connect(
+        &Endpoint::on_one_computer(&endpoint).unwrap(),
+        &keys,
+        tenon_bridge::monotonic_clock(),
+        PATIENCE,
+    )
+    .unwrap();
     let mut controller = Controller::new(link, 7);
     controller.until_state(BridgeState::Idle);
     controller.arm();

@@ -1,6 +1,7 @@
 //! `tenon bench`: the command lines of the benches; what is measured lives where it belongs.
 
 mod hand_over;
+mod link;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use tenon_vision::bench::{
 };
 
 pub use hand_over::{HandOverArgs, hand_over};
+pub use link::{LinkArgs, link};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct InferArgs {

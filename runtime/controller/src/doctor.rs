@@ -10,9 +10,11 @@ use clap::Args;
 use serde::Serialize;
 use tenon_calibrate::steps::{Finding, Grade, Limits};
 use tenon_calibrate::wizard::CameraChoice;
+use tenon_core::calendar::rfc3339;
 use tenon_core::config::RobotConfig;
 use tenon_core::message::{BridgeFault, BridgeState};
-use tenon_link::RobotLink;
+use tenon_link::security::unix_now;
+use tenon_link::{Endpoint, RobotLink, Role, SecurityError};
 use tenon_policy::Bundle;
 use tenon_vision::Rig;
 use tenon_vision::source::{Clock, SystemClock};
@@ -101,6 +103,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             }
         },
     }
+    ask("link", link(&config));
     ask("robot", bridge(&config, Duration::from_secs_f64(options.wait_s.clamp(0.1, 60.0))));
 
     let grade = lines.iter().map(|line| line.finding.grade).max().unwrap_or(Grade::Pass);
@@ -167,11 +170,41 @@ fn watched(opened: &mut [cameras::OpenCamera], clock: &Arc<dyn Clock>) -> Vec<Fi
     opened.iter_mut().map(of).collect()
 }
 
+/// What protects the way to the bridge.
+fn link(config: &RobotConfig) -> Result<Vec<Finding>> {
+    let endpoint = Endpoint::of_config(&config.link)?;
+    if let Some(warning) = endpoint.warning() {
+        return Ok(vec![finding(Grade::Warn, warning)]);
+    }
+    if !endpoint.is_protected() {
+        return Ok(vec![finding(Grade::Pass, format!("{endpoint} does not leave this computer"))]);
+    }
+    let of = |role| {
+        // A computer that only watches has no controller's certificate, and needs none.
+        Ok::<_, SecurityError>(match (role, endpoint.identity(role)) {
+            (Role::Controller, Err(SecurityError::Missing { .. })) => finding(
+                Grade::Warn,
+                "no controller's certificate here: this computer can watch, `tenon run` is refused",
+            ),
+            (_, Err(error)) => return Err(error),
+            (_, Ok(None)) => finding(Grade::Pass, "no certificate is needed"),
+            (_, Ok(Some(identity))) => match identity.warning(unix_now()) {
+                Some(warning) => finding(Grade::Warn, warning),
+                None => finding(
+                    Grade::Pass,
+                    format!("{role}'s certificate is valid until {}", rfc3339(identity.valid_until_s)),
+                ),
+            },
+        })
+    };
+    Ok(vec![of(Role::Observer)?, of(Role::Controller)?])
+}
+
 /// Listens to the bridge; asks it for nothing.
 fn bridge(config: &RobotConfig, wait: Duration) -> Result<Vec<Finding>> {
     let keys = tenon_link::RobotKeys::new(tenon_link::DEFAULT_ROBOT)?;
-    let endpoint = &config.link.endpoint;
-    let mut link = tenon_link::ZenohLink::connect(endpoint, &keys, Arc::new(crate::clock::now), wait)
+    let endpoint = Endpoint::of_config(&config.link)?;
+    let mut link = tenon_link::ZenohLink::listen(&endpoint, &keys, Arc::new(crate::clock::now), wait)
         .with_context(|| format!("no bridge at {endpoint}: start tenon-bridge beside the Polymetis server"))?;
     let until = Instant::now() + wait;
     let (mut status, mut state) = (None, None);

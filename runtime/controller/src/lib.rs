@@ -4,7 +4,8 @@
 //! with a manual clock. [`control_loop`] acts: it waits for deadlines, moves messages and records times. [`inference`]
 //! owns the policy. [`seeing`] turns cameras into what the policy observes of parts. [`run`] sequences episodes and, for `--robot sim`, the processes of the simulated robot.
 //! [`service`] is the same without episodes of its own: Disarmed until a person says otherwise. [`shadow`] lets a candidate run along.
-//! [`record`] is what the flight recorder is told, [`replay`] computes it again, [`top`] listens to a bridge.
+//! [`secure`] makes the certificates of the link. [`record`] is what the flight recorder is told, [`replay`] computes it again, [`top`]
+//! listens to a bridge.
 
 pub mod bench;
 pub mod checks;
@@ -21,6 +22,7 @@ pub mod record;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod secure;
 pub mod seeing;
 pub mod service;
 pub mod shadow;

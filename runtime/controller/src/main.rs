@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use tenon_calibrate::wizard::CameraChoice;
 use tenon_controller::run::{Options, RecordTo, Robot, Setup};
 use tenon_controller::service::client;
-use tenon_controller::{bench, checks, demo, doctor, processes, replay, report, run, service, top};
+use tenon_controller::{bench, checks, demo, doctor, processes, replay, report, run, secure, service, top};
 use tenon_policy::Engine;
 
 /// From demonstrations to a moving arm.
@@ -69,8 +69,13 @@ enum Cmd {
     )]
     Doctor(doctor::Options),
     /// Rates, ages, latencies and states on the terminal, while others run the arm; it listens and never sends.
-    #[command(after_help = "Examples:\n  tenon top\n  tenon top --endpoint tcp/192.168.1.10:7447 --once --json")]
+    #[command(after_help = "Examples:\n  tenon top\n  tenon top --endpoint tls/192.168.1.10:7447 --once --json")]
     Top(top::Options),
+    /// Certificates for the link between the robot's computers: make them, rotate them, check them.
+    #[command(
+        after_help = "Examples:\n  tenon secure --bridge 192.168.1.10 --bridge nuc.local\n  tenon secure --check\n  tenon secure --rotate\n\nExit code: 0 (perhaps with warnings); 1 something fails."
+    )]
+    Secure(secure::Options),
     /// Measure the parts; one JSON object a line with --json.
     #[command(subcommand, after_help = "Example:\n  tenon bench infer --json")]
     Bench(Bench),
@@ -103,6 +108,9 @@ enum Bench {
     /// How evenly the arm is commanded where one chunk takes over from another, in every mode.
     #[command(after_help = "Example:\n  tenon bench hand-over --bundle bundles/avoid_m1")]
     HandOver(bench::HandOverArgs),
+    /// A target and its answer over the link on this computer, plain and with certificates.
+    #[command(after_help = "Example:\n  tenon bench link --targets 1000")]
+    Link(bench::LinkArgs),
 }
 
 /// What `run` and `serve` have in common.
@@ -223,10 +231,12 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         Cmd::Replay(options) => replay::run(&options),
         Cmd::Report(options) => report::run(&options),
         Cmd::Test(test) => checks::run(&test),
+        Cmd::Secure(options) => secure::run(&options),
         Cmd::Top(options) => top::run(&options, interrupted),
         Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
         Cmd::Bench(Bench::Vision(args)) => bench::vision(&args),
         Cmd::Bench(Bench::HandOver(args)) => bench::hand_over(&args),
+        Cmd::Bench(Bench::Link(args)) => bench::link(&args),
         Cmd::Train(rest) => hand_over("tenon-train", &rest.args),
         Cmd::Calibrate(rest) => hand_over("tenon-calibrate", &rest.args),
     }

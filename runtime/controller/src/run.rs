@@ -15,6 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tenon_core::config::RobotConfig;
+use tenon_link::security::unix_now;
+use tenon_link::{Endpoint, Role};
 use tenon_policy::Bundle;
 use tenon_policy::bundle::MANIFEST;
 
@@ -175,6 +177,25 @@ pub fn load_config(path: &Path) -> Result<RobotConfig> {
     read_config(path).map(|(_, config)| config)
 }
 
+/// Where the bridge is. What would be refused when the link is opened is refused here, before anything is loaded or started.
+fn link_endpoint(config: &mut RobotConfig, robot: Robot) -> Result<Endpoint> {
+    // The simulated robot is here, wherever the real one is.
+    if robot == Robot::Sim
+        && !Endpoint::is_on_this_computer(&config.link.endpoint)
+        && let Some(here) = Endpoint::loopback_of(&config.link.endpoint)
+    {
+        config.link.endpoint = here;
+    }
+    let endpoint = Endpoint::of_config(&config.link)?;
+    // Who only listens proves no more than that.
+    let role = if robot == Robot::Readonly { Role::Observer } else { Role::Controller };
+    let of_certificate = endpoint.identity(role)?.and_then(|identity| identity.warning(unix_now()));
+    for warning in endpoint.warning().iter().chain(&of_certificate) {
+        eprintln!("warning: {warning}");
+    }
+    Ok(endpoint)
+}
+
 /// `robot.toml` as it is written and as it is understood.
 fn read_config(path: &Path) -> Result<(String, RobotConfig)> {
     let text = std::fs::read_to_string(path).with_context(|| {
@@ -204,4 +225,19 @@ fn judge(windows: Vec<session::Window>, robot: Robot, truth: &std::path::Path) -
         judged: truth.as_ref().map(|t| t.judge(w.start, w.end)),
     });
     Ok(episodes.collect())
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simulated_robot_needs_no_certificates_and_a_real_one_elsewhere_does() {
+        let text = include_str!("../../../configs/robot.toml").replace("tcp/127.0.0.1:7447", "tls/192.168.1.10:7448");
+        let shipped: RobotConfig = tenon_core::config::parse("robot.toml", &text).expect("valid");
+        let mut config = shipped.clone();
+        let here = link_endpoint(&mut config, Robot::Sim).expect("on this computer");
+        assert_eq!((here.address(), config.link.endpoint.as_str()), ("tcp/127.0.0.1:7448", "tcp/127.0.0.1:7448"));
+        let refused = link_endpoint(&mut shipped.clone(), Robot::Panda).expect_err("robot.toml names no certificates");
+        assert!(refused.to_string().contains("tenon secure"), "{refused}");
+    }
 }

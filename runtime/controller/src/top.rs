@@ -16,7 +16,7 @@ use tenon_core::config::RobotConfig;
 use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, RobotState};
 use tenon_core::safety::SafetyLimits;
 use tenon_core::time::{MonotonicTime, Stamped};
-use tenon_link::{Heard, LinkCounters, LinkObserver, RobotKeys};
+use tenon_link::{Endpoint, Heard, LinkCounters, LinkObserver, RobotKeys};
 
 use crate::clock;
 use crate::processes::shipped;
@@ -111,12 +111,18 @@ pub struct Joint {
 
 /// Runs `tenon top` until Ctrl-C, or once.
 pub fn run(options: &Options, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
-    let config = load_config(&shipped(&options.config))?;
-    let endpoint = options.endpoint.clone().unwrap_or_else(|| config.link.endpoint.clone());
+    let mut config = load_config(&shipped(&options.config))?;
+    if let Some(endpoint) = &options.endpoint {
+        config.link.endpoint.clone_from(endpoint);
+    }
+    let endpoint = Endpoint::of_config(&config.link)?;
+    if let Some(warning) = endpoint.warning() {
+        eprintln!("warning: {warning}");
+    }
     let keys = RobotKeys::new(tenon_link::DEFAULT_ROBOT)?;
     let mut link = LinkObserver::connect(&endpoint, &keys, Arc::new(clock::now), Duration::from_secs(2))
         .with_context(|| format!("listening to the bridge at {endpoint}"))?;
-    let mut watch = Watch::new(endpoint, &config, clock::now());
+    let mut watch = Watch::new(endpoint.address().to_owned(), &config, clock::now());
     if options.once {
         let until = clock::now() + LOOK;
         while clock::now() < until && !interrupted.load(Ordering::Acquire) {

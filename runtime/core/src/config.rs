@@ -17,7 +17,7 @@ pub use parse::{Check, ConfigError, parse};
 pub use policy::{DiffusionModel, PolicyConfig, PolicyLimits, PolicyModel};
 pub use robot::{
     BridgeConfig, BridgeController, CalibrationConfig, ControlConfig, DampingConfig, DriftConfig, LinkConfig,
-    ProofConfig, RobotConfig, SafetyConfig, ToolConfig,
+    LinkTlsConfig, ProofConfig, RobotConfig, SafetyConfig, ToolConfig,
 };
 pub use task::{DemosConfig, DeployConfig, MissingStage, TaskConfig, Values};
 pub use training::{

@@ -13,6 +13,8 @@
 //! holds a [`BridgeSender`] and a [`BridgeInbox`], from [`open_bridge_link`] or [`memory_link`]. Anybody may listen to a bridge
 //! with a [`LinkObserver`], which cannot send; a [`ReadOnlyLink`] makes of that a controller's side that moves nothing.
 //!
+//! [`Endpoint`] says where the bridge is and what protects the way there ([`security`]).
+//!
 //! Messages may be lost, never reordered within a key: a sender repeats a request until the status shows its effect,
 //! and a receiver judges everything by its age.
 
@@ -23,6 +25,7 @@ mod mailbox;
 mod memory;
 mod observer;
 mod read_only;
+pub mod security;
 mod zenoh_bridge;
 mod zenoh_config;
 mod zenoh_link;
@@ -39,6 +42,7 @@ pub use mailbox::{BridgeInbox, LinkCounters};
 pub use memory::{MemoryLink, memory_link};
 pub use observer::{Heard, LinkObserver};
 pub use read_only::ReadOnlyLink;
+pub use security::{Endpoint, Identity, Role, SecurityError};
 pub use zenoh_bridge::{BridgeSender, open_bridge_link};
 pub use zenoh_link::ZenohLink;
 

@@ -10,14 +10,15 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use tenon_core::message::{BridgeStatus, RobotState};
 use tenon_core::time::Stamped;
-use zenoh::Wait;
 
 use crate::codec::{self, MessageKind};
 use crate::error::LinkError;
 use crate::keys::RobotKeys;
 use crate::mailbox::Tally;
+use crate::security::{Endpoint, Role};
 use crate::zenoh_bridge::{CloseOnDrop, subscribe};
-use crate::{Clock, LinkCounters, zenoh_config};
+use crate::zenoh_link::open_client;
+use crate::{Clock, LinkCounters};
 
 /// Messages that the listener may lag behind: four seconds of a bridge at its usual rates. What comes on top is counted as dropped.
 const MESSAGE_QUEUE: usize = 1024;
@@ -46,19 +47,14 @@ impl LinkObserver {
     /// Connects to the bridge at `endpoint`, trying for `connect_timeout`.
     ///
     /// # Errors
-    /// [`LinkError::Connect`] where no bridge answers, [`LinkError::Endpoint`], [`LinkError::Zenoh`].
+    /// [`LinkError::Connect`] where no bridge answers, [`LinkError::Security`], [`LinkError::Zenoh`].
     pub fn connect(
-        endpoint: &str,
+        endpoint: &Endpoint,
         keys: &RobotKeys,
         clock: Clock,
         connect_timeout: Duration,
     ) -> Result<Self, LinkError> {
-        let config = zenoh_config::client(endpoint, connect_timeout.max(Duration::from_millis(1)))?;
-        let session = zenoh::open(config).wait().map_err(|e| LinkError::Connect {
-            endpoint: endpoint.to_owned(),
-            waited_s: connect_timeout.as_secs_f64(),
-            reason: zenoh_config::reason(&e),
-        })?;
+        let session = open_client(endpoint, Role::Observer, keys, connect_timeout)?;
         let messages = Arc::new(ArrayQueue::new(MESSAGE_QUEUE));
         let tally = Arc::<Tally>::default();
         for kind in [MessageKind::State, MessageKind::Status] {

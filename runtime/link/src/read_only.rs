@@ -11,7 +11,7 @@ use crate::error::LinkError;
 use crate::keys::RobotKeys;
 use crate::observer::{Heard, LinkObserver};
 use crate::zenoh_link::check_finite;
-use crate::{Clock, LinkCounters, RobotLink};
+use crate::{Clock, Endpoint, LinkCounters, RobotLink};
 
 /// Read-only mode. What the controller hands over goes nowhere: no publisher exists on this session. So that the controller runs as
 /// it would with the arm, the lease that it asks for is granted here; whoever really commands the arm notices nothing. Everything
@@ -74,9 +74,9 @@ impl ReadOnlyLink {
     /// Connects to the bridge at `endpoint`, trying for `connect_timeout`.
     ///
     /// # Errors
-    /// [`LinkError::Connect`] where no bridge answers, [`LinkError::Endpoint`], [`LinkError::Zenoh`].
+    /// [`LinkError::Connect`] where no bridge answers, [`LinkError::Security`], [`LinkError::Zenoh`].
     pub fn connect(
-        endpoint: &str,
+        endpoint: &Endpoint,
         keys: &RobotKeys,
         clock: Clock,
         connect_timeout: Duration,

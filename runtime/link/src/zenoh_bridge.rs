@@ -12,6 +12,7 @@ use crate::codec::{self, MessageKind};
 use crate::error::LinkError;
 use crate::keys::RobotKeys;
 use crate::mailbox::{BridgeInbox, Tally, bridge_mailbox};
+use crate::security::Endpoint;
 use crate::{Clock, LinkCounters, zenoh_config};
 
 /// Puts bytes of one kind of message on their way.
@@ -64,18 +65,18 @@ impl BridgeSender {
     }
 }
 
-/// Listens for controllers at `endpoint`, e.g. `tcp/127.0.0.1:7447`. `wake` is called in zenoh's thread after each
+/// Listens for controllers at `endpoint`. `wake` is called in zenoh's thread after each
 /// accepted target or request, and must not block.
 ///
 /// # Errors
-/// [`LinkError::PortInUse`], [`LinkError::Endpoint`], [`LinkError::Listen`], [`LinkError::Zenoh`].
+/// [`LinkError::PortInUse`], [`LinkError::Security`], [`LinkError::Listen`], [`LinkError::Zenoh`].
 pub fn open_bridge_link(
-    endpoint: &str,
+    endpoint: &Endpoint,
     keys: &RobotKeys,
     clock: Clock,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(BridgeSender, BridgeInbox), LinkError> {
-    let config = zenoh_config::listener(endpoint)?;
+    let config = zenoh_config::listener(endpoint, keys)?;
     let session = zenoh::open(config).wait().map_err(|e| listen_error(endpoint, &e))?;
     let (mailbox, inbox) = bridge_mailbox(clock, Box::new(wake));
     let mailbox = Arc::new(mailbox);
@@ -95,9 +96,9 @@ pub fn open_bridge_link(
     Ok((BridgeSender::new(outlet), inbox))
 }
 
-fn listen_error(endpoint: &str, error: &zenoh::Error) -> LinkError {
+fn listen_error(endpoint: &Endpoint, error: &zenoh::Error) -> LinkError {
     let text = format!("{error:?} {error}").to_lowercase();
-    let endpoint = endpoint.to_owned();
+    let endpoint = endpoint.address().to_owned();
     if text.contains("in use") || text.contains("os error 98") {
         LinkError::PortInUse { endpoint }
     } else {

@@ -19,6 +19,7 @@ use crate::codec::{self, MessageKind};
 use crate::error::LinkError;
 use crate::keys::RobotKeys;
 use crate::mailbox::{ControllerInbox, REQUEST_QUEUE, Tally, controller_mailbox};
+use crate::security::{Endpoint, Role};
 use crate::zenoh_bridge::{CloseOnDrop, publisher, put, subscribe};
 use crate::{Clock, LinkCounters, RobotLink, zenoh_config};
 
@@ -26,11 +27,17 @@ use crate::{Clock, LinkCounters, RobotLink, zenoh_config};
 /// what it last sent.
 pub struct ZenohLink {
     inbox: ControllerInbox,
+    /// What sends; absent on a link that only listens.
+    sending: Option<Sending>,
+    _session: CloseOnDrop,
+}
+
+/// The controller's side of the sending thread.
+struct Sending {
     target: Input<Option<JointTarget>>,
     requests: Arc<ArrayQueue<Request>>,
     closing: Arc<AtomicBool>,
-    sender: Option<JoinHandle<()>>,
-    _session: CloseOnDrop,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for ZenohLink {
@@ -39,24 +46,81 @@ impl std::fmt::Debug for ZenohLink {
     }
 }
 
+/// A session that connects to the bridge in `role`, trying for `connect_timeout`.
+pub(crate) fn open_client(
+    endpoint: &Endpoint,
+    role: Role,
+    keys: &RobotKeys,
+    connect_timeout: Duration,
+) -> Result<zenoh::Session, LinkError> {
+    // zenoh takes 0 for "try once".
+    let config = zenoh_config::client(endpoint, role, keys, connect_timeout.max(Duration::from_millis(1)))?;
+    zenoh::open(config).wait().map_err(|error| {
+        let waited_s = connect_timeout.as_secs_f64();
+        match endpoint.why_not(role) {
+            Some(reason) => LinkError::ConnectProtected { endpoint: endpoint.to_string(), waited_s, reason },
+            None => {
+                LinkError::Connect { endpoint: endpoint.to_string(), waited_s, reason: zenoh_config::reason(&error) }
+            }
+        }
+    })
+}
+
 impl ZenohLink {
-    /// Connects to the bridge at `endpoint`, trying for `connect_timeout`. Blocks; call it before the control loop.
+    /// Connects to the bridge at `endpoint` as its controller, trying for `connect_timeout`. Blocks; call it before the
+    /// control loop.
     ///
     /// # Errors
-    /// [`LinkError::Connect`] where no bridge answers, [`LinkError::Endpoint`], [`LinkError::Zenoh`].
+    /// [`LinkError::Connect`] and [`LinkError::ConnectProtected`] where no bridge answers, [`LinkError::Security`],
+    /// [`LinkError::Zenoh`].
     pub fn connect(
-        endpoint: &str,
+        endpoint: &Endpoint,
         keys: &RobotKeys,
         clock: Clock,
         connect_timeout: Duration,
     ) -> Result<Self, LinkError> {
-        // zenoh takes 0 for "try once".
-        let config = zenoh_config::client(endpoint, connect_timeout.max(Duration::from_millis(1)))?;
-        let session = zenoh::open(config).wait().map_err(|e| LinkError::Connect {
-            endpoint: endpoint.to_owned(),
-            waited_s: connect_timeout.as_secs_f64(),
-            reason: zenoh_config::reason(&e),
-        })?;
+        let mut link = Self::open(endpoint, Role::Controller, keys, clock, connect_timeout)?;
+        let session = &link._session.0;
+        let (target, newest) = triple_buffer(&None);
+        let requests = Arc::new(ArrayQueue::new(REQUEST_QUEUE));
+        let closing = Arc::new(AtomicBool::new(false));
+        let mut outbox = Outbox {
+            newest,
+            requests: Arc::clone(&requests),
+            target_publisher: publisher(session, keys.key(MessageKind::Target))?,
+            request_publisher: publisher(session, keys.key(MessageKind::Request))?,
+            closing: Arc::clone(&closing),
+            tally: Arc::clone(&link.inbox.tally),
+        };
+        let thread = std::thread::Builder::new()
+            .name("tenon-link-send".to_owned())
+            .spawn(move || outbox.run())
+            .map_err(|e| LinkError::Zenoh { what: "a sending thread".to_owned(), reason: e.to_string() })?;
+        link.sending = Some(Sending { target, requests, closing, thread: Some(thread) });
+        Ok(link)
+    }
+
+    /// Connects as an observer: the newest state and status arrive, sending is [`LinkError::ReadOnly`].
+    ///
+    /// # Errors
+    /// As [`ZenohLink::connect`].
+    pub fn listen(
+        endpoint: &Endpoint,
+        keys: &RobotKeys,
+        clock: Clock,
+        connect_timeout: Duration,
+    ) -> Result<Self, LinkError> {
+        Self::open(endpoint, Role::Observer, keys, clock, connect_timeout)
+    }
+
+    fn open(
+        endpoint: &Endpoint,
+        role: Role,
+        keys: &RobotKeys,
+        clock: Clock,
+        connect_timeout: Duration,
+    ) -> Result<Self, LinkError> {
+        let session = open_client(endpoint, role, keys, connect_timeout)?;
         let (mailbox, inbox) = controller_mailbox(clock);
         let mailbox = Arc::new(mailbox);
         for kind in [MessageKind::State, MessageKind::Status] {
@@ -65,28 +129,19 @@ impl ZenohLink {
                 move |kind, bytes| mailbox.receive(kind, bytes)
             })?;
         }
-        let (target, newest) = triple_buffer(&None);
-        let requests = Arc::new(ArrayQueue::new(REQUEST_QUEUE));
-        let closing = Arc::new(AtomicBool::new(false));
-        let mut outbox = Outbox {
-            newest,
-            requests: Arc::clone(&requests),
-            target_publisher: publisher(&session, keys.key(MessageKind::Target))?,
-            request_publisher: publisher(&session, keys.key(MessageKind::Request))?,
-            closing: Arc::clone(&closing),
-            tally: Arc::clone(&inbox.tally),
-        };
-        let sender = std::thread::Builder::new()
-            .name("tenon-link-send".to_owned())
-            .spawn(move || outbox.run())
-            .map_err(|e| LinkError::Zenoh { what: "a sending thread".to_owned(), reason: e.to_string() })?;
-        Ok(Self { inbox, target, requests, closing, sender: Some(sender), _session: CloseOnDrop(session) })
+        Ok(Self { inbox, sending: None, _session: CloseOnDrop(session) })
     }
 
-    fn wake_sender(&self) -> Result<(), LinkError> {
-        match &self.sender {
-            Some(sender) if !sender.is_finished() => {
-                sender.thread().unpark();
+    fn sending(&mut self) -> Result<&mut Sending, LinkError> {
+        self.sending.as_mut().ok_or(LinkError::ReadOnly)
+    }
+}
+
+impl Sending {
+    fn wake(&self) -> Result<(), LinkError> {
+        match &self.thread {
+            Some(thread) if !thread.is_finished() => {
+                thread.thread().unpark();
                 Ok(())
             }
             _ => Err(LinkError::Closed),
@@ -94,13 +149,14 @@ impl ZenohLink {
     }
 }
 
-impl Drop for ZenohLink {
+/// Runs before the session is closed, so that what was handed over last still leaves.
+impl Drop for Sending {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Release);
-        if let Some(sender) = self.sender.take() {
-            sender.thread().unpark();
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // A panic of the sending thread has been printed by its hook; there is nothing to add.
-            let _ = sender.join();
+            let _ = thread.join();
         }
     }
 }
@@ -108,13 +164,15 @@ impl Drop for ZenohLink {
 impl RobotLink for ZenohLink {
     fn send_target(&mut self, target: &JointTarget) -> Result<(), LinkError> {
         check_finite(target)?;
-        self.target.write(Some(*target));
-        self.wake_sender()
+        let sending = self.sending()?;
+        sending.target.write(Some(*target));
+        sending.wake()
     }
 
     fn send_request(&mut self, request: Request) -> Result<(), LinkError> {
-        let queued = self.requests.push(request);
-        self.wake_sender()?;
+        let sending = self.sending()?;
+        let queued = sending.requests.push(request);
+        sending.wake()?;
         queued.map_err(|_| LinkError::QueueFull { waiting: REQUEST_QUEUE })
     }
 

@@ -26,7 +26,7 @@ pub fn robot_config() -> RobotConfig {
 }
 
 pub fn options(server: SocketAddr) -> BridgeOptions {
-    let mut options = BridgeOptions::new(&robot_config());
+    let mut options = BridgeOptions::new(&robot_config()).unwrap();
     options.server = server.to_string();
     // The configured 0.3 s is for a machine that does nothing else.
     options.heartbeat_timeout = Duration::from_secs(1);

@@ -34,6 +34,7 @@ impl Services {
         let server = Service::start("tenon-sim-server", server, Duration::from_secs(20))?;
         let mut bridge = Command::new(sibling("tenon-bridge")?);
         bridge.arg("--config").arg(config_file).args(["--json", "--die-with-parent"]);
+        bridge.args(["--endpoint", &config.link.endpoint]);
         let bridge = Service::start("tenon-bridge", bridge, Duration::from_secs(20))?;
         Ok(Self { bridge, server })
     }

@@ -14,14 +14,14 @@ use tenon_calibrate::steps::{Finding, Grade};
 use tenon_calibrate::wizard::CameraChoice;
 use tenon_core::config::RobotConfig;
 use tenon_core::spec::PolicySpec;
-use tenon_link::{LinkError, ReadOnlyLink, RobotKeys, RobotLink, ZenohLink};
+use tenon_link::{Endpoint, LinkError, ReadOnlyLink, RobotKeys, RobotLink, ZenohLink};
 use tenon_policy::{Bundle, Engine};
 
 use super::program::Program;
 use super::recording::{About, RecordReport, RecordTo};
 use super::services::Services;
 use super::session::{self, Session, session_id};
-use super::{Robot, read_config, settings};
+use super::{Robot, link_endpoint, read_config, settings};
 use crate::machine::{Controller, Settings};
 use crate::processes::shipped;
 use crate::record::{ChunkTap, ControlTap, RunRecorder};
@@ -57,6 +57,7 @@ pub struct Planned {
     config_file: PathBuf,
     config_text: String,
     pub config: RobotConfig,
+    endpoint: Endpoint,
     bundle: Bundle,
     pub spec: PolicySpec,
     pub program: Program,
@@ -98,7 +99,8 @@ impl Planned {
     /// What does not fit together.
     pub fn new(setup: Setup) -> Result<Self> {
         let config_file = shipped(&setup.config);
-        let (config_text, config) = read_config(&config_file)?;
+        let (config_text, mut config) = read_config(&config_file)?;
+        let endpoint = link_endpoint(&mut config, setup.robot)?;
         let bundle = Bundle::open(&setup.bundle)
             .with_context(|| format!("opening the policy bundle {}", setup.bundle.display()))?;
         let spec = bundle.spec().clone();
@@ -112,7 +114,7 @@ impl Planned {
             bail!("the simulated robot has no furniture: run {} with --robot panda, before a bridge", spec.task);
         }
         program.actions = program.actions.min(setup.actions.unwrap_or(usize::MAX));
-        Ok(Self { setup, config_file, config_text, config, bundle, spec, program, settings, controller })
+        Ok(Self { setup, config_file, config_text, config, endpoint, bundle, spec, program, settings, controller })
     }
 }
 
@@ -155,7 +157,8 @@ impl Stage {
         interrupted: &Arc<AtomicBool>,
         link: impl FnOnce(&mut Connect) -> Result<Box<dyn RobotLink>>,
     ) -> Result<Self> {
-        let Planned { setup, config_file, config_text, config, bundle, spec, program, settings, controller } = planned;
+        let Planned { setup, config_file, config_text, config, endpoint, bundle, spec, program, settings, controller } =
+            planned;
         let denoiser =
             bundle.denoiser(setup.engine).with_context(|| format!("loading the networks with {}", setup.engine))?;
         let sampler = inference::ChunkSampler::new(spec.clone(), bundle.denoising(), denoiser, setup.seed);
@@ -189,8 +192,8 @@ impl Stage {
             Robot::Panda | Robot::Readonly => None,
         };
         crate::processes::prefer();
-        let link = link(&mut connector(&config, setup.robot)?)
-            .with_context(|| format!("connecting to the bridge at {}", config.link.endpoint))?;
+        let link = link(&mut connector(&endpoint, setup.robot)?)
+            .with_context(|| format!("connecting to the bridge at {endpoint}"))?;
 
         let (handles, mut ends) = control_loop::handles();
         let session_id = session_id();
@@ -276,11 +279,11 @@ impl Stage {
 
 /// How this robot is reached.
 fn connector(
-    config: &RobotConfig,
+    endpoint: &Endpoint,
     robot: Robot,
 ) -> Result<impl FnMut(Duration) -> Result<Box<dyn RobotLink>, LinkError>> {
     let keys = RobotKeys::new(tenon_link::DEFAULT_ROBOT)?;
-    let endpoint = config.link.endpoint.clone();
+    let endpoint = endpoint.clone();
     Ok(move |wait| -> Result<Box<dyn RobotLink>, LinkError> {
         let clock = Arc::new(crate::clock::now);
         Ok(match robot {

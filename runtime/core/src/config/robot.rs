@@ -1,5 +1,7 @@
 //! `configs/robot.toml`: the robot, its limits, the link and the server behind the bridge.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::cameras::CamerasConfig;
@@ -100,10 +102,25 @@ pub struct SafetyConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkConfig {
-    /// zenoh end point at which the bridge listens and the controller connects, e.g. `tcp/127.0.0.1:7447`.
+    /// zenoh end point at which the bridge listens and the controller connects: `tcp/127.0.0.1:7447` on one computer,
+    /// `tls/192.168.1.10:7447` between two.
     pub endpoint: String,
     /// Silence of the owner after which the bridge releases the arm.
     pub heartbeat_timeout_s: f64,
+    /// Certificates of both sides, for `tls/` end points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<LinkTlsConfig>,
+    /// Allows plain TCP beyond this computer. Whoever reaches the port then commands the arm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anybody_on_the_network_may_move_the_arm: bool,
+}
+
+/// What `tenon secure` made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkTlsConfig {
+    /// Absolute path of the folder that holds a folder for each role of this computer: `bridge`, `controller`, `observer`.
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -254,6 +271,12 @@ impl Check for RobotConfig {
             }
         }
         p.positive("link.heartbeat_timeout_s", self.link.heartbeat_timeout_s);
+        if self.link.tls.as_ref().is_some_and(|tls| !tls.folder.is_absolute()) {
+            p.add(
+                "link.tls.folder",
+                "must be an absolute path, e.g. \"/var/lib/tenon/secure\" (`tenon secure` prints it)",
+            );
+        }
         p.within("bridge.state_rate_hz", self.bridge.state_rate_hz, 1.0, 1000.0);
         // Longer than this is no control any more.
         p.within("bridge.lead_s", self.bridge.lead_s, 0.0, 0.1);
