@@ -1,7 +1,9 @@
 //! What needs more than one crate: the controller on the simulated arm, the installation, the units.
 
+mod chain;
 mod help;
 mod install;
+mod polymetis_suite;
 mod programs;
 mod record;
 mod report;

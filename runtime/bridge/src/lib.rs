@@ -38,7 +38,7 @@ use tokio::sync::Notify;
 
 pub use clock::{monotonic_clock, monotonic_time};
 pub use config::BridgeOptions;
-pub use statistics::{Statistics, Summary};
+pub use statistics::{Answered, Statistics, Summary};
 pub use watchdog::Watchdog;
 
 /// SetController takes 15–95 ms; the server hangs where the robot died since it was asked for. Shorter than the
@@ -145,6 +145,11 @@ impl Bridge {
     /// Counts and latencies so far.
     pub fn summary(&self) -> Summary {
         self.statistics.summary()
+    }
+
+    /// Every update that the server acknowledges from now on.
+    pub fn watch_updates(&self) -> std::sync::mpsc::Receiver<Answered> {
+        self.statistics.watch()
     }
 
     /// Whether the command task has ended by itself, which it should not.

@@ -1,10 +1,13 @@
 //! Counts and latencies.
 
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use tenon_core::time::MonotonicTime;
+use tenon_polymetis::waypoints::Plan;
 
 /// Longest latency that is told apart, µs.
 const LONGEST_US: u64 = 10_000_000;
@@ -14,6 +17,19 @@ struct Inner {
     update: Histogram<u64>,
     command: Histogram<u64>,
     counts: Counts,
+    watcher: Option<Sender<Answered>>,
+}
+
+/// An update that the server acknowledged, for who measures the bridge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// Of the target that it was made of.
+    pub sequence: u64,
+    /// Duration of UpdateController, and when the answer was there.
+    pub update: Duration,
+    pub at: MonotonicTime,
+    /// What was sent, where it was a plan for Tenon's law.
+    pub plan: Option<Plan>,
 }
 
 /// What was counted.
@@ -54,7 +70,7 @@ pub struct Statistics(Arc<Mutex<Inner>>);
 impl Default for Statistics {
     fn default() -> Self {
         let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 3).expect("1 < 2·1 <= bound, 3 digits");
-        let inner = Inner { update: histogram(), command: histogram(), counts: Counts::default() };
+        let inner = Inner { update: histogram(), command: histogram(), counts: Counts::default(), watcher: None };
         Self(Arc::new(Mutex::new(inner)))
     }
 }
@@ -75,6 +91,21 @@ impl Statistics {
         inner.counts.updates += 1;
         inner.update.saturating_record(micros(update));
         inner.command.saturating_record(micros(command));
+    }
+
+    /// From now on every acknowledged update is told; a receiver that is dropped ends that.
+    pub fn watch(&self) -> Receiver<Answered> {
+        let (sender, receiver) = channel();
+        self.inner().watcher = Some(sender);
+        receiver
+    }
+
+    /// Tells an acknowledged update to who watches.
+    pub fn tell(&self, answered: impl FnOnce() -> Answered) {
+        let mut inner = self.inner();
+        if inner.watcher.as_ref().is_some_and(|watcher| watcher.send(answered()).is_err()) {
+            inner.watcher = None;
+        }
     }
 
     /// All of it now.

@@ -35,7 +35,7 @@ use crate::lease::{Claim, Lease};
 use crate::playout::{Playout, seconds};
 use crate::robot::robot_state;
 use crate::sources::{Health, Probe, Standing};
-use crate::statistics::{Statistics, micros};
+use crate::statistics::{Answered, Statistics, micros};
 use crate::watch::judge_episode;
 use crate::watchdog::Watchdog;
 
@@ -371,6 +371,7 @@ impl Supervisor {
             Some(Ok(())) => {}
             Some(Err(refusal)) => return self.refuse(target, &refusal).await,
         }
+        let mut sent = None;
         let result = match &mut **stream {
             Stream::Targets => {
                 let joints = target.value.joint_positions_rad.map(|q| q as f32);
@@ -409,6 +410,7 @@ impl Supervisor {
                     }
                     Err(_) => {}
                 }
+                sent = Some(plan);
                 result.map(|_| begin)
             }
         };
@@ -418,6 +420,8 @@ impl Supervisor {
                 self.acknowledged = target.value.sequence;
                 self.update_us = u32::try_from(micros(end.since(begin))).unwrap_or(u32::MAX);
                 self.statistics.updated(end.since(begin), end.since(target.time));
+                let (sequence, update) = (target.value.sequence, end.since(begin));
+                self.statistics.tell(|| Answered { sequence, update, at: end, plan: sent });
             }
             Err(error) => {
                 tracing::error!("{error}");

@@ -1,5 +1,6 @@
 //! `tenon bench`: the command lines of the benches; what is measured lives where it belongs.
 
+mod chain;
 mod hand_over;
 mod link;
 
@@ -16,6 +17,7 @@ use tenon_vision::bench::{
     AccuracyCell, AccuracySettings, BenchSettings, FusedAccuracy, FusedSettings, PeerPicture, Timing, VisionBench,
 };
 
+pub use chain::{ChainArgs, chain};
 pub use hand_over::{HandOverArgs, hand_over};
 pub use link::{LinkArgs, link};
 

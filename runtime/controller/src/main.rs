@@ -79,7 +79,7 @@ enum Cmd {
     /// Measure the parts; one JSON object a line with --json.
     #[command(subcommand, after_help = "Example:\n  tenon bench infer --json")]
     Bench(Bench),
-    /// Try what this release promises; nothing moves.
+    /// Try what this release promises, and what it relies on; nothing moves.
     #[command(subcommand, after_help = "Example:\n  tenon test limits --commands 1e7")]
     Test(checks::Test),
     /// Hand over to tenon-train.
@@ -111,6 +111,9 @@ enum Bench {
     /// A target and its answer over the link on this computer, plain and with certificates.
     #[command(after_help = "Example:\n  tenon bench link --targets 1000")]
     Link(bench::LinkArgs),
+    /// The way of a command through the programs, in parts: what the bridge adds to the server's own time.
+    #[command(after_help = "Example:\n  tenon bench chain --quick\n  tenon bench chain --part bridge --json")]
+    Chain(bench::ChainArgs),
 }
 
 /// What `run` and `serve` have in common.
@@ -230,13 +233,14 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         Cmd::Doctor(options) => doctor::run(&options),
         Cmd::Replay(options) => replay::run(&options),
         Cmd::Report(options) => report::run(&options),
-        Cmd::Test(test) => checks::run(&test),
+        Cmd::Test(test) => checks::run(&test, interrupted),
         Cmd::Secure(options) => secure::run(&options),
         Cmd::Top(options) => top::run(&options, interrupted),
         Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
         Cmd::Bench(Bench::Vision(args)) => bench::vision(&args),
         Cmd::Bench(Bench::HandOver(args)) => bench::hand_over(&args),
         Cmd::Bench(Bench::Link(args)) => bench::link(&args),
+        Cmd::Bench(Bench::Chain(args)) => bench::chain(&args),
         Cmd::Train(rest) => hand_over("tenon-train", &rest.args),
         Cmd::Calibrate(rest) => hand_over("tenon-calibrate", &rest.args),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use tenon_sim::server::{GripperOptions, ServerOptions, ServerScene, SimGripper, SimServer};
+use tenon_sim::server::{GripperOptions, ServerOptions, ServerScene, SimGripper, SimServer, UpdateDelay};
 
 /// How often the parent and the server are looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -54,6 +54,13 @@ struct Options {
     /// Time that the hand's homing takes before it reports; 0 skips it (s).
     #[arg(long, default_value_t = 0.0, value_name = "S", requires = "gripper")]
     homing: f64,
+    /// How long UpdateController takes: mean and 99th percentile in ms, drawn with --seed. The real server needs about 5.6,15.
+    #[arg(long, value_name = "MEAN,P99")]
+    update_delay: Option<UpdateDelay>,
+    /// The robot client is silent while this file exists, as a robot is after a reflex; if it exists from the start, the robot
+    /// client registers once it is gone.
+    #[arg(long, value_name = "FILE")]
+    silent_while: Option<PathBuf>,
     /// Ready line and statistics as JSON objects.
     #[arg(long)]
     json: bool,
@@ -107,6 +114,8 @@ fn main() -> anyhow::Result<()> {
         start_spread_rad: options.start_spread,
         seed: options.seed,
         truth: options.truth,
+        update_delay: options.update_delay,
+        robot_paused: silent(options.silent_while.as_ref()),
     })?;
     let gripper = options.gripper.then(|| {
         SimGripper::start(&GripperOptions {
@@ -135,6 +144,9 @@ fn main() -> anyhow::Result<()> {
             Err(RecvTimeoutError::Timeout) if server.has_ended() => break "server ended",
             Err(RecvTimeoutError::Timeout) => {}
         }
+        if options.silent_while.is_some() {
+            server.pause_robot(silent(options.silent_while.as_ref()));
+        }
     };
     let statistics = server.statistics();
     drop(gripper);
@@ -160,6 +172,10 @@ fn main() -> anyhow::Result<()> {
     }
     anyhow::ensure!(cause != "server ended", "the server ended by itself; see the log above");
     Ok(())
+}
+
+fn silent(while_there: Option<&PathBuf>) -> bool {
+    while_there.is_some_and(|file| file.exists())
 }
 
 fn print_line(line: &str) -> std::io::Result<()> {

@@ -91,6 +91,9 @@ fn wrong_options_are_named() {
     let bad = Command::new(PROGRAM).args(["--scene", "kitchen"]).output().unwrap();
     let text = String::from_utf8_lossy(&bad.stderr).into_owned();
     assert!(!bad.status.success() && text.contains("avoid") && text.contains("none"), "{text}");
+    let bad = Command::new(PROGRAM).args(["--update-delay", "15,5.6"]).output().unwrap();
+    let text = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert!(!bad.status.success() && text.contains("--update-delay") && text.contains("percentile"), "{text}");
     let bad = Command::new(PROGRAM).args(["--object-width", "0.03"]).output().unwrap();
     assert!(!bad.status.success() && String::from_utf8_lossy(&bad.stderr).contains("--gripper"));
     let bad = Command::new(PROGRAM).args(["--gripper", "--object-width", "0.3"]).output().unwrap();

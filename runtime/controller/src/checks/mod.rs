@@ -2,10 +2,11 @@
 
 pub mod ik;
 pub mod limits;
+pub mod polymetis;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -25,6 +26,11 @@ pub enum Test {
     /// Inverse kinematics against a reference solution, near singularities and ends of ranges too.
     #[command(after_help = "Example:\n  tenon test ik --count 1e6")]
     Ik(CountArgs),
+    /// A Polymetis controller server against its specification; on a real arm nothing moves beyond holding.
+    #[command(
+        after_help = "Examples:\n  TENON_POLYMETIS=127.0.0.1:50051 tenon test polymetis\n  tenon test polymetis --server 172.16.0.1:50051 --json\n  tenon test polymetis --destructive --restart-command 'systemctl restart polymetis'\n\nExit code: 0 nothing failed and the default controller holds the arm; 1 something failed; 2 not begun."
+    )]
+    Polymetis(polymetis::Options),
 }
 
 #[derive(Args)]
@@ -51,7 +57,7 @@ fn count(text: &str) -> Result<u64, String> {
 }
 
 /// Runs a test and prints what it found.
-pub fn run(test: &Test) -> Result<ExitCode> {
+pub fn run(test: &Test, interrupted: &AtomicBool) -> Result<ExitCode> {
     match test {
         Test::Limits(args) => {
             let config = load_config(&shipped(&args.config))?;
@@ -72,6 +78,7 @@ pub fn run(test: &Test) -> Result<ExitCode> {
             let report = ik::run(&config, args.count, args.seed);
             print(&report, report.text(), report.violated, args.json)
         }
+        Test::Polymetis(options) => polymetis::run(options, interrupted),
     }
 }
 

@@ -229,6 +229,20 @@ pub fn default_controller(kq: &[f32; 7], kqd: &[f32; 7]) -> Result<Vec<u8>, Arch
     archive.finish(DEFAULT_TEXT)
 }
 
+/// A controller of a text of one's own: class `C` with these tensors, in the order in which the text declares them.
+///
+/// For whoever tries out a server; nothing is checked, so a server may well refuse it, or its arm move.
+///
+/// # Errors
+/// [`FormatError::TooLarge`] for what no archive holds.
+pub fn controller_of_text(attributes: &[(&str, &TensorValue)], class_text: &str) -> Result<Vec<u8>, ArchiveError> {
+    let mut archive = ControllerArchiveBuilder::new();
+    for (name, tensor) in attributes {
+        archive.tensor(name, tensor);
+    }
+    archive.finish(class_text)
+}
+
 /// The hybrid joint impedance controller, the one that Polymetis' own joint impedance starts:
 /// torque `(JᵀKxJ + Kq)(q_desired − q) − (JᵀKxdJ + Kqd)v + c(q, v)`, accepting `joint_pos_desired`.
 ///

@@ -20,7 +20,8 @@ mod read;
 
 pub(crate) use controllers::ControllerArchiveBuilder;
 pub use controllers::{
-    PANDA_LINK8_FRAME, default_controller, hybrid_controller, joint_impedance_controller, pd_controller,
+    PANDA_LINK8_FRAME, controller_of_text, default_controller, hybrid_controller, joint_impedance_controller,
+    pd_controller,
 };
 pub use error::ArchiveError;
 pub use parameters::{JOINT_POS_DESIRED, ParameterArchive, write_parameters};

@@ -15,6 +15,7 @@
 //! state. A *log index* counts recorded control steps since the process started.
 
 mod arm;
+mod delay;
 mod dispatch;
 mod gripper;
 mod gripper_server;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use tonic::transport::server::TcpIncoming;
 
 pub use arm::{ServerScene, SimulatedArm};
+pub use delay::UpdateDelay;
 pub use gripper_server::{GripperOptions, SimGripper};
 pub use law::{Law, LawInput};
 pub use log::StateRecord;
@@ -49,6 +51,7 @@ pub use robot_client::ArmStatistics;
 pub use truth::TruthLine;
 pub use urdf::panda_urdf;
 
+use delay::DelaySource;
 use dispatch::Services;
 use gripper::GripperMailbox;
 use robot_client::RobotClient;
@@ -71,13 +74,17 @@ pub struct ServerOptions {
     pub seed: u64,
     /// Where the true tool point and contacts go, one JSON object a line.
     pub truth: Option<PathBuf>,
+    /// How long UpdateController takes; without it as long as this server needs, which is less than the real one.
+    pub update_delay: Option<UpdateDelay>,
+    /// Begin with a robot client that has not called yet; [`SimServer::pause_robot`] lets it register.
+    pub robot_paused: bool,
 }
 
 impl ServerOptions {
     /// A server of `scene` on a free local port.
     pub fn local(scene: ServerScene) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { address, scene, start_spread_rad: 0.0, seed: 0, truth: None }
+        Self { address, scene, start_spread_rad: 0.0, seed: 0, truth: None, update_delay: None, robot_paused: false }
     }
 }
 
@@ -129,7 +136,7 @@ impl SimServer {
             }
         };
         let plane = Arc::new(Mutex::new(ControlPlane::new()));
-        let client = RobotClient::start(arm, Arc::clone(&plane), truth)
+        let client = RobotClient::start(arm, Arc::clone(&plane), truth, options.robot_paused)
             .map_err(|error| ServerError::Thread { what: "the arm's thread", error })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -145,8 +152,9 @@ impl SimServer {
         };
         // The real gripper server is a process of its own, and `SimGripper` the one with a hand; a client that is given
         // this port for both finds a server without hardware.
+        let delays = options.update_delay.and_then(|delay| DelaySource::new(delay, options.seed));
         let (death, died) = std::sync::mpsc::channel();
-        let services = Services::new(ControllerService::new(plane, death), GripperMailbox::default());
+        let services = Services::new(ControllerService::new(plane, death, delays), GripperMailbox::default());
         let served = runtime.spawn(async move {
             // Set on the sockets: the builder's own switch is ignored for a listener that is passed in, and Nagle's
             // algorithm with delayed acknowledgements would hold small replies back for 40 ms.

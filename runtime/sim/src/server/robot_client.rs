@@ -64,7 +64,7 @@ pub struct RobotClient {
 }
 
 impl RobotClient {
-    /// Registers at the plane and starts stepping.
+    /// Registers at the plane and starts stepping; where it begins `paused`, when that ends.
     ///
     /// # Errors
     /// As starting a thread.
@@ -72,14 +72,18 @@ impl RobotClient {
         arm: SimulatedArm,
         plane: Arc<Mutex<ControlPlane>>,
         truth: Option<TruthWriter>,
+        paused: bool,
     ) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        lock(&plane).init_robot(monotonic_time(), metadata()).map_err(std::io::Error::other)?;
+        shared.paused.store(paused, Ordering::Relaxed);
+        if !paused {
+            lock(&plane).init_robot(monotonic_time(), metadata()).map_err(std::io::Error::other)?;
+        }
         let thread = std::thread::Builder::new().name("robot-client".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
                 shared.realtime.store(ask_for_fifo(FIFO_PRIORITY), Ordering::Relaxed);
-                Loop { arm, plane, truth, shared }.run();
+                Loop { arm, plane, truth, shared, registered: !paused }.run();
             }
         })?;
         Ok(Self { shared, thread: Some(thread) })
@@ -125,6 +129,7 @@ struct Loop {
     plane: Arc<Mutex<ControlPlane>>,
     truth: Option<TruthWriter>,
     shared: Arc<Shared>,
+    registered: bool,
 }
 
 impl Loop {
@@ -147,6 +152,13 @@ impl Loop {
             }
             if self.shared.paused.load(Ordering::Relaxed) {
                 continue;
+            }
+            if !self.registered {
+                if let Err(error) = lock(&self.plane).init_robot(monotonic_time(), metadata()) {
+                    tracing::error!("{error}");
+                    return;
+                }
+                self.registered = true;
             }
             let reading = self.arm.observe(wall_clock(), latency_ms);
             let asked = monotonic_time();

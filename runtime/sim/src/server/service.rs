@@ -1,7 +1,7 @@
 //! The gRPC services over the control plane.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tenon_polymetis::collect_chunks;
@@ -12,6 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::delay::DelaySource;
 use super::law::Law;
 use super::plane::{ControlPlane, Interval, PlaneError, parameter_error};
 use super::realtime::monotonic_time;
@@ -31,12 +32,18 @@ pub struct ControllerService {
     /// Serialises Set, Update and Terminate among all clients; held while waiting for the robot.
     turn: Arc<tokio::sync::Mutex<()>>,
     death: std::sync::mpsc::Sender<()>,
+    /// Where loading an update is to take as long as on another machine.
+    delays: Option<Mutex<DelaySource>>,
 }
 
 impl ControllerService {
     /// `death` is told when the process would die.
-    pub fn new(plane: Arc<Mutex<ControlPlane>>, death: std::sync::mpsc::Sender<()>) -> Self {
-        Self { plane, turn: Arc::default(), death }
+    pub fn new(
+        plane: Arc<Mutex<ControlPlane>>,
+        death: std::sync::mpsc::Sender<()>,
+        delays: Option<DelaySource>,
+    ) -> Self {
+        Self { plane, turn: Arc::default(), death, delays: delays.map(Mutex::new) }
     }
 
     /// Runs a call that changes the controller to its end even if its client gives up, as the real server does: it
@@ -117,8 +124,16 @@ impl PolymetisControllerServer for ControllerService {
         request: Request<Streaming<ControllerChunk>>,
     ) -> Result<Response<LogInterval>, Status> {
         let archive = receive(request.into_inner()).await?;
+        let begin = std::time::Instant::now();
         // Loaded before the state machine is looked at, as the real server does.
-        let parameters = evaluate_parameters(&archive).map_err(|error| {
+        let parameters = evaluate_parameters(&archive);
+        if let Some(delays) = &self.delays {
+            let delay = delays.lock().unwrap_or_else(PoisonError::into_inner).draw();
+            // On a thread, which is what loading occupies; the runtime's timer knows whole milliseconds only.
+            let rest = move || std::thread::sleep(delay.saturating_sub(begin.elapsed()));
+            tokio::task::spawn_blocking(rest).await.map_err(|e| Status::unknown(e.to_string()))?;
+        }
+        let parameters = parameters.map_err(|error| {
             tracing::warn!("UpdateController: {error}");
             status(&parameter_error(&error))
         })?;
