@@ -3,6 +3,7 @@
 mod chain;
 mod hand_over;
 mod link;
+pub mod tick;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tenon_vision::bench::{
 pub use chain::{ChainArgs, chain};
 pub use hand_over::{HandOverArgs, hand_over};
 pub use link::{LinkArgs, link};
+pub use tick::{TickArgs, tick};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct InferArgs {

@@ -1,4 +1,4 @@
-//! The monotonic clock of this machine, and real-time scheduling of a thread.
+//! The monotonic clock of this machine.
 
 use std::time::Duration;
 
@@ -21,27 +21,6 @@ pub fn sleep_until(deadline: MonotonicTime) {
     while unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &t, std::ptr::null_mut()) }
         == libc::EINTR
     {}
-}
-
-/// Whether this thread got what was asked for; the text says what to do about it.
-pub fn make_realtime(priority: i32) -> Result<(), String> {
-    if priority == 0 {
-        return Ok(());
-    }
-    let param = libc::sched_param { sched_priority: priority };
-    // SAFETY: `param` is a valid sched_param; 0 is the calling thread.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) } != 0 {
-        let e = std::io::Error::last_os_error();
-        return Err(format!(
-            "SCHED_FIFO priority {priority} not granted ({e}): allow it with LimitRTPRIO or CAP_SYS_NICE; running on with normal priority"
-        ));
-    }
-    // SAFETY: no pointers are involved.
-    if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
-        let e = std::io::Error::last_os_error();
-        return Err(format!("memory not locked ({e}): raise LimitMEMLOCK; page faults may delay ticks"));
-    }
-    Ok(())
 }
 
 /// Time since `earlier`.

@@ -1,12 +1,15 @@
 //! The control thread: waits for deadlines, feeds the tick, acts on its outcome, keeps times.
 //!
-//! It meets other threads through two shapes only: latest-value slots (robot state, status, chunk, [`View`]) and bounded
-//! queues (orders in, events out). It never waits for any of them.
+//! It meets other threads through two shapes only: latest-value slots (robot state, status, chunk, request, [`View`]) and bounded
+//! queues with one writer and one reader (orders in, events out). Both are wait-free at this end: it never waits for the other one,
+//! not even while that is preempted in the middle of an access. Once it has begun it allocates nothing and calls nothing of the
+//! operating system but the clock, the wait, and the waking of a thread that was handed something; `tenon bench tick` proves it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use crossbeam::queue::ArrayQueue;
+use rtrb::{Consumer, Producer, RingBuffer};
 use tenon_core::geometry::Pose;
 use tenon_core::message::{BridgeStatus, JointTarget};
 use tenon_core::safety::JointMotion;
@@ -23,6 +26,9 @@ use crate::timing::Timing;
 /// Events the log may lag behind before new ones are dropped (and counted).
 const EVENT_QUEUE: usize = 256;
 
+/// Orders that may wait for their ticks; one is taken in each.
+const ORDER_QUEUE: usize = 16;
+
 /// What the rest of the process may know of the controller at any time.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
@@ -38,11 +44,10 @@ pub struct View {
 
 /// The other threads' ends of the control thread.
 pub struct Handles {
-    pub orders: Arc<ArrayQueue<Order>>,
-    pub events: Arc<ArrayQueue<(MonotonicTime, Event)>>,
+    pub events: Consumer<(MonotonicTime, Event)>,
     pub dropped_events: Arc<AtomicU64>,
     /// What the policy was asked, for the record.
-    pub requests: Arc<ArrayQueue<InferRequest>>,
+    pub requests: Consumer<InferRequest>,
     pub view: triple_buffer::Output<View>,
     /// Ticks done; a watchdog is fed while this moves.
     pub ticks: Arc<AtomicU64>,
@@ -51,14 +56,38 @@ pub struct Handles {
 
 /// The control thread's own ends.
 pub struct Ends {
-    orders: Arc<ArrayQueue<Order>>,
-    events: Arc<ArrayQueue<(MonotonicTime, Event)>>,
+    orders: Consumer<Order>,
+    events: Producer<(MonotonicTime, Event)>,
     dropped_events: Arc<AtomicU64>,
-    requests: Arc<ArrayQueue<InferRequest>>,
+    requests: Producer<InferRequest>,
     view: triple_buffer::Input<View>,
     ticks: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     recorder: Option<ControlTap>,
+    watch: Option<Box<dyn Watch>>,
+}
+
+/// Where the time of one tick went.
+#[derive(Debug, Clone, Copy)]
+pub struct TickTimes {
+    /// From the deadline to the wake-up.
+    pub wake_up: Duration,
+    /// Of [`Controller::tick`]: inverse kinematics, limits, stops.
+    pub work: Duration,
+    /// From the wake-up until everything was handed over and recorded.
+    pub all: Duration,
+}
+
+/// Who looks at the control thread from within, to prove or to measure something. Called on that thread, between a tick's work and
+/// its next wait.
+pub trait Watch: Send {
+    /// The arm is armed: from here on the thread keeps its promises.
+    fn armed(&mut self);
+
+    fn tick(&mut self, times: TickTimes, phase: Phase);
+
+    /// The loop has ended; what the thread owns has not been dropped yet.
+    fn ended(&mut self);
 }
 
 impl Ends {
@@ -66,10 +95,15 @@ impl Ends {
     pub fn record_to(&mut self, recorder: ControlTap) {
         self.recorder = Some(recorder);
     }
+
+    /// The loop is looked at from within.
+    pub fn watch_with(&mut self, watch: impl Watch + 'static) {
+        self.watch = Some(Box::new(watch));
+    }
 }
 
-/// Makes both ends.
-pub fn handles() -> (Handles, Ends) {
+/// Makes both ends, and the way of orders.
+pub fn handles() -> (Producer<Order>, Handles, Ends) {
     let first = View {
         phase: Phase::Disarmed,
         commanded_pose: Pose::identity(),
@@ -79,22 +113,22 @@ pub fn handles() -> (Handles, Ends) {
         session: 0,
     };
     let (input, output) = triple_buffer::triple_buffer(&first);
-    let orders = Arc::new(ArrayQueue::new(8));
-    let events = Arc::new(ArrayQueue::new(EVENT_QUEUE));
+    let (orders_in, orders) = RingBuffer::new(ORDER_QUEUE);
+    let (events, events_out) = RingBuffer::new(EVENT_QUEUE);
     let dropped_events = Arc::new(AtomicU64::new(0));
-    let requests = Arc::new(ArrayQueue::new(EVENT_QUEUE));
+    let (requests, requests_out) = RingBuffer::new(EVENT_QUEUE);
     let ticks = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let handles = Handles {
-        orders: orders.clone(),
-        events: events.clone(),
+        events: events_out,
         dropped_events: dropped_events.clone(),
-        requests: requests.clone(),
+        requests: requests_out,
         view: output,
         ticks: ticks.clone(),
         stop: stop.clone(),
     };
-    (handles, Ends { orders, events, dropped_events, requests, view: input, ticks, stop, recorder: None })
+    let ends = Ends { orders, events, dropped_events, requests, view: input, ticks, stop, recorder: None, watch: None };
+    (orders_in, handles, ends)
 }
 
 /// The motion commanded last as a message.
@@ -121,12 +155,13 @@ pub fn run(
     arm: tenon_core::arm::Arm,
 ) -> (Timing, Controller) {
     let period = controller.tick_period();
-    let grips = seeing.as_ref().map(|seeing| seeing.gripper.clone());
     let mut timing = Timing::default();
     let mut deadline = clock::now() + period;
     let mut late_in_a_row = 0;
     let mut sequence = 0;
     let mut acknowledged = 0;
+    // Told once: what a watch puts on this thread may be there for good.
+    let mut armed = false;
     while !ends.stop.load(Ordering::Acquire) {
         clock::sleep_until(deadline);
         let now = clock::now();
@@ -150,31 +185,35 @@ pub fn run(
         }
         if let Some(s) = status.filter(|s| s.value.acknowledged != acknowledged) {
             acknowledged = s.value.acknowledged;
-            timing.bridge_update.record(std::time::Duration::from_micros(u64::from(s.value.update_us)));
+            timing.bridge_update.record(Duration::from_micros(u64::from(s.value.update_us)));
         }
-        while let Ok(d) = inference.durations.try_recv() {
-            timing.infer.record(d);
+        if inference.chunks.update()
+            && let Some(sampled) = inference.chunks.output_buffer()
+        {
+            timing.infer.record(sampled.took);
         }
-        let order = ends.orders.pop();
-        let chunk = inference.chunks.read();
+        let order = ends.orders.pop().ok();
+        let chunk = inference.chunks.output_buffer().as_ref().map(|sampled| &sampled.chunk);
         let measured = state.map(|s| Stamped { time: s.time, value: arm.tcp(&s.value.joint_positions_rad) });
-        let parts = seeing.as_mut().and_then(|seeing| {
-            seeing.tool.write(measured);
-            seeing.parts.read().as_ref()
-        });
-        let inputs =
-            Inputs { due: deadline, state, status, chunk: chunk.as_ref(), parts, order, late_ticks: late_in_a_row };
+        let (parts, grips) = match &mut seeing {
+            Some(seeing) => {
+                seeing.tool.write(measured);
+                (seeing.parts.read().as_ref(), Some(&mut seeing.gripper))
+            }
+            None => (None, None),
+        };
+        let inputs = Inputs { due: deadline, state, status, chunk, parts, order, late_ticks: late_in_a_row };
         let started = clock::now();
         let outcome: Outcome = controller.tick(now, &inputs);
         let took = clock::elapsed(started);
         timing.tick.record(took);
 
         if let Some(request) = outcome.infer {
-            // Full only if the policy's thread has stopped answering; the tick's time-out names that.
-            let _ = inference.requests.try_send(request);
+            // A policy's thread that has stopped answering is named by the tick's time-out.
+            inference.requests.ask(request);
             timing.observe.record(clock::elapsed(now));
-            // A record that falls behind loses its oldest entry; the loop does not wait for it.
-            ends.requests.force_push(request);
+            // A record that falls behind loses this entry; the loop does not wait for it.
+            let _ = ends.requests.push(request);
         }
         let publish = clock::now();
         if let Some(motion) = outcome.target {
@@ -188,9 +227,9 @@ pub fn run(
         if let Some(request) = outcome.request {
             let _ = link.send_request(request);
         }
-        if let (Some(event), Some(grips)) = (outcome.gripper, &grips) {
+        if let (Some(event), Some(grips)) = (outcome.gripper, grips) {
             // Full only if the thread that follows the parts has stopped; stale parts name that.
-            grips.force_push((now, event));
+            let _ = grips.push((now, event));
         }
         if let Some(event) = outcome.event
             && ends.events.push((now, event)).is_err()
@@ -210,7 +249,17 @@ pub fn run(
             session: controller.session(),
         });
         ends.ticks.fetch_add(1, Ordering::Release);
+        if let Some(watch) = &mut ends.watch {
+            watch.tick(TickTimes { wake_up, work: took, all: clock::elapsed(now) }, controller.phase());
+            if !armed && outcome.event == Some(Event::Armed) {
+                armed = true;
+                watch.armed();
+            }
+        }
         deadline = deadline + period;
+    }
+    if let Some(watch) = &mut ends.watch {
+        watch.ended();
     }
     (timing, controller)
 }

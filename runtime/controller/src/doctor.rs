@@ -20,6 +20,7 @@ use tenon_vision::Rig;
 use tenon_vision::source::{Clock, SystemClock};
 
 use crate::processes::shipped;
+use crate::realtime::{self, Asked};
 use crate::run::load_config;
 use crate::seeing::{self, cameras, drift, fitness};
 
@@ -145,12 +146,19 @@ fn machine(config: &RobotConfig) -> Vec<Finding> {
     if priority == 0 {
         return vec![finding(Grade::Warn, "control.realtime_priority = 0: ticks wait behind ordinary programs")];
     }
-    let asked = std::thread::spawn(move || crate::clock::make_realtime(priority)).join();
-    vec![match asked {
-        Ok(Ok(())) => finding(Grade::Pass, format!("SCHED_FIFO priority {priority} and locked memory are granted")),
-        Ok(Err(note)) => finding(Grade::Warn, note),
-        Err(_) => finding(Grade::Warn, "whether real-time scheduling is granted could not be found out"),
-    }]
+    let asked = Asked { priority, cpu: config.control.cpu };
+    let Ok(granted) = std::thread::spawn(move || realtime::request(&asked)).join() else {
+        return vec![finding(Grade::Warn, "whether real-time scheduling is granted could not be found out")];
+    };
+    if !granted.refused.is_empty() {
+        return granted.refused.into_iter().map(|note| finding(Grade::Warn, note)).collect();
+    }
+    let pinned = granted.cpu.map_or(String::new(), |cpu| format!(", processor {cpu}"));
+    let awake = match realtime::keep_awake() {
+        Ok(_) => "processors are kept from deep sleep".to_owned(),
+        Err(e) => format!("processors sleep as deep as they like between ticks (/dev/cpu_dma_latency: {e})"),
+    };
+    vec![finding(Grade::Pass, format!("SCHED_FIFO priority {priority} and locked memory{pinned} are granted; {awake}"))]
 }
 
 fn watched(opened: &mut [cameras::OpenCamera], clock: &Arc<dyn Clock>) -> Vec<Finding> {

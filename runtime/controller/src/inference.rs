@@ -1,8 +1,8 @@
 //! The policy's thread: an observation comes in, an action chunk goes out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -97,20 +97,40 @@ impl<D: Denoiser> ChunkSampler<D> {
     }
 }
 
+/// A chunk, and how long the policy took for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampled {
+    pub chunk: ActionChunk,
+    pub took: Duration,
+}
+
+/// Where the control thread puts what it asks. Nothing here waits for the policy's thread.
+pub struct RequestSlot {
+    slot: triple_buffer::Input<Option<InferRequest>>,
+    policy: Thread,
+}
+
+impl RequestSlot {
+    /// Asks the policy. Newest wins: a request that has been overtaken has no one waiting for it.
+    pub fn ask(&mut self, request: InferRequest) {
+        self.slot.write(Some(request));
+        self.policy.unpark();
+    }
+}
+
 /// The control thread's ends of the policy's thread.
 pub struct InferenceHandle {
-    pub requests: Sender<InferRequest>,
-    pub chunks: triple_buffer::Output<Option<ActionChunk>>,
-    /// Duration of each inference.
-    pub durations: Receiver<Duration>,
+    pub requests: RequestSlot,
+    pub chunks: triple_buffer::Output<Option<Sampled>>,
     /// The first error of the policy, as text; the thread has ended then.
     pub errors: Receiver<String>,
+    closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// A chunk that the arm will follow, and all that it was made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Sampled {
+pub struct Told {
     pub request: InferRequest,
     /// Where the noise stood before it was sampled.
     pub noise: NoiseState,
@@ -120,12 +140,12 @@ pub struct Sampled {
 /// Where a candidate policy is told what the driving one was asked and said. It may lag behind: what it has no room for is counted.
 #[derive(Debug, Clone)]
 pub struct Shadowing {
-    pub sampled: Sender<Sampled>,
+    pub told: Sender<Told>,
     pub missed: Arc<AtomicU64>,
 }
 
-/// Starts the policy's thread. It ends when the handle is dropped. `recorder` is told of every chunk before the controller is,
-/// `shadowing` after it.
+/// Starts the policy's thread. It ends when the handle is dropped. `recorder` and `shadowing` are told of
+/// every chunk before the controller is; neither can make it wait.
 pub fn spawn<D>(
     mut sampler: ChunkSampler<D>,
     mut recorder: Option<ChunkTap>,
@@ -135,48 +155,59 @@ where
     D: Denoiser + Send + 'static,
     D::Error: std::fmt::Display,
 {
-    let (requests, receive) = bounded::<InferRequest>(2);
-    let (send_duration, durations) = bounded(256);
+    spawn_with(move |request| {
+        let started = clock::now();
+        let (noise, count) = (sampler.noise(), sampler.affordable_steps(request));
+        let chunk = sampler.sample(request, count).map_err(|e| e.to_string())?;
+        if let Some(recorder) = &mut recorder {
+            recorder.chunk(started, clock::elapsed(started), noise, count, &chunk);
+        }
+        if let Some(Shadowing { told, missed }) = &shadowing
+            && told.try_send(Told { request: *request, noise, chunk }).is_err()
+        {
+            missed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(chunk)
+    })
+}
+
+/// The same with any other source of chunks.
+pub fn spawn_with(
+    mut sample: impl FnMut(&InferRequest) -> Result<ActionChunk, String> + Send + 'static,
+) -> std::io::Result<InferenceHandle> {
+    let (slot, mut requests) = triple_buffer::triple_buffer(&None::<InferRequest>);
+    let (mut chunks_in, chunks) = triple_buffer::triple_buffer(&None::<Sampled>);
     let (send_error, errors) = bounded(1);
-    let (mut slot, chunks) = triple_buffer::triple_buffer(&None::<ActionChunk>);
+    let closing = Arc::new(AtomicBool::new(false));
+    let closed = closing.clone();
     let thread = std::thread::Builder::new().name("tenon-policy".into()).spawn(move || {
-        while let Ok(mut request) = receive.recv() {
-            // Newest wins: a request that has been overtaken has no one waiting for it.
-            while let Ok(newer) = receive.try_recv() {
-                request = newer;
+        while !closed.load(Ordering::Acquire) {
+            if !requests.update() {
+                // An unpark that came since the look makes this return at once.
+                std::thread::park();
+                continue;
             }
+            let Some(request) = requests.output_buffer() else { continue };
             let started = clock::now();
-            let (noise, count) = (sampler.noise(), sampler.affordable_steps(&request));
-            match sampler.sample(&request, count) {
-                Ok(chunk) => {
-                    if let Some(recorder) = &mut recorder {
-                        recorder.chunk(started, clock::elapsed(started), noise, count, &chunk);
-                    }
-                    slot.write(Some(chunk));
-                    if let Some(Shadowing { sampled, missed }) = &shadowing
-                        && sampled.try_send(Sampled { request, noise, chunk }).is_err()
-                    {
-                        missed.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
+            match sample(request) {
+                Ok(chunk) => chunks_in.write(Some(Sampled { chunk, took: clock::elapsed(started) })),
                 Err(e) => {
                     // Nobody listens only when the run is over anyway.
-                    let _ = send_error.try_send(e.to_string());
+                    let _ = send_error.try_send(e);
                     return;
                 }
             }
-            let _ = send_duration.try_send(clock::elapsed(started));
         }
     })?;
-    Ok(InferenceHandle { requests, chunks, durations, errors, thread: Some(thread) })
+    let requests = RequestSlot { slot, policy: thread.thread().clone() };
+    Ok(InferenceHandle { requests, chunks, errors, closing, thread: Some(thread) })
 }
 
 impl Drop for InferenceHandle {
     fn drop(&mut self) {
-        // Closing the channel ends the thread's loop.
-        let (closed, _) = bounded(0);
-        self.requests = closed;
+        self.closing.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // A panic of the policy's thread has been reported by the panic hook; there is nothing to add here.
             let _ = thread.join();
         }

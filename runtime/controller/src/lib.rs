@@ -7,6 +7,7 @@
 //! [`secure`] makes the certificates of the link. [`record`] is what the flight recorder is told, [`replay`] computes it again, [`top`]
 //! listens to a bridge.
 
+pub mod allocations;
 pub mod bench;
 pub mod checks;
 pub mod clock;
@@ -18,6 +19,7 @@ pub mod judge;
 pub mod machine;
 pub mod motion;
 pub mod processes;
+pub mod realtime;
 pub mod record;
 pub mod replay;
 pub mod report;
@@ -26,5 +28,6 @@ pub mod secure;
 pub mod seeing;
 pub mod service;
 pub mod shadow;
+pub mod syscalls;
 pub mod timing;
 pub mod top;

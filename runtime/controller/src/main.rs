@@ -10,10 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tenon_calibrate::wizard::CameraChoice;
+use tenon_controller::allocations::CountingAllocator;
 use tenon_controller::run::{Options, RecordTo, Robot, Setup};
 use tenon_controller::service::client;
 use tenon_controller::{bench, checks, demo, doctor, processes, replay, report, run, secure, service, top};
 use tenon_policy::Engine;
+
+/// Counts for `tenon bench tick`; everything else is the system's.
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// From demonstrations to a moving arm.
 ///
@@ -105,6 +110,11 @@ enum Bench {
     /// 30 Hz from frames to fused poses.
     #[command(after_help = "Example:\n  tenon bench vision --quick\n  tenon bench vision --accuracy --json")]
     Vision(bench::VisionArgs),
+    /// How punctual the control loop is beside cyclictest, idle and under load, and that it neither allocates nor waits.
+    #[command(
+        after_help = "Examples:\n  tenon bench tick --quick\n  tenon bench tick --minutes 10 --cpu 3 --json\n\nNeeds cyclictest (Debian, Ubuntu: apt-get install rt-tests) or --no-peer.\nExit code: 0; 1 where the control thread allocated or made a system call that it may not."
+    )]
+    Tick(bench::TickArgs),
     /// How evenly the arm is commanded where one chunk takes over from another, in every mode.
     #[command(after_help = "Example:\n  tenon bench hand-over --bundle bundles/avoid_m1")]
     HandOver(bench::HandOverArgs),
@@ -238,6 +248,7 @@ fn dispatch(command: Cmd, interrupted: &Arc<AtomicBool>) -> Result<ExitCode> {
         Cmd::Top(options) => top::run(&options, interrupted),
         Cmd::Bench(Bench::Infer(args)) => bench::infer(&args),
         Cmd::Bench(Bench::Vision(args)) => bench::vision(&args),
+        Cmd::Bench(Bench::Tick(args)) => bench::tick(&args, interrupted),
         Cmd::Bench(Bench::HandOver(args)) => bench::hand_over(&args),
         Cmd::Bench(Bench::Link(args)) => bench::link(&args),
         Cmd::Bench(Bench::Chain(args)) => bench::chain(&args),

@@ -5,7 +5,7 @@
 //!                                  └─ request, noise, chunk ─► candidate's thread ─► shadow.jsonl, summary
 //! ```
 //!
-//! The candidate has no way to the arm: it is told of a chunk after the controller has it, on a thread of low priority, and where it does
+//! The candidate has no way to the arm: it is told over a queue, works on a thread of low priority, and where it does
 //! not keep up chunks are left out and counted. It draws the same noise as the driving policy, so two equal policies do not differ.
 
 use std::io::Write;
@@ -24,7 +24,7 @@ use tenon_core::spec::{ActionField, PolicySpec};
 use tenon_policy::{Bundle, Engine, OnnxDenoiser};
 
 use crate::clock;
-use crate::inference::{ChunkSampler, Sampled, Shadowing};
+use crate::inference::{ChunkSampler, Shadowing, Told};
 
 /// Chunks that the candidate may lag behind.
 const WAITING: usize = 4;
@@ -85,7 +85,7 @@ impl Shadow {
         let denoiser = bundle.denoiser(engine).with_context(|| format!("loading the networks with {engine}"))?;
         let sampler = ChunkSampler::new(spec.clone(), bundle.denoising(), denoiser, 0);
         let file = std::fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let (sampled, receive) = bounded(WAITING);
+        let (told, receive) = bounded(WAITING);
         let missed = Arc::<AtomicU64>::default();
         let report = Arc::new(Mutex::new(ShadowReport {
             candidate: candidate.display().to_string(),
@@ -103,7 +103,7 @@ impl Shadow {
             .name("tenon-shadow".into())
             .spawn(move || worker.run(&receive))
             .context("starting the candidate's thread")?;
-        Ok((Self { report, missed: missed.clone(), thread }, Shadowing { sampled, missed }))
+        Ok((Self { report, missed: missed.clone(), thread }, Shadowing { told, missed }))
     }
 
     /// For who wants to know how it stands.
@@ -158,10 +158,10 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, sampled: &Receiver<Sampled>) {
+    fn run(mut self, told: &Receiver<Told>) {
         // SAFETY: no pointers are involved; on Linux it is this thread that is made nicer.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 15) };
-        while let Ok(said) = sampled.recv() {
+        while let Ok(said) = told.recv() {
             if let Err(error) = self.compare(&said) {
                 let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
                 report.trouble = Some(format!("{error:#}"));
@@ -171,7 +171,7 @@ impl Worker {
         }
     }
 
-    fn compare(&mut self, said: &Sampled) -> Result<()> {
+    fn compare(&mut self, said: &Told) -> Result<()> {
         let started = clock::now();
         self.sampler.set_noise(said.noise);
         // With as many steps as it has: time is what its line says.

@@ -1,6 +1,6 @@
 //! The Franka arm: kinematic chain, forward kinematics, Jacobian, limits (spec robot_control.md §6, data/robot.toml).
 
-use nalgebra::{Isometry3, SMatrix, Translation3, UnitQuaternion, Vector3};
+use nalgebra::{Matrix3, Rotation3, SMatrix, Translation3, UnitQuaternion, Vector3};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::Pose;
@@ -11,19 +11,26 @@ pub type Joints = [f64; 7];
 /// 6×7 Jacobian, linear rows first, base axes.
 pub type Jacobian = SMatrix<f64, 6, 7>;
 
-/// Position of each joint frame in its parent (m) and its rotation about the parent's x axis (rad). Joint axes are z.
-const CHAIN: [([f64; 3], f64); 7] = {
-    use std::f64::consts::FRAC_PI_2;
-    [
-        ([0.0, 0.0, 0.333], 0.0),
-        ([0.0, 0.0, 0.0], -FRAC_PI_2),
-        ([0.0, -0.316, 0.0], FRAC_PI_2),
-        ([0.0825, 0.0, 0.0], FRAC_PI_2),
-        ([-0.0825, 0.384, 0.0], -FRAC_PI_2),
-        ([0.0, 0.0, 0.0], FRAC_PI_2),
-        ([0.088, 0.0, 0.0], FRAC_PI_2),
-    ]
-};
+/// How a joint's frame is turned about its parent's x axis.
+#[derive(Clone, Copy)]
+enum Roll {
+    No,
+    /// By +90°.
+    Left,
+    /// By −90°.
+    Right,
+}
+
+/// Position of each joint frame in its parent (m) and its rotation about the parent's x axis. Joint axes are z.
+const CHAIN: [([f64; 3], Roll); 7] = [
+    ([0.0, 0.0, 0.333], Roll::No),
+    ([0.0, 0.0, 0.0], Roll::Right),
+    ([0.0, -0.316, 0.0], Roll::Left),
+    ([0.0825, 0.0, 0.0], Roll::Left),
+    ([-0.0825, 0.384, 0.0], Roll::Right),
+    ([0.0, 0.0, 0.0], Roll::Left),
+    ([0.088, 0.0, 0.0], Roll::Left),
+];
 
 /// Flange beyond link 7, m.
 const FLANGE_OFFSET_M: f64 = 0.107;
@@ -44,6 +51,51 @@ pub fn tool_along_flange_z(offset_m: f64, yaw_rad: f64) -> Pose {
     )
 }
 
+/// A link's frame in the base, as a rotation matrix and an origin: what a chain of joints is multiplied with most quickly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Frame {
+    pub R: Matrix3<f64>,
+    pub origin_m: Vector3<f64>,
+}
+
+impl Frame {
+    fn base() -> Self {
+        Self { R: Matrix3::identity(), origin_m: Vector3::zeros() }
+    }
+
+    /// A point of this frame in the base.
+    pub fn point(&self, p: &Vector3<f64>) -> Vector3<f64> {
+        self.R * p + self.origin_m
+    }
+
+    pub fn pose(&self) -> Pose {
+        let R = Rotation3::from_matrix_unchecked(self.R);
+        Pose::from_parts(Translation3::from(self.origin_m), UnitQuaternion::from_rotation_matrix(&R))
+    }
+
+    /// The frame of joint `i` at angle `q`, if this is its parent's: R Rx(roll) Rz(q).
+    fn child(&self, i: usize, q: f64) -> Self {
+        let ([x, y, z], roll) = CHAIN[i];
+        let (c0, c1, c2) = (self.R.column(0), self.R.column(1), self.R.column(2));
+        // A quarter turn about x swaps the other two axes.
+        let (m1, m2) = match roll {
+            Roll::No => (c1.into_owned(), c2.into_owned()),
+            Roll::Left => (c2.into_owned(), -c1),
+            Roll::Right => (-c2, c1.into_owned()),
+        };
+        let (sin, cos) = q.sin_cos();
+        Self {
+            R: Matrix3::from_columns(&[c0 * cos + m1 * sin, m1 * cos - c0 * sin, m2]),
+            origin_m: self.origin_m + c0 * x + c1 * y + c2 * z,
+        }
+    }
+
+    /// Further along z.
+    fn along_z(&self, by_m: f64) -> Self {
+        Self { R: self.R, origin_m: self.origin_m + self.R.column(2) * by_m }
+    }
+}
+
 /// An arm with a tool: the pose of the tool point in the flange.
 #[derive(Debug, Clone, Copy)]
 pub struct Arm {
@@ -58,21 +110,31 @@ impl Arm {
 
     /// Pose of the flange (`panda_link8`) in the base.
     pub fn flange(&self, q: &Joints) -> Pose {
-        let mut T = Isometry3::identity();
-        for i in 0..7 {
-            T *= joint_transform(i, q[i]);
-        }
-        T * Translation3::new(0.0, 0.0, FLANGE_OFFSET_M)
+        self.flange_frame(q).pose()
+    }
+
+    fn flange_frame(&self, q: &Joints) -> Frame {
+        (0..7).fold(Frame::base(), |frame, i| frame.child(i, q[i])).along_z(FLANGE_OFFSET_M)
     }
 
     /// Frames of the base, of the seven links, and of the flange, in the base.
-    pub fn frames(&self, q: &Joints) -> [Pose; FRAMES] {
-        let mut frames = [Pose::identity(); FRAMES];
+    pub fn frames(&self, q: &Joints) -> [Frame; FRAMES] {
+        let mut frames = [Frame::base(); FRAMES];
         for i in 0..7 {
-            frames[i + 1] = frames[i] * joint_transform(i, q[i]);
+            frames[i + 1] = frames[i].child(i, q[i]);
         }
-        frames[FRAMES - 1] = frames[7] * Translation3::new(0.0, 0.0, FLANGE_OFFSET_M);
+        frames[FRAMES - 1] = frames[7].along_z(FLANGE_OFFSET_M);
         frames
+    }
+
+    /// Position of the tool point in the base, m; without the work for its orientation.
+    pub fn tcp_position(&self, q: &Joints) -> Vector3<f64> {
+        self.tool_point(&self.flange_frame(q))
+    }
+
+    /// The tool point of a flange.
+    pub fn tool_point(&self, flange: &Frame) -> Vector3<f64> {
+        flange.point(&self.T_flange_tcp.translation.vector)
     }
 
     /// Pose of the tool point in the base.
@@ -96,30 +158,17 @@ impl Arm {
     }
 
     fn jacobian_at(&self, q: &Joints, T_flange_point: &Pose) -> (Pose, Jacobian) {
-        let mut T = Isometry3::identity();
-        let mut axes = [(Vector3::zeros(), Vector3::zeros()); 7];
-        for i in 0..7 {
-            T *= joint_transform(i, q[i]);
-            axes[i] = (T.translation.vector, T.rotation * Vector3::z());
-        }
-        let end = T * Translation3::new(0.0, 0.0, FLANGE_OFFSET_M) * T_flange_point;
+        let frames = self.frames(q);
+        let end = frames[FRAMES - 1].pose() * T_flange_point;
         let mut J = Jacobian::zeros();
-        for (i, (origin, axis)) in axes.iter().enumerate() {
-            let linear = axis.cross(&(end.translation.vector - origin));
+        for (i, frame) in frames[1..=7].iter().enumerate() {
+            let axis = frame.R.column(2);
+            let linear = axis.cross(&(end.translation.vector - frame.origin_m));
             J.fixed_view_mut::<3, 1>(0, i).copy_from(&linear);
-            J.fixed_view_mut::<3, 1>(3, i).copy_from(axis);
+            J.fixed_view_mut::<3, 1>(3, i).copy_from(&axis);
         }
         (end, J)
     }
-}
-
-fn joint_transform(i: usize, q: f64) -> Pose {
-    let ([x, y, z], roll) = CHAIN[i];
-    Pose::from_parts(
-        Translation3::new(x, y, z),
-        UnitQuaternion::from_axis_angle(&Vector3::x_axis(), roll)
-            * UnitQuaternion::from_axis_angle(&Vector3::z_axis(), q),
-    )
 }
 
 /// Limits of a robot model; profiles of different models are never mixed (spec data/limits.toml).

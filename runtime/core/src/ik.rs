@@ -60,9 +60,8 @@ pub struct Bounded {
 pub struct Linearised {
     flange: Pose,
     J: Jacobian,
-    vectors: SMatrix<f64, 6, 6>,
-    /// 1 / (σ² + λ²)
-    inverse: Vector6<f64>,
+    /// (J Jᵀ + λ² I)⁻¹
+    inverse: SMatrix<f64, 6, 6>,
     lambda: f64,
 }
 
@@ -71,8 +70,21 @@ impl Linearised {
     /// The smallest singular value, where the arm is singular and no damping was asked for.
     pub fn new(arm: &Arm, q: &Joints, damping: Damping) -> Result<Self, f64> {
         let (flange, J) = arm.flange_jacobian(q);
-        // J J' = U Σ² U', so J⁺ = J' U Σ⁻² U' : a 6×6 symmetric problem instead of a 6×7 decomposition.
+        // J⁺ = J' (J J')⁻¹ : a 6×6 symmetric problem instead of a 6×7 decomposition.
         let JJt: SMatrix<f64, 6, 6> = J * J.transpose();
+        // Nothing is damped or refused above this singular value.
+        let regular = match damping {
+            Damping::None => SINGULAR_BELOW,
+            Damping::NearSingular { sigma_start, .. } => sigma_start.max(SINGULAR_BELOW),
+        };
+        // ‖(J J')⁻¹‖ of Frobenius is at least 1/σ² of the smallest σ. So most arms are known to be far from singular without their
+        // eigenvalues, which take longer than all the rest of the solution.
+        if let Some(inverse) = JJt.cholesky().map(|factor| factor.inverse())
+            && inverse.norm() < 1.0 / (regular * regular)
+        {
+            return Ok(Self { flange, J, inverse, lambda: 0.0 });
+        }
+        // J J' = U Σ² U'.
         let eigen = JJt.symmetric_eigen();
         let smallest = eigen.eigenvalues.min().max(0.0).sqrt();
         let lambda = match damping {
@@ -85,7 +97,9 @@ impl Linearised {
         };
         let least = SINGULAR_BELOW * SINGULAR_BELOW;
         let inverse = eigen.eigenvalues.map(|value| 1.0 / (value.max(least) + lambda * lambda));
-        Ok(Self { flange, J, vectors: eigen.eigenvectors, inverse, lambda })
+        let U = eigen.eigenvectors;
+        let inverse = U * SMatrix::<f64, 6, 6>::from_diagonal(&inverse) * U.transpose();
+        Ok(Self { flange, J, inverse, lambda })
     }
 
     /// The task of bringing the tool to `T_base_tcp`, as a displacement of the flange: the authors' formulation, with the same
@@ -109,8 +123,7 @@ impl Linearised {
 
     /// J⁺ `task`: least squares of least norm, damped where asked for.
     pub fn solve(&self, task: &Vector6<f64>) -> SVector<f64, 7> {
-        let y = (self.vectors.transpose() * task).component_mul(&self.inverse);
-        self.J.transpose() * (self.vectors * y)
+        self.J.transpose() * (self.inverse * task)
     }
 
     /// The part of `joints` that does not move the flange: (I − J⁺ J) `joints`.
@@ -276,6 +289,30 @@ mod tests {
         assert!((0..7).all(|i| less.joints[i] >= bounds.low[i] - 1e-9 && less.joints[i] <= bounds.high[i] + 1e-9));
         let done = at.J * SVector::<f64, 7>::from(less.joints);
         assert!((done - task * less.share).norm() < 1e-9 && less.share < 0.5, "{}", less.share);
+    }
+
+    /// Far from and near to singular arms are solved in different ways, which have to agree where both are possible.
+    #[test]
+    fn both_ways_of_solving_agree() {
+        let arm = Arm::new(T_flange_hand_tcp());
+        let task = Vector6::new(0.02, 0.01, -0.01, 0.03, 0.0, 0.05);
+        for (elbow, tolerance) in [(-2.2, 1e-12), (-0.5, 1e-11), (-0.2, 1e-10)] {
+            let q = [0.1, 0.2, -0.1, elbow, 0.2, 1.9, 0.3];
+            let quick = Linearised::new(&arm, &q, Damping::None).unwrap();
+            // No arm is this far from singular, so its eigenvalues are asked for; nothing is damped.
+            let slow = Linearised::new(&arm, &q, Damping::NearSingular { sigma_start: 1e9, lambda_max: 0.0 }).unwrap();
+            assert_ne!(quick.inverse, slow.inverse, "two ways");
+            assert!((quick.solve(&task) - slow.solve(&task)).norm() < tolerance, "{elbow}");
+            assert_eq!((quick.lambda, slow.lambda), (0.0, 0.0));
+        }
+        // Damping begins where it is asked to, whichever way finds that out.
+        let q = [0.1, 0.2, -0.1, -2.2, 0.2, 1.9, 0.3];
+        let (_, J) = arm.flange_jacobian(&q);
+        let smallest = (J * J.transpose()).symmetric_eigen().eigenvalues.min().sqrt();
+        let damped = |sigma_start| {
+            Linearised::new(&arm, &q, Damping::NearSingular { sigma_start, lambda_max: 0.05 }).unwrap().lambda
+        };
+        assert!(damped(smallest * 0.99) == 0.0 && damped(smallest * 1.01) > 0.0, "{smallest}");
     }
 
     #[test]

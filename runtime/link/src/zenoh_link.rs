@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::queue::ArrayQueue;
+use rtrb::{Consumer, Producer, RingBuffer};
 use tenon_core::message::{BridgeStatus, JointTarget, Request, RobotState};
 use tenon_core::time::Stamped;
 use triple_buffer::{Input, Output, triple_buffer};
@@ -35,7 +35,7 @@ pub struct ZenohLink {
 /// The controller's side of the sending thread.
 struct Sending {
     target: Input<Option<JointTarget>>,
-    requests: Arc<ArrayQueue<Request>>,
+    requests: Producer<Request>,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -82,11 +82,11 @@ impl ZenohLink {
         let mut link = Self::open(endpoint, Role::Controller, keys, clock, connect_timeout)?;
         let session = &link._session.0;
         let (target, newest) = triple_buffer(&None);
-        let requests = Arc::new(ArrayQueue::new(REQUEST_QUEUE));
+        let (requests, waiting) = RingBuffer::new(REQUEST_QUEUE);
         let closing = Arc::new(AtomicBool::new(false));
         let mut outbox = Outbox {
             newest,
-            requests: Arc::clone(&requests),
+            requests: waiting,
             target_publisher: publisher(session, keys.key(MessageKind::Target))?,
             request_publisher: publisher(session, keys.key(MessageKind::Request))?,
             closing: Arc::clone(&closing),
@@ -198,7 +198,7 @@ pub(crate) fn check_finite(target: &JointTarget) -> Result<(), LinkError> {
 /// What the sending thread owns.
 struct Outbox {
     newest: Output<Option<JointTarget>>,
-    requests: Arc<ArrayQueue<Request>>,
+    requests: Consumer<Request>,
     target_publisher: Publisher<'static>,
     request_publisher: Publisher<'static>,
     closing: Arc<AtomicBool>,
@@ -220,7 +220,7 @@ impl Outbox {
     }
 
     fn send_waiting(&mut self) {
-        while let Some(request) = self.requests.pop() {
+        while let Ok(request) = self.requests.pop() {
             self.count(put(&self.request_publisher, &codec::encode_request(&request)));
         }
         if self.newest.update()

@@ -120,24 +120,26 @@ impl<H> Clone for Tap<H> {
 impl<H> Tap<H> {
     /// Records a tick. What it refers to comes first.
     pub fn tick(&self, record: &TickRecord, happening: H) {
-        self.count(self.0.ticks.push((*record, happening)).is_ok());
+        self.offer(&self.0.ticks, (*record, happening));
     }
 
     /// Records a chunk; before the controller can see it.
     pub fn chunk(&self, record: &ChunkRecord) {
-        self.count(self.0.chunks.push(*record).is_ok());
+        self.offer(&self.0.chunks, *record);
     }
 
     pub fn order(&self, record: &OrderRecord) {
-        self.count(self.0.orders.push(*record).is_ok());
+        self.offer(&self.0.orders, *record);
     }
 
     pub fn parts(&self, record: &PartsRecord) {
-        self.count(self.0.parts.push(*record).is_ok());
+        self.offer(&self.0.parts, *record);
     }
 
-    fn count(&self, pushed: bool) {
-        if !pushed {
+    /// Each queue has one thread that pushes. Its last place stays free: it may still be the one that the writing thread is taking
+    /// from, and while that is preempted in the middle of it, a push there would spin until it goes on, for ever on its own processor.
+    fn offer<T>(&self, queue: &ArrayQueue<T>, record: T) {
+        if queue.len() + 1 >= queue.capacity() || queue.push(record).is_err() {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

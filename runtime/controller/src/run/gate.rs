@@ -4,24 +4,38 @@
 //! that the sequencer still had in mind reaches the arm, until the next episode is asked for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use crossbeam::queue::ArrayQueue;
+use rtrb::Producer;
 
 use crate::machine::Order;
+
+/// The control thread takes one order in each tick; a queue that stays full for longer has nobody at its other end.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Both sides' way to the control thread's queue.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    orders: Arc<ArrayQueue<Order>>,
     side: Arc<Mutex<Side>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Side {
+    orders: Producer<Order>,
     /// A person has the word, and said this.
     taken: Option<&'static str>,
     /// How often a person took it.
     times: u64,
+}
+
+impl Side {
+    fn push(&mut self, order: Order) {
+        let until = Instant::now() + PATIENCE;
+        // A loop that has ended takes none, which whoever waits for the order's effect names.
+        while self.orders.push(order).is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// A person has taken over; the text says how.
@@ -29,8 +43,8 @@ struct Side {
 pub struct Taken(pub &'static str);
 
 impl Gate {
-    pub fn new(orders: Arc<ArrayQueue<Order>>) -> Self {
-        Self { orders, side: Arc::default() }
+    pub fn new(orders: Producer<Order>) -> Self {
+        Self { side: Arc::new(Mutex::new(Side { orders, taken: None, times: 0 })) }
     }
 
     /// An order of the sequencer.
@@ -39,12 +53,11 @@ impl Gate {
     /// [`Taken`]: it was not given.
     pub fn give(&self, order: Order) -> Result<(), Taken> {
         // Held while the order is pushed: a person's order that comes now comes behind it.
-        let side = self.lock();
+        let mut side = self.lock();
         match side.taken {
             Some(how) => Err(Taken(how)),
             None => {
-                // The queue is longer than all orders that can be outstanding; the newest would replace the oldest.
-                self.orders.force_push(order);
+                side.push(order);
                 Ok(())
             }
         }
@@ -56,7 +69,7 @@ impl Gate {
         side.taken = Some(how);
         side.times += 1;
         for order in orders {
-            self.orders.force_push(*order);
+            side.push(*order);
         }
     }
 
@@ -95,17 +108,19 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use rtrb::RingBuffer;
+
     use super::*;
 
     #[test]
     fn behind_a_persons_order_nothing_of_the_sequencer_arrives() {
-        let orders = Arc::new(ArrayQueue::new(8));
-        let gate = Gate::new(orders.clone());
+        let (orders, mut taken) = RingBuffer::new(8);
+        let gate = Gate::new(orders);
         gate.give(Order::Run { actions: 1 }).unwrap();
         gate.clone().take("held", &[Order::Hold, Order::Disarm]);
         assert_eq!(gate.give(Order::Run { actions: 2 }), Err(Taken("held")));
         assert_eq!(gate.check(), Err(Taken("held")));
-        let given: Vec<String> = std::iter::from_fn(|| orders.pop()).map(|order| format!("{order:?}")).collect();
+        let given: Vec<String> = std::iter::from_fn(|| taken.pop().ok()).map(|order| format!("{order:?}")).collect();
         assert_eq!(given, ["Run { actions: 1 }", "Hold", "Disarm"]);
         gate.release(gate.times()).unwrap();
         assert_eq!(gate.give(Order::Hold), Ok(()));
@@ -113,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_start_that_was_asked_for_before_the_stop_does_not_undo_it() {
-        let gate = Gate::new(Arc::new(ArrayQueue::new(8)));
+        let (orders, _taken) = RingBuffer::new(8);
+        let gate = Gate::new(orders);
         let asked = gate.times();
         gate.take("stopped", &[Order::Disarm]);
         assert_eq!(gate.release(asked), Err(Taken("stopped")));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use crossbeam::channel::Receiver;
+use rtrb::Producer;
 use tenon_core::safety::WorkspaceBox;
 use tenon_core::spec::PolicySpec;
 use tenon_core::time::MonotonicTime;
@@ -64,9 +65,10 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(ends: Ends) -> Self {
+    /// `orders`: the way to the control thread, which the gate guards from now on.
+    pub fn new(ends: Ends, orders: Producer<Order>) -> Self {
         Self {
-            gate: Gate::new(ends.handles.orders.clone()),
+            gate: Gate::new(orders),
             ends,
             watchdog: Watchdog::default(),
             happenings: VecDeque::with_capacity(HAPPENINGS),
@@ -135,8 +137,9 @@ impl Session {
             Ok(start) => (start, self.wait(limit, "the episode", |e| matches!(e, Event::RunEnded { .. }))),
             Err(error) => (crate::clock::now(), Err(error)),
         };
-        let requests = &self.ends.handles.requests;
-        let observations = std::iter::from_fn(|| requests.pop()).map(|r| r.observation[..r.len].to_vec()).collect();
+        let requests = &mut self.ends.handles.requests;
+        let observations =
+            std::iter::from_fn(|| requests.pop().ok()).map(|r| r.observation[..r.len].to_vec()).collect();
         let end = *ended.as_ref().unwrap_or(&crate::clock::now());
         self.windows.push(Window { start, end, observations, complete: ended.is_ok() });
         if let Err(error) = ended {
@@ -180,7 +183,7 @@ impl Session {
 
     /// Takes what has happened out of the queue.
     pub fn look(&mut self) {
-        while let Some((time, event)) = self.ends.handles.events.pop() {
+        while let Ok((time, event)) = self.ends.handles.events.pop() {
             self.remember(time, event);
         }
     }
@@ -217,7 +220,7 @@ impl Session {
     fn wait(&mut self, limit: Duration, what: &str, wanted: impl Fn(Event) -> bool) -> Result<MonotonicTime> {
         let until = Instant::now() + limit;
         while Instant::now() < until {
-            while let Some((time, event)) = self.ends.handles.events.pop() {
+            while let Ok((time, event)) = self.ends.handles.events.pop() {
                 self.remember(time, event);
                 match event {
                     Event::Faulted(cause) => bail!("while {what}: {cause}. The arm holds."),

@@ -24,6 +24,7 @@ use super::session::{self, Session, session_id};
 use super::{Robot, link_endpoint, read_config, settings};
 use crate::machine::{Controller, Settings};
 use crate::processes::shipped;
+use crate::realtime::Asked;
 use crate::record::{ChunkTap, ControlTap, RunRecorder};
 use crate::shadow::{Shadow, ShadowReport};
 use crate::timing::Timing;
@@ -80,6 +81,8 @@ pub struct Stage {
     recorder: Option<RunRecorder>,
     shadow: Option<Shadow>,
     services: Option<Services>,
+    /// Held as long as the stage stands.
+    _awake: std::io::Result<std::fs::File>,
     quiet: bool,
 }
 
@@ -101,6 +104,14 @@ impl Planned {
         let config_file = shipped(&setup.config);
         let (config_text, mut config) = read_config(&config_file)?;
         let endpoint = link_endpoint(&mut config, setup.robot)?;
+        // Before anything is started: threads and processes inherit it.
+        if let Some(cpu) = config.control.cpu
+            && let Err(e) = crate::realtime::keep_off(cpu)
+        {
+            eprintln!(
+                "note: other threads may run on processor {cpu} too, which control.cpu gives to the control thread ({e})"
+            );
+        }
         let bundle = Bundle::open(&setup.bundle)
             .with_context(|| format!("opening the policy bundle {}", setup.bundle.display()))?;
         let spec = bundle.spec().clone();
@@ -195,7 +206,7 @@ impl Stage {
         let link = link(&mut connector(&endpoint, setup.robot)?)
             .with_context(|| format!("connecting to the bridge at {endpoint}"))?;
 
-        let (handles, mut ends) = control_loop::handles();
+        let (orders, handles, mut ends) = control_loop::handles();
         let session_id = session_id();
         let about =
             About { setup: &setup, config_file: &config_file, config_text: &config_text, bundle: &bundle, session_id };
@@ -209,28 +220,31 @@ impl Stage {
         let inference =
             inference::spawn(sampler, tap.map(ChunkTap::new), shadowing).context("starting the policy's thread")?;
         let policy_errors = inference.errors.clone();
-        let (priority, quiet) = (config.control.realtime_priority, setup.quiet);
+        let asked = Asked { priority: config.control.realtime_priority, cpu: config.control.cpu };
+        // As long as the run lasts. Usually only root may; `tenon doctor` says so.
+        let awake = crate::realtime::keep_awake();
         let control = std::thread::Builder::new()
             .name("tenon-control".into())
             .spawn(move || {
-                if let Err(note) = crate::clock::make_realtime(priority)
-                    && !quiet
-                {
+                for note in crate::realtime::request(&asked).refused {
                     eprintln!("note: {note}");
                 }
                 control_loop::run(controller, link, inference, seeing_ends, ends, settings.arm)
             })
             .context("starting the control thread")?;
-        let session = Session::new(session::Ends {
-            handles,
-            policy_errors,
-            interrupted: interrupted.clone(),
-            seeing,
-            quiet,
-            rearm: setup.robot == Robot::Sim,
-            session: session_id,
-            readonly: setup.robot == Robot::Readonly,
-        });
+        let session = Session::new(
+            session::Ends {
+                handles,
+                policy_errors,
+                interrupted: interrupted.clone(),
+                seeing,
+                quiet: setup.quiet,
+                rearm: setup.robot == Robot::Sim,
+                session: session_id,
+                readonly: setup.robot == Robot::Readonly,
+            },
+            orders,
+        );
         Ok(Self {
             spec: spec,
             program,
@@ -243,7 +257,8 @@ impl Stage {
             recorder,
             shadow,
             services,
-            quiet,
+            _awake: awake,
+            quiet: setup.quiet,
         })
     }
 

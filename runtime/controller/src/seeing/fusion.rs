@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use crossbeam::queue::ArrayQueue;
+use rtrb::{Consumer, Producer, RingBuffer};
 use tenon_core::fusion::{GripperEvent, NotReady, PartBoard, PartsBlock, PartsView};
 use tenon_core::geometry::Pose;
 use tenon_core::time::{MonotonicTime, Stamped};
@@ -46,7 +47,7 @@ pub struct SeeingEnds {
     pub parts: Output<Option<PartsView>>,
     pub tool: Input<ToolPose>,
     /// What the gripper did, for parts between the fingers.
-    pub gripper: Arc<ArrayQueue<(MonotonicTime, GripperEvent)>>,
+    pub gripper: Producer<(MonotonicTime, GripperEvent)>,
 }
 
 /// Starts the thread.
@@ -59,7 +60,7 @@ pub fn start(
     let (view_in, parts) = triple_buffer(&None);
     let (tool, tool_out) = triple_buffer(&None);
     let (status_in, status) = triple_buffer(&SeeingStatus::default());
-    let gripper = Arc::new(ArrayQueue::new(16));
+    let (gripper, gripper_out) = RingBuffer::new(16);
     let errors = Arc::new(ArrayQueue::new(16));
     let stop = Arc::new(AtomicBool::new(false));
     let mut worker = Worker {
@@ -69,7 +70,7 @@ pub fn start(
         clock: clock.clone(),
         view: view_in,
         tool: tool_out,
-        gripper: gripper.clone(),
+        gripper: gripper_out,
         status: status_in,
         errors: errors.clone(),
         stop: stop.clone(),
@@ -89,7 +90,7 @@ struct Worker {
     clock: Arc<dyn Clock>,
     view: Input<Option<PartsView>>,
     tool: Output<ToolPose>,
-    gripper: Arc<ArrayQueue<(MonotonicTime, GripperEvent)>>,
+    gripper: Consumer<(MonotonicTime, GripperEvent)>,
     status: Input<SeeingStatus>,
     errors: Arc<ArrayQueue<String>>,
     stop: Arc<AtomicBool>,
@@ -102,7 +103,7 @@ impl Worker {
             let frame = self.threads.wait(LOOK);
             let now = self.clock.now();
             let tool = *self.tool.read();
-            while let Some((at, event)) = self.gripper.pop() {
+            while let Ok((at, event)) = self.gripper.pop() {
                 self.board.on_gripper_event(event, at, tool.as_ref().map(|tool| &tool.value));
             }
             if let Some(frame) = frame {

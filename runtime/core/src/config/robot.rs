@@ -65,6 +65,10 @@ pub struct ControlConfig {
     pub max_late_ticks: usize,
     /// SCHED_FIFO priority where permitted; 0 asks for none.
     pub realtime_priority: i32,
+    /// The control thread's own processor, counted from 0: it stays on it, Tenon's other threads stay off it. Absent: the scheduler's
+    /// choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<usize>,
     pub ik: DampingConfig,
 }
 
@@ -241,6 +245,10 @@ impl Check for RobotConfig {
         p.positive("control.max_state_age_s", self.control.max_state_age_s);
         p.at_least_one("control.max_late_ticks", self.control.max_late_ticks);
         p.within("control.realtime_priority", f64::from(self.control.realtime_priority), 0.0, 99.0);
+        if let Some(cpu) = self.control.cpu {
+            // What a CPU set of the kernel's usual size has room for.
+            p.within("control.cpu", cpu as f64, 0.0, 1023.0);
+        }
         p.within("safety.joint_reserve_rad", self.safety.joint_reserve_rad, 0.0, 0.5);
         p.within("safety.max_joint_velocity_rad_s", self.safety.max_joint_velocity_rad_s, 1e-3, 2.175);
         p.within("safety.acceleration_fraction", self.safety.acceleration_fraction, 0.05, 1.0);

@@ -102,6 +102,9 @@ impl Stop {
         let mut motion = self.start;
         let mut left_s = t_s.max(0.0);
         for (duration_s, sign) in self.phases_s.iter().zip([-1.0, 0.0, 1.0]) {
+            if left_s <= 0.0 {
+                break;
+            }
             let t = left_s.min(*duration_s);
             motion = motion.after(t, sign * self.jerk_rad_s3);
             left_s -= t;

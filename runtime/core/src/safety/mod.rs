@@ -14,8 +14,10 @@ mod tests;
 use nalgebra::Vector3;
 use thiserror::Error;
 
-use crate::arm::{Arm, JointLimits, Joints};
+use crate::arm::{Arm, FRAMES, JointLimits, Joints};
 use crate::geometry::Pose;
+
+use collision::collision_at;
 
 pub use brake::{JointBounds, JointMotion, Stop};
 pub use collision::{Body, Collision, CollisionLimits, collision};
@@ -262,9 +264,10 @@ impl SafetyStage {
         let steps = (dt_s / self.period_s).round().clamp(1.0, MOST_STEPS) as usize;
         let step_s = dt_s / steps as f64;
         let mut limited = false;
-        if let Some(refusal) = self.refuse(wanted) {
-            return self.stop_for(refusal, dt_s);
-        }
+        let wanted_m = match self.wanted_point(wanted) {
+            Ok(point) => point,
+            Err(refusal) => return self.stop_for(refusal, dt_s),
+        };
         for left in (0..steps).rev() {
             let before_s = left as f64 * step_s;
             let position_rad = std::array::from_fn(|i| wanted.position_rad[i] - wanted.velocity_rad_s[i] * before_s);
@@ -276,7 +279,7 @@ impl SafetyStage {
                 Err(refusal) => return self.stop_for(refusal, step_s * (left + 1) as f64),
             }
         }
-        self.wanted_m = Some(self.arm.tcp(&wanted.position_rad).translation.vector);
+        self.wanted_m = Some(wanted_m);
         let joints = self.commanded_rad();
         if limited {
             self.counts.limited += 1;
@@ -292,23 +295,27 @@ impl SafetyStage {
         Verdict::Refused(self.take_stop(dt_s), refusal)
     }
 
-    /// What is wrong with what is wanted, wherever the arm is.
-    fn refuse(&self, wanted: &Wanted) -> Option<Refusal> {
+    /// The tool point that is wanted, or what is wrong with it, wherever the arm is.
+    fn wanted_point(&self, wanted: &Wanted) -> Result<Vector3<f64>, Refusal> {
         let all = [&wanted.position_rad, &wanted.velocity_rad_s, &wanted.acceleration_rad_s2];
         if let Some(joint) = (0..7).find(|&i| all.iter().any(|values| !values[i].is_finite())) {
-            return Some(Refusal::NotFinite { joint });
+            return Err(Refusal::NotFinite { joint });
         }
         // What is wanted may lead what is commanded by the lag of the arm; from one command to the next it has no reason to jump.
-        let from = self.wanted_m.unwrap_or_else(|| self.commanded_pose().translation.vector);
-        let distance_m = (self.arm.tcp(&wanted.position_rad).translation.vector - from).norm();
+        let from = self.wanted_m.unwrap_or_else(|| self.arm.tcp_position(&self.commanded_rad()));
+        let wanted_m = self.arm.tcp_position(&wanted.position_rad);
+        let distance_m = (wanted_m - from).norm();
         let limit_m = self.limits.abort_tcp_step_m;
-        (distance_m > limit_m || !distance_m.is_finite()).then_some(Refusal::Jump { distance_m, limit_m })
+        if distance_m > limit_m || !distance_m.is_finite() {
+            return Err(Refusal::Jump { distance_m, limit_m });
+        }
+        Ok(wanted_m)
     }
 
     /// One step toward what is wanted, and whether a joint was held back.
     fn judge(&self, wanted: &Wanted, dt_s: f64) -> Result<([JointMotion; 7], bool), Refusal> {
         let now = self.commanded_rad();
-        let p_now = self.arm.tcp(&now).translation.vector;
+        let p_now = self.arm.tcp_position(&now);
         let mut motion = self.motion;
         let mut limited = false;
         if dt_s > 0.0 {
@@ -338,7 +345,8 @@ impl SafetyStage {
             let (free_m, bodies) = if look == 0 { (SPARE_M, &here) } else { (BEND_M, &beyond) };
             let t_s = if look == 0 { 0.0 } else { longest_s * look as f64 / looks as f64 };
             let q: Joints = std::array::from_fn(|i| stops[i].at(t_s).position_rad);
-            let p = self.arm.tcp(&q).translation.vector;
+            let frames = self.arm.frames(&q);
+            let p = self.arm.tool_point(&frames[FRAMES - 1]);
             let inner = self.limits.workspace.shrunk(free_m);
             if let Some((axis, by)) = inner.outside(&p)
                 // Moving back toward the box from outside is allowed.
@@ -353,7 +361,7 @@ impl SafetyStage {
                     max_m: max_m[axis],
                 });
             }
-            if let Some(found) = collision(&self.arm, &q, &now, bodies) {
+            if let Some(found) = collision_at(&self.arm, &frames, &now, bodies) {
                 return Err(Refusal::Collision(found));
             }
         }
