@@ -9,8 +9,7 @@ use tenon_core::time::Stamped;
 
 use crate::error::LinkError;
 use crate::keys::RobotKeys;
-use crate::observer::{Heard, LinkObserver};
-use crate::zenoh_link::check_finite;
+use crate::zenoh_link::{ZenohLink, check_finite};
 use crate::{Clock, Endpoint, LinkCounters, RobotLink};
 
 /// Read-only mode. What the controller hands over goes nowhere: no publisher exists on this session. So that the controller runs as
@@ -18,9 +17,7 @@ use crate::{Clock, Endpoint, LinkCounters, RobotLink};
 /// else about the bridge, a missing server or robot included, is what the bridge says.
 #[derive(Debug)]
 pub struct ReadOnlyLink {
-    observer: LinkObserver,
-    state: Option<Stamped<RobotState>>,
-    status: Option<Stamped<BridgeStatus>>,
+    listening: ZenohLink,
     lease: Lease,
 }
 
@@ -81,17 +78,7 @@ impl ReadOnlyLink {
         clock: Clock,
         connect_timeout: Duration,
     ) -> Result<Self, LinkError> {
-        let observer = LinkObserver::connect(endpoint, keys, clock, connect_timeout)?;
-        Ok(Self { observer, state: None, status: None, lease: Lease::default() })
-    }
-
-    fn hear(&mut self) {
-        while let Some(Stamped { time, value }) = self.observer.next_message() {
-            match value {
-                Heard::State(value) => self.state = Some(Stamped { time, value }),
-                Heard::Status(value) => self.status = Some(Stamped { time, value }),
-            }
-        }
+        Ok(Self { listening: ZenohLink::listen(endpoint, keys, clock, connect_timeout)?, lease: Lease::default() })
     }
 }
 
@@ -106,17 +93,15 @@ impl RobotLink for ReadOnlyLink {
     }
 
     fn latest_state(&mut self) -> Option<Stamped<RobotState>> {
-        self.hear();
-        self.state.map(|said| Stamped { time: said.time, value: self.lease.followed(said.value) })
+        self.listening.latest_state().map(|said| Stamped { time: said.time, value: self.lease.followed(said.value) })
     }
 
     fn latest_status(&mut self) -> Option<Stamped<BridgeStatus>> {
-        self.hear();
-        self.status.map(|said| Stamped { time: said.time, value: self.lease.seen(said.value) })
+        self.listening.latest_status().map(|said| Stamped { time: said.time, value: self.lease.seen(said.value) })
     }
 
     fn counters(&self) -> LinkCounters {
-        self.observer.counters()
+        self.listening.counters()
     }
 }
 
