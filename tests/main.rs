@@ -1,6 +1,7 @@
 //! What needs more than one crate: the controller on the simulated arm, the installation, the units.
 
 mod chain;
+mod faults;
 mod help;
 mod install;
 mod polymetis_suite;

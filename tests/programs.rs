@@ -100,7 +100,7 @@ pub fn wait_until_it_moves(rig: &Rig, child: &mut Child) {
     let truth = rig.out().join("truth.jsonl");
     let until = Instant::now() + Duration::from_secs(60);
     while Instant::now() < until {
-        if std::fs::metadata(&truth).is_ok_and(|m| m.len() > 20_000) {
+        if std::fs::metadata(&truth).is_ok_and(|m| m.len() > 80_000) {
             return;
         }
         assert!(child.try_wait().expect("a child").is_none(), "it ended before it moved");

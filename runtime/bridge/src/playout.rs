@@ -120,6 +120,13 @@ impl Playout {
         Waypoint { positions_rad, velocities_rad_s }
     }
 
+    /// When the arm rests by the plan that it has, s, our clock; `None` without a target.
+    pub fn rests_at_s(&self) -> Option<f64> {
+        let (newest_s, motion) = self.motions.back()?;
+        let stop_s = (0..7).map(|i| Stop::of(&motion[i], &self.bounds[i]).duration_s()).fold(0.0, f64::max);
+        Some(self.played_s(newest_s + stop_s))
+    }
+
     /// The plan from `now`, or from the oldest target, to rest. `None` without a target, or while the controller's step is unknown.
     pub fn plan(&mut self, session: u32, steps: &StepClock, now: MonotonicTime) -> Option<Plan> {
         let now_s = seconds(now);
@@ -244,6 +251,16 @@ mod tests {
             let stop = Stop::of(&way(due_ms * 1e-3), &BOUNDS);
             assert!((last.positions_rad[0] - stop.at(9.0).position_rad).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn the_arm_rests_a_lead_and_a_stop_behind_the_newest_target() {
+        let mut playout = playout();
+        assert_eq!(playout.rests_at_s(), None);
+        playout.push(&target(1, 100.0), at_ms(BEHIND_MS + 100.0));
+        let rests_at_s = playout.rests_at_s().unwrap();
+        let stop_s = Stop::of(&way(0.1), &BOUNDS).duration_s();
+        assert!(stop_s > 0.01 && (rests_at_s - (5.1 + LEAD_S + stop_s)).abs() < 1e-9, "{rests_at_s} {stop_s}");
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A fault ends the lease. Where our controller may still run (the server was only out of reach, or refused an
-//! update), it is terminated as soon as the robot is seen alive, so that the default controller holds the arm.
+//! update), it is terminated as soon as the robot is seen alive, so that the default controller holds the arm. But not before the arm
+//! rests by the plan that it has: the default controller would hold a moving arm at once, with a blow and on soft springs.
 
 use std::time::Duration;
 
@@ -47,6 +48,10 @@ const LATE_ROUND: Duration = Duration::from_millis(50);
 const WAYPOINT_SPACING_S: f64 = 0.008;
 /// An arm that could not join its plans for so long was left behind for good: a fault.
 const LONGEST_APART: Duration = Duration::from_millis(250);
+/// An arm that is slower does not notice another law, rad/s.
+const SLOW_RAD_S: f64 = 0.05;
+/// An arm that is faster for longer is moved by something else than the springs of our law.
+const LONGEST_SWING: Duration = Duration::from_secs(1);
 /// Two states taken this far apart show whether the robot moves on; its client reports at 240 Hz or faster.
 const MOVING_CHECK: Duration = Duration::from_millis(20);
 
@@ -100,6 +105,8 @@ pub struct Supervisor {
     mode: Mode,
     /// First step of a controller of ours that may still run though we gave it up.
     orphan: Option<i32>,
+    /// When the arm rests by the plan that the server has.
+    rests_at: MonotonicTime,
     acknowledged: u64,
     update_us: u32,
     messages_refused: u64,
@@ -136,6 +143,7 @@ impl Supervisor {
             lease: Lease::new(options.heartbeat_timeout),
             mode: Mode::Unarmed,
             orphan: None,
+            rests_at: monotonic_time(),
             acknowledged: 0,
             update_us: 0,
             messages_refused: 0,
@@ -159,7 +167,11 @@ impl Supervisor {
         }
         if matches!(self.mode, Mode::Armed { .. }) {
             tracing::info!("stopping: the default controller takes the arm");
+            self.await_rest().await;
             self.release().await;
+        } else if self.orphan.is_some() {
+            self.await_rest().await;
+            self.hold_orphan().await;
         }
         self.publish();
     }
@@ -282,6 +294,8 @@ impl Supervisor {
     }
 
     async fn upload(&mut self) -> Result<Mode, ArmFailure> {
+        // A controller that begins at the measured joints begins at rest.
+        self.await_rest().await;
         let metadata = self.client.metadata().await.map_err(ArmFailure::asking)?;
         self.watchdog.progress(monotonic_time());
         if metadata.dof != 7 {
@@ -393,6 +407,12 @@ impl Supervisor {
                 }
                 self.statistics.count(|c| c.targets_late += u64::from(late_s > 0.0));
                 let begin = monotonic_time();
+                // Also where the answer is lost: the server may have taken it.
+                if let Some(rests_at_s) = playout.rests_at_s() {
+                    let longest = self.options.longest_stop_s + LONGEST_APART.as_secs_f64();
+                    let wait = Duration::from_secs_f64((rests_at_s - seconds(begin)).clamp(0.0, longest));
+                    self.rests_at = self.rests_at.max(begin + wait);
+                }
                 let result = self.client.update_plan(&plan).await;
                 match &result {
                     Ok(index) => {
@@ -458,12 +478,31 @@ impl Supervisor {
         self.hold_orphan().await;
     }
 
-    /// Terminates a controller of ours that may still run. Not before the robot is seen alive: TerminateController
-    /// would hang, and take the server's mutex with it.
+    /// Whether the arm rests: by its plan, and on the springs of our law, which swing a while longer.
+    async fn rests(&mut self) -> bool {
+        let now = monotonic_time();
+        if now < self.rests_at || now >= self.rests_at + LONGEST_SWING {
+            return now >= self.rests_at;
+        }
+        let state = self.client.robot_state().await.ok().and_then(|state| robot_state(&state, 0).ok());
+        // Nothing is gained by waiting for a robot that does not say how it moves.
+        state.is_none_or(|state| state.joint_velocities_rad_s.iter().all(|speed| speed.abs() < SLOW_RAD_S))
+    }
+
+    /// Waits until the arm rests: a lead, a stop and a swing at most.
+    async fn await_rest(&mut self) {
+        while !self.rests().await {
+            self.watchdog.progress(monotonic_time());
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// Terminates a controller of ours that may still run, once the arm rests. Not before the robot is seen alive:
+    /// TerminateController would hang, and take the server's mutex with it.
     async fn hold_orphan(&mut self) {
         let Some(ours) = self.orphan else { return };
         let health = *self.health.borrow();
-        if !health.server || !health.robot {
+        if !health.server || !health.robot || !self.rests().await {
             return;
         }
         let alive = self.client.metadata().await.is_ok();

@@ -50,6 +50,23 @@ fn an_armed_robot_follows_its_targets_and_a_release_hands_it_back() {
 }
 
 #[test]
+fn an_arm_that_is_released_in_motion_rests_by_its_plan_before_the_default_controller_has_it() {
+    let mut rig = rig();
+    let mut other = OtherClient::new(rig.address);
+    let c = &mut rig.controller;
+    c.arm();
+    c.ramp_until(0, 1.2, |c| c.motion.unwrap()[0].velocity_rad_s > 1.3);
+    c.release();
+    c.silent = true;
+    let released = other.fastest();
+    assert!(released > 0.2, "it moves: {released} rad/s");
+    assert_eq!(c.until_state(BridgeState::Idle).session, 0);
+    until_handed_over(c, &mut other);
+    let handed_over = other.fastest();
+    assert!(handed_over < 0.15, "handed over at {handed_over} rad/s");
+}
+
+#[test]
 fn the_stock_joint_law_is_uploaded_where_it_is_asked_for_and_all_cartesian_gains_are_zero() {
     let mut rig = rig_with(|options| {
         options.controller = BridgeController::Stock;

@@ -84,7 +84,7 @@ enum Cmd {
     /// Measure the parts; one JSON object a line with --json.
     #[command(subcommand, after_help = "Example:\n  tenon bench infer --json")]
     Bench(Bench),
-    /// Try what this release promises, and what it relies on; nothing moves.
+    /// Try what this release promises, and what it relies on; no robot moves.
     #[command(subcommand, after_help = "Example:\n  tenon test limits --commands 1e7")]
     Test(checks::Test),
     /// Hand over to tenon-train.

@@ -12,6 +12,7 @@
 //! The controller talks through trait [`RobotLink`]: [`ZenohLink`] on a robot, [`MemoryLink`] in tests. The bridge
 //! holds a [`BridgeSender`] and a [`BridgeInbox`], from [`open_bridge_link`] or [`memory_link`]. Anybody may listen to a bridge
 //! with a [`LinkObserver`], which cannot send; a [`ReadOnlyLink`] makes of that a controller's side that moves nothing.
+//! [`Stranger`] is for tests: it puts any bytes on the keys.
 //!
 //! [`Endpoint`] says where the bridge is and what protects the way there ([`security`]).
 //!
@@ -26,6 +27,7 @@ mod memory;
 mod observer;
 mod read_only;
 pub mod security;
+mod stranger;
 mod zenoh_bridge;
 mod zenoh_config;
 mod zenoh_link;
@@ -43,6 +45,7 @@ pub use memory::{MemoryLink, memory_link};
 pub use observer::{Heard, LinkObserver};
 pub use read_only::ReadOnlyLink;
 pub use security::{Endpoint, Identity, Role, SecurityError};
+pub use stranger::Stranger;
 pub use zenoh_bridge::{BridgeSender, open_bridge_link};
 pub use zenoh_link::ZenohLink;
 

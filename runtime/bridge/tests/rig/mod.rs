@@ -235,6 +235,12 @@ impl OtherClient {
         self.runtime.block_on(self.client.robot_state()).unwrap().joint_positions
     }
 
+    /// Speed of the fastest joint, rad/s.
+    pub fn fastest(&mut self) -> f32 {
+        let state = self.runtime.block_on(self.client.robot_state()).unwrap();
+        state.joint_velocities.iter().fold(0.0, |fastest, speed| fastest.max(speed.abs()))
+    }
+
     pub fn set(&mut self, archive: &[u8]) -> i32 {
         self.runtime.block_on(self.client.set_controller(archive)).unwrap()
     }

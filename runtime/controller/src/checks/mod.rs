@@ -1,5 +1,6 @@
 //! `tenon test`: what this release promises, tried on the machine that it is to run on.
 
+pub mod faults;
 pub mod ik;
 pub mod limits;
 pub mod polymetis;
@@ -31,6 +32,11 @@ pub enum Test {
         after_help = "Examples:\n  TENON_POLYMETIS=127.0.0.1:50051 tenon test polymetis\n  tenon test polymetis --server 172.16.0.1:50051 --json\n  tenon test polymetis --destructive --restart-command 'systemctl restart polymetis'\n\nExit code: 0 nothing failed and the default controller holds the arm; 1 something failed; 2 not begun."
     )]
     Polymetis(polymetis::Options),
+    /// The programs of a simulated robot are killed, stopped, restarted, cut off and confused in the middle of a fast motion.
+    #[command(
+        after_help = "Example:\n  tenon test faults --runs 200\n  tenon test faults --only bridge-killed --runs 5 --json\n\nExit code: 0 every arm came to rest in time within its limits, the cause was named, nothing was corrupted, and it could be armed\nagain; 1 one was not. Kinds that need a mount or a network namespace want root and are skipped by name without."
+    )]
+    Faults(faults::Options),
 }
 
 #[derive(Args)]
@@ -59,6 +65,7 @@ fn count(text: &str) -> Result<u64, String> {
 /// Runs a test and prints what it found.
 pub fn run(test: &Test, interrupted: &AtomicBool) -> Result<ExitCode> {
     match test {
+        Test::Faults(options) => faults::run(options, interrupted),
         Test::Limits(args) => {
             let config = load_config(&shipped(&args.config))?;
             let threads =

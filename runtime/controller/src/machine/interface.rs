@@ -152,14 +152,27 @@ pub enum FaultCause {
     PartsStale { age_ms: u64, limit_ms: u64 },
     #[error("{0} ticks late in a row")]
     Late(usize),
+    #[error("the clock ran back by {back_ms} ms")]
+    ClockRanBack { back_ms: u64 },
     #[error("bridge: {0}")]
     Bridge(BridgeFault),
+    #[error("the bridge let the arm go: {}", let_go(*.0))]
+    BridgeLetGo(BridgeState),
     #[error("the bridge is silent")]
     BridgeSilent,
     #[error("the arm is leased to session {0:016x}, another `tenon run`")]
     LeasedToAnother(u64),
     #[error("arming timed out (bridge: {0:?})")]
     ArmingTimedOut(Option<BridgeState>),
+}
+
+fn let_go(state: BridgeState) -> &'static str {
+    match state {
+        BridgeState::NoServer => "it reaches no Polymetis server",
+        BridgeState::NoRobot => "no robot client runs behind the server",
+        BridgeState::Idle => "it ends, or another one has begun",
+        BridgeState::Running | BridgeState::Fault => "it says no more",
+    }
 }
 
 fn verb(command: GripperCommand) -> &'static str {

@@ -19,7 +19,7 @@ use tenon_core::arm::Joints;
 use tenon_core::geometry::Pose;
 use tenon_core::gripper::GripperToggle;
 use tenon_core::ik::{IkOutcome, differential_ik};
-use tenon_core::message::{BridgeState, Request};
+use tenon_core::message::{BridgeFault, BridgeState, Request};
 use tenon_core::safety::{JointBounds, SafetyStage, Verdict, Wanted};
 use tenon_core::spec::{ActionField, ObservationField, PolicySpec};
 use tenon_core::time::MonotonicTime;
@@ -40,7 +40,12 @@ const MAX_DELAY: usize = 4;
 #[derive(Debug, Clone, Copy)]
 enum State {
     Disarmed,
-    Arming { session: u64, since: MonotonicTime },
+    Arming {
+        session: u64,
+        since: MonotonicTime,
+        /// The bridge has to let the arm go first.
+        anew: bool,
+    },
     Holding,
     Moving(Progress),
     Running(Run),
@@ -82,6 +87,8 @@ pub struct Controller {
 
 /// A motion has ended when every joint is commanded as near to its goal as this.
 const SETTLED_RAD: f64 = 1e-4;
+/// An arm that stands farther from what it was commanded did not follow; no spring bends as far.
+const LEFT_BEHIND_RAD: f64 = 0.05;
 const ARMING_TIMEOUT: Duration = Duration::from_secs(5);
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -193,11 +200,20 @@ impl Controller {
         // Counted between the instants that commands are for: lateness of a tick does not change the way. After a pause the
         // safety stage grants no more than the ticks that may be late; the arm has come to rest by then.
         let dt_s = self.last_due.map_or(self.tick_period_s, |t| inputs.due.seconds_since(t));
+        let back = self.last_due.map_or(Duration::ZERO, |last| last.since(inputs.due));
         let dt_s = dt_s.clamp(0.0, self.tick_period_s * (1 + self.settings.max_late_ticks) as f64);
         self.last_due = Some(inputs.due);
         let mut out = Outcome::default();
         if let Some(order) = inputs.order {
             self.obey(order, now, inputs, &mut out);
+        }
+        let follows = matches!(self.state, State::Holding | State::Moving(_) | State::Running(_));
+        if !back.is_zero() && follows {
+            // Ages, and where the arm is on its way, mean nothing any more. A monotonic clock does not do this.
+            self.fault(
+                FaultCause::ClockRanBack { back_ms: u64::try_from(back.as_millis()).unwrap_or(u64::MAX) },
+                &mut out,
+            );
         }
         if let Some(cause) = self.check_inputs(now, inputs) {
             self.fault(cause, &mut out);
@@ -209,7 +225,7 @@ impl Controller {
                 self.disarm(&mut out)
             }
             State::Fault(_) => {}
-            State::Arming { session, since } => self.arming(now, session, since, dt_s, inputs, &mut out),
+            State::Arming { session, since, anew } => self.arming(now, session, since, anew, dt_s, inputs, &mut out),
             State::Holding => self.brake(dt_s, &mut out),
             State::Moving(progress) => self.moving(progress, dt_s, &mut out),
             State::Running(run) => self.running(run, now, dt_s, inputs, &mut out),
@@ -236,10 +252,13 @@ impl Controller {
                 } else {
                     self.session
                 };
+                // An arm that was left behind (its robot client was silent for a moment) is not where our commands are, and the bridge
+                // would refuse them: it has to let go, and begin where the arm is.
+                let anew = self.session != 0 && self.safety.is_at_rest() && self.is_left_behind(inputs);
                 self.session = session;
                 self.disarm_at_rest = false;
-                self.state = State::Arming { session, since: now };
-                out.request = Some(Request::Arm { session });
+                self.state = State::Arming { session, since: now, anew };
+                out.request = Some(if anew { Request::Release { session } } else { Request::Arm { session } });
             }
             (Order::Move(motion), State::Holding) if self.safety.is_at_rest() => {
                 self.last_wanted = None;
@@ -302,6 +321,7 @@ impl Controller {
                 return Some(FaultCause::LeasedToAnother(status.value.session));
             }
             BridgeState::Running => {}
+            state if status.value.fault == BridgeFault::None => return Some(FaultCause::BridgeLetGo(state)),
             _ => return Some(FaultCause::Bridge(status.value.fault)),
         }
         let limit = self.settings.max_state_age;
@@ -348,17 +368,32 @@ impl Controller {
         self.safety.counts = counts;
     }
 
+    /// Whether the arm is measured away from where it was commanded last.
+    fn is_left_behind(&self, inputs: &Inputs) -> bool {
+        let Some(state) = inputs.state else { return false };
+        let commanded = self.safety.commanded_rad();
+        (0..7).any(|i| (state.value.joint_positions_rad[i] - commanded[i]).abs() > LEFT_BEHIND_RAD)
+    }
+
     fn arming(
         &mut self,
         now: MonotonicTime,
         session: u64,
         since: MonotonicTime,
+        anew: bool,
         dt_s: f64,
         inputs: &Inputs,
         out: &mut Outcome,
     ) {
         let status = inputs.status.filter(|s| s.age(now) <= STATUS_TIMEOUT).map(|s| s.value);
+        let mut wish = Request::Arm { session };
         match status {
+            Some(s) if anew && s.session == session => wish = Request::Release { session },
+            Some(_) if anew => {
+                self.state = State::Arming { session, since, anew: false };
+                out.request = Some(wish);
+                return;
+            }
             Some(s) if s.state == BridgeState::Running && s.session == session => {
                 if let Some(state) = inputs.state.filter(|s| s.age(now) <= self.settings.max_state_age) {
                     let q = state.value.joint_positions_rad;
@@ -392,7 +427,7 @@ impl Controller {
         }
         // The request may be lost before the peers have found each other; the bridge takes repeats as the same one.
         if out.request.is_none() && now.since(since).as_millis() % 200 < (self.tick_period_s * 1e3) as u128 + 1 {
-            out.request = Some(Request::Arm { session });
+            out.request = Some(wish);
         }
     }
 

@@ -146,7 +146,7 @@ pub fn connect_patiently(
         go_on()?;
         match connect(Duration::from_millis(500)) {
             Ok(link) => return Ok(link),
-            Err(error @ LinkError::Connect { .. }) => {
+            Err(error @ (LinkError::Connect { .. } | LinkError::ConnectProtected { .. })) => {
                 if !told {
                     waiting(&error);
                 }

@@ -162,17 +162,25 @@ impl Service {
             let released = stage.session.gate().release(times).map_err(|taken| taken.0.to_owned());
             match (ask, released) {
                 // Somebody said hold or stop after this was asked.
-                (_, Err(how)) => drop(answer.send(Err(how))),
+                (_, Err(how)) => {
+                    self.rest();
+                    let _ = answer.send(Err(how));
+                }
                 (Ask::Arm, Ok(())) => {
                     eprintln!("arm by {by}");
                     let armed = self.arm(stage);
                     stage.session.attend()?;
+                    // Before the answer: who has it may ask for the next thing at once.
+                    self.rest();
                     let _ = answer.send(armed);
                 }
                 (Ask::Start { episodes }, Ok(())) => {
                     eprintln!("start by {by}");
                     let may = self.may_start(stage);
                     let starts = may.is_ok();
+                    if !starts {
+                        self.rest();
+                    }
                     let _ = answer.send(may);
                     if starts {
                         self.episodes(stage, episodes, out)?;
@@ -183,9 +191,14 @@ impl Service {
                     let _ = answer.send(Err("not for the sequencer".to_owned()));
                 }
             }
-            self.episode.store(0, Ordering::Relaxed);
-            self.desk.busy.store(false, Ordering::Release);
+            self.rest();
         }
+    }
+
+    /// Nothing is in hand.
+    fn rest(&self) {
+        self.episode.store(0, Ordering::Relaxed);
+        self.desk.busy.store(false, Ordering::Release);
     }
 
     fn arm(&self, stage: &mut Stage) -> Result<String, String> {

@@ -58,9 +58,9 @@ fn a_fault_is_left_only_by_an_order() {
     }
     assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Bridge(BridgeFault::ControllerDropped)));
     assert_eq!(bench.tick(Some(Order::Run { actions: 4 })).event, Some(Event::OrderIgnored));
-    // Re-armed under the lease that it never gave back, from what is still commanded, wherever the arm has sagged to.
+    // Re-armed under the lease that it never gave back, from what is still commanded, wherever the arm has sagged to on its springs.
     let commanded = bench.controller.safety().commanded_rad();
-    bench.q[1] += 0.2;
+    bench.q[1] += 0.04;
     let outcome = bench.tick(Some(Order::Arm { session: 10 }));
     let held = outcome.target.map(|motion| motion.map(|m| m.position_rad));
     assert_eq!((outcome.event, held), (Some(Event::Armed), Some(commanded)));
@@ -228,4 +228,78 @@ fn a_disarmed_arm_has_been_commanded_to_the_end_of_its_stop() {
     let disarming = bench.tick(Some(Order::Disarm));
     come_to_rest(&mut bench, disarming);
     assert!(matches!(bench.tick(None).event, Some(Event::Disarmed)));
+}
+
+#[test]
+fn a_clock_that_runs_back_is_a_fault_by_name_and_the_arm_comes_to_rest() {
+    let mut bench = Bench::armed(1);
+    bench.tick(Some(Order::Run { actions: 40 }));
+    for _ in 0..30 {
+        bench.tick(None);
+    }
+    assert_eq!(bench.controller.phase(), Phase::Running);
+    bench.now = MonotonicTime::from_nanos(bench.now.as_nanos() - 500_000_000);
+    bench.tick(None);
+    let Phase::Fault(cause @ FaultCause::ClockRanBack { .. }) = bench.controller.phase() else {
+        panic!("{:?}", bench.controller.phase())
+    };
+    assert_eq!(cause.to_string(), "the clock ran back by 493 ms");
+    for _ in 0..60 {
+        bench.tick(None);
+    }
+    assert!(bench.controller.safety().is_at_rest());
+    // Disarmed, a clock may be set: nothing follows it.
+    let mut bench = Bench::new(1);
+    bench.tick(None);
+    bench.now = MonotonicTime::from_nanos(0);
+    bench.tick(None);
+    assert_eq!(bench.controller.phase(), Phase::Disarmed);
+}
+
+#[test]
+fn a_bridge_that_lets_go_without_a_fault_is_named() {
+    for (state, words) in [
+        (BridgeState::Idle, "the bridge let the arm go: it ends, or another one has begun"),
+        (BridgeState::NoServer, "the bridge let the arm go: it reaches no Polymetis server"),
+    ] {
+        let mut bench = Bench::armed(1);
+        (bench.bridge.state, bench.bridge.session) = (state, 0);
+        bench.tick(None);
+        let Phase::Fault(cause) = bench.controller.phase() else { panic!("{:?}", bench.controller.phase()) };
+        assert_eq!(cause.to_string(), words);
+    }
+}
+
+#[test]
+fn an_arm_that_was_left_behind_is_released_and_taken_anew_where_it_stands() {
+    for left_behind_rad in [0.0, 0.3] {
+        let mut bench = Bench::armed(1);
+        bench.tick(Some(Order::Run { actions: 40 }));
+        for _ in 0..30 {
+            bench.tick(None);
+        }
+        // Its state grows old, and the controller brakes; the bridge keeps the lease.
+        bench.state_age = Duration::from_millis(150);
+        for _ in 0..60 {
+            bench.tick(None);
+        }
+        assert!(matches!(bench.controller.phase(), Phase::Fault(FaultCause::StaleState { .. })));
+        bench.state_age = Duration::ZERO;
+        bench.q[0] += left_behind_rad;
+        let stands = bench.q;
+        let asked = bench.tick(Some(Order::Arm { session: 9 })).request;
+        if left_behind_rad == 0.0 {
+            assert_eq!(bench.controller.phase(), Phase::Holding, "what was commanded is in force");
+            continue;
+        }
+        assert_eq!(asked, Some(Request::Release { session: 9 }));
+        for _ in 0..3 {
+            let outcome = bench.tick(None);
+            assert!(outcome.target.is_none() && bench.controller.phase() == Phase::Arming, "nothing is commanded yet");
+        }
+        (bench.bridge.state, bench.bridge.session) = (BridgeState::Idle, 0);
+        bench.until(40, |e| matches!(e, Event::Armed));
+        assert_eq!(bench.controller.phase(), Phase::Holding);
+        assert!((0..7).all(|i| (bench.controller.safety().commanded_rad()[i] - stands[i]).abs() < 1e-12));
+    }
 }

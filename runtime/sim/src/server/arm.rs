@@ -189,6 +189,13 @@ impl SimulatedArm {
         self.world.site_pose(self.tcp).position_m
     }
 
+    /// Positions (rad) and velocities (rad/s) of the joints at the last observation.
+    pub fn joints(&self) -> (Joints, Joints) {
+        let (positions, velocities) = (self.world.qpos(), self.world.qvel());
+        let of = |i: usize| &self.joints[i];
+        (std::array::from_fn(|i| positions[of(i).qpos]), std::array::from_fn(|i| velocities[of(i).dof]))
+    }
+
     /// Whether the rod touched an obstacle at the last observation.
     pub fn rod_touches_obstacle(&self) -> bool {
         self.world.in_contact(&self.rod, &self.obstacles)

@@ -5,7 +5,7 @@
 
 use tenon_core::arm::{Arm, Joints};
 use tenon_core::geometry::Pose;
-use tenon_polymetis::archive::{PANDA_LINK8_FRAME, TensorValue};
+use tenon_polymetis::archive::{PANDA_LINK8_FRAME, TensorData, TensorValue};
 use tenon_polymetis::script::{ControllerState, RobotModel, ScriptedController};
 
 use super::plane::Reading;
@@ -77,6 +77,14 @@ impl Law {
     /// The text behind "Failed to update controller: ".
     pub fn update(&mut self, parameters: &[(String, TensorValue)]) -> Result<(), String> {
         self.controller.update(parameters).map_err(|e| e.to_string())
+    }
+
+    /// The attribute `vs` of Tenon's law: the joint velocities that it commands, rad/s.
+    pub fn commanded_velocities_rad_s(&self) -> Option<[f64; 7]> {
+        match self.controller.attribute("vs")?.data() {
+            TensorData::F64(values) => values.as_slice().try_into().ok(),
+            _ => None,
+        }
     }
 
     /// The controller's `reset`, which default controllers have.

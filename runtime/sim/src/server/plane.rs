@@ -167,6 +167,14 @@ impl ControlPlane {
         Ok(torque)
     }
 
+    /// Joint velocities that the running custom controller commands, rad/s, where its text has them.
+    pub fn commanded_velocities_rad_s(&self) -> Option<[f64; 7]> {
+        match (&self.custom, self.phase) {
+            (Some(law), Phase::Running) => law.commanded_velocities_rad_s(),
+            _ => None,
+        }
+    }
+
     /// The state of the last step, which an upload is tried with.
     pub fn last_reading(&self) -> Reading {
         self.last

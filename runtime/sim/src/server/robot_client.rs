@@ -177,7 +177,10 @@ impl Loop {
             since_line += 1;
             if since_line == STEPS_PER_TRUTH_LINE {
                 if let Some(truth) = &mut self.truth {
-                    truth.write(TruthLine { t_ns: begin.as_nanos(), tcp: self.arm.tcp_m(), contact: touched });
+                    let (q, dq) = self.arm.joints();
+                    let law_dq = lock(&self.plane).commanded_velocities_rad_s();
+                    let (t_ns, tcp) = (begin.as_nanos(), self.arm.tcp_m());
+                    truth.write(TruthLine { t_ns, tcp, q, dq, law_dq, contact: touched });
                 }
                 (touched, since_line) = (false, 0);
             }

@@ -21,6 +21,13 @@ pub struct TruthLine {
     pub t_ns: i64,
     /// Tool point in the base frame, metres.
     pub tcp: [f64; 3],
+    /// Joint positions, radians.
+    pub q: [f64; 7],
+    /// Joint velocities, radians per second.
+    pub dq: [f64; 7],
+    /// Joint velocities that the uploaded controller commands (its attribute `vs`); absent where the arm is held by the default
+    /// controller, or the text says no such thing.
+    pub law_dq: Option<[f64; 7]>,
     /// The rod touched an obstacle since the last line.
     pub contact: bool,
 }
