@@ -125,7 +125,7 @@ fn installation_is_complete_and_uninstalls_without_a_trace() {
         assert!(prefix.join(file).is_file(), "{file} was not installed");
     }
     let controller = fs::read_to_string(prefix.join("lib/systemd/system/tenon@.service")).unwrap();
-    assert!(controller.contains(&format!("ExecStart={}/bin/tenon run", prefix.display())), "{controller}");
+    assert!(controller.contains(&format!("ExecStart={}/bin/tenon serve", prefix.display())), "{controller}");
 
     let status = Command::new("make")
         .args(["--silent", "uninstall", "DESTDIR="])

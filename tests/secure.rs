@@ -370,7 +370,7 @@ fn no_program_goes_beyond_this_computer_without_certificates() {
             ("tenon-bridge", vec!["--config", config]),
             ("tenon", vec!["top", "--once", "--config", config]),
             ("tenon", vec!["doctor", "--config", config]),
-            ("tenon", vec!["run", "--robot", "panda", "--bundle", &bundle, "--config", config, "--no-record"]),
+            ("tenon", vec!["run", "--yes", "--robot", "panda", "--bundle", &bundle, "--config", config, "--no-record"]),
             ("tenon-calibrate", vec!["arm-pose", "--robot", config]),
         ] {
             let output = output(name, &args, place);

@@ -462,8 +462,11 @@ impl Trial {
         report.running += u64::from(matches!(phase, Phase::Running | Phase::Moving));
         let leased = controller.session() != 0;
         match (&outcome.target, &watch.before) {
-            // A new beginning, from rest; a stop that is under way goes on.
-            (Some(now), before) if outcome.event == Some(Event::Armed) && before.as_ref().is_none_or(rests) => {
+            // A new beginning, from rest. Where what was commanded stays in force, a stop under way included, nothing begins anew.
+            (Some(now), before)
+                if outcome.event == Some(Event::Armed)
+                    && before.is_none_or(|before| rests(&before) && before != *now) =>
+            {
                 if !rests(now) {
                     report.violate(|| "armed, and already moving".to_owned());
                 }
