@@ -23,14 +23,15 @@ use crate::processes::{Service, sibling};
 
 /// As Avoid's.
 const PERIOD: Duration = Duration::from_millis(7);
-const SECONDS: f64 = 12.0;
-const QUICK_SECONDS: f64 = 6.0;
+const SECONDS: f64 = 30.0;
+const QUICK_SECONDS: f64 = 14.0;
 /// The way begins gently; this much of it is not judged.
-const RAMP_S: f64 = 1.5;
+const RAMP_S: f64 = 3.0;
 /// Largest lag that is looked for, s; Kd/Kp of the stock gains is at most 0.3 s.
 const LONGEST_S: f64 = 0.6;
 
-/// A smooth way about where the arm is held: every joint a sine of its own.
+/// A smooth way about where the arm is held: every joint a sine of its own. It is slow: neither law knows the arm's inertia, and what the
+/// joints do to each other grows with the square of the rate and would hide what is asked for.
 struct Way {
     held: Joints,
 }
@@ -38,8 +39,8 @@ struct Way {
 impl Way {
     /// Position, velocity and acceleration of a joint at `t` seconds, rad.
     fn at(&self, joint: usize, t: f64) -> [f64; 3] {
-        let w = TAU * (0.35 + 0.03 * joint as f64);
-        let size = if joint == 1 || joint == 3 { 0.1 } else { 0.15 };
+        let w = TAU * (0.1 + 0.01 * joint as f64);
+        let size = if joint == 1 || joint == 3 { 0.15 } else { 0.25 };
         // Grown in with a quintic: at rest at the beginning.
         let s = (t / RAMP_S).clamp(0.0, 1.0);
         let g = s.powi(3) * (10.0 - 15.0 * s + 6.0 * s * s);
@@ -64,7 +65,12 @@ pub fn measure(args: &ChainArgs, config: &RobotConfig) -> Result<Vec<Line>> {
         // Tenon's controller is told what will be wanted a lead later, so a lead is no error of the law.
         let led_s = if controller == BridgeController::Waypoints { config.bridge.lead_s } else { 0.0 };
         let error = (0..7).map(|joint| rms(&way, &track, joint, led_s) * 1e3).collect();
-        Ok((lag_s.into_iter().map(|lag| lag * 1e3).collect(), error))
+        let lag_ms: Vec<f64> = lag_s.into_iter().map(|lag| lag * 1e3).collect();
+        if !args.json {
+            let each: Vec<String> = lag_ms.iter().map(|lag| format!("{lag:.1}")).collect();
+            eprintln!("  joints 1 to 7 are late by {} ms", each.join(", "));
+        }
+        Ok((lag_ms, error))
     };
     let (mut stock, mut stock_error) = lags(BridgeController::Stock)?;
     let (mut ours, mut error) = lags(BridgeController::Waypoints)?;
