@@ -243,7 +243,8 @@ impl Controller {
 
     fn obey(&mut self, order: Order, now: MonotonicTime, inputs: &Inputs, out: &mut Outcome) {
         match (order, &self.state) {
-            (Order::Arm { session }, State::Disarmed | State::Fault(_)) => {
+            // 0 means "no lease": nothing that it commanded would be anybody's to stop.
+            (Order::Arm { session }, State::Disarmed | State::Fault(_)) if session != 0 || self.session != 0 => {
                 // After a fault the lease is still ours: re-arm under it, or the bridge would see a second commander.
                 let session = if self.session == 0 {
                     // Whatever was under way belongs to a lease that is gone.

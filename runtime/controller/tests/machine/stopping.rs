@@ -303,3 +303,12 @@ fn an_arm_that_was_left_behind_is_released_and_taken_anew_where_it_stands() {
         assert!((0..7).all(|i| (bench.controller.safety().commanded_rad()[i] - stands[i]).abs() < 1e-12));
     }
 }
+
+#[test]
+fn there_is_no_arming_without_a_lease() {
+    let mut bench = Bench::new(1);
+    (bench.bridge.state, bench.bridge.session) = (BridgeState::Running, 0);
+    let outcome = bench.tick(Some(Order::Arm { session: 0 }));
+    assert_eq!((outcome.event, outcome.request), (Some(Event::OrderIgnored), None));
+    assert_eq!(bench.controller.phase(), Phase::Disarmed);
+}

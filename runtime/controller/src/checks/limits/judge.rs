@@ -86,7 +86,8 @@ impl Judge {
         if outside > ROUNDING_M {
             report.violate(|| format!("the tool point is {:.4} mm outside the box", outside * 1e3));
         }
-        if let Some(found) = collision(&self.arm, &q, &FREE_RAD, &self.limits.collision) {
+        // Where the arm began too near, it may stay or come away, not go nearer.
+        if let Some(found) = collision(&self.arm, &q, &self.start, &self.limits.collision) {
             let (Collision::Table { distance_m, limit_m, .. } | Collision::Bodies { distance_m, limit_m, .. }) = found;
             report.too_near_m = report.too_near_m.max(limit_m - distance_m);
             if limit_m - distance_m > ROUNDING_M {
