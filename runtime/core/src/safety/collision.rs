@@ -82,42 +82,55 @@ const UPPER: [Capsule; 6] = [
 /// The bodies that would be nearer than allowed with the joints at `q`, if any. Pairs that already were at `before` and do not
 /// come nearer are allowed, so that an arm that starts too near can move away.
 pub fn collision(arm: &Arm, q: &Joints, before: &Joints, limits: &CollisionLimits) -> Option<Collision> {
-    collision_at(arm, &arm.frames(q), before, limits)
+    let rule = Nearness { clearance_m: limits.clearance_m, before, slack_m: SLACK_M };
+    collision_at(arm, &arm.frames(q), limits.table_z_m, &[rule])
 }
 
-/// The same where the frames of the joints are known.
-pub(super) fn collision_at(
+/// Distances that are equal are computed equal to this, m.
+pub(super) const SLACK_M: f64 = 1e-9;
+
+/// Nearer than `clearance_m` is only what was as near, but for the slack, with the joints at `before`.
+pub(super) struct Nearness<'a> {
+    pub clearance_m: f64,
+    pub before: &'a Joints,
+    pub slack_m: f64,
+}
+
+/// The same for every rule, where the frames of the joints are known. The first rule has the largest clearance.
+pub(super) fn collision_at<const RULES: usize>(
     arm: &Arm,
     frames: &[Frame; FRAMES],
-    before: &Joints,
-    limits: &CollisionLimits,
+    table_z_m: f64,
+    rules: &[Nearness; RULES],
 ) -> Option<Collision> {
     let now = Placed::of(frames);
-    let mut earlier = None;
-    let mut came_nearer = |distance_m: f64, then: &dyn Fn(&Placed) -> f64| {
-        distance_m < then(earlier.get_or_insert_with(|| Placed::of(&arm.frames(before)))) - 1e-9
+    let mut earlier = [const { None }; RULES];
+    // The clearance that is broken. Most pairs are far, and where the arm was is then not computed.
+    let mut broken = |distance_m: f64, then: &dyn Fn(&Placed) -> f64| {
+        rules.iter().zip(&mut earlier).find_map(|(rule, earlier)| {
+            (distance_m < rule.clearance_m && {
+                let before = earlier.get_or_insert_with(|| Placed::of(&arm.frames(rule.before)));
+                distance_m < then(before) - rule.slack_m
+            })
+            .then_some(rule.clearance_m)
+        })
     };
     for (i, upper) in UPPER.iter().enumerate() {
         // The elbow is on the robot's side of the table's edge or not: only what reaches out is held above it.
-        let table = now.height(i) - limits.table_z_m;
-        if table < limits.clearance_m && came_nearer(table, &|placed| placed.height(i) - limits.table_z_m) {
-            return Some(Collision::Table { a: upper.body, distance_m: table, limit_m: limits.clearance_m });
+        let distance_m = now.height(i) - table_z_m;
+        if let Some(limit_m) = broken(distance_m, &|placed| placed.height(i) - table_z_m) {
+            return Some(Collision::Table { a: upper.body, distance_m, limit_m });
         }
         if upper.body == Body::Link(4) {
             continue;
         }
         for (j, lower) in LOWER.iter().enumerate() {
-            if now.is_far(i, j, limits.clearance_m) {
+            if now.is_far(i, j, rules[0].clearance_m) {
                 continue;
             }
             let distance_m = now.distance(i, j);
-            if distance_m < limits.clearance_m && came_nearer(distance_m, &|placed| placed.distance(i, j)) {
-                return Some(Collision::Bodies {
-                    a: upper.body,
-                    b: lower.body,
-                    distance_m,
-                    limit_m: limits.clearance_m,
-                });
+            if let Some(limit_m) = broken(distance_m, &|placed| placed.distance(i, j)) {
+                return Some(Collision::Bodies { a: upper.body, b: lower.body, distance_m, limit_m });
             }
         }
     }

@@ -17,7 +17,7 @@ use thiserror::Error;
 use crate::arm::{Arm, FRAMES, JointLimits, Joints};
 use crate::geometry::Pose;
 
-use collision::collision_at;
+use collision::{Nearness, SLACK_M, collision_at};
 
 pub use brake::{JointBounds, JointMotion, Stop};
 pub use collision::{Body, Collision, CollisionLimits, collision};
@@ -34,6 +34,11 @@ impl WorkspaceBox {
     /// Smaller by `by_m` on every side.
     fn shrunk(&self, by_m: f64) -> Self {
         Self { min_m: self.min_m.map(|x| x + by_m), max_m: self.max_m.map(|x| x - by_m) }
+    }
+
+    /// How far `p` is outside, m; 0 inside.
+    fn outside_m(&self, p: &Vector3<f64>) -> f64 {
+        self.outside(p).map_or(0.0, |(_, by)| by)
     }
 
     /// The axis on which `p` is farthest outside, and by how much, m; `None` inside.
@@ -176,9 +181,15 @@ const MOST_STEPS: f64 = 8.0;
 pub struct SafetyStage {
     limits: SafetyLimits,
     arm: Arm,
+    /// What motions are planned within.
     bounds: [JointBounds; 7],
+    /// What no commanded position is beyond, rad. A plan that is made anew in each period ends some nanoradians beside the last one,
+    /// and an arm that began at an end has no room for that.
+    ends_rad: [(f64, f64); 7],
     gains: FollowGains,
     period_s: f64,
+    /// Where the arm began: what was beyond a limit there is so by no more ever after.
+    began_rad: Joints,
     motion: [JointMotion; 7],
     /// Tool point that was wanted last; none since nothing was.
     wanted_m: Option<Vector3<f64>>,
@@ -189,6 +200,9 @@ impl SafetyStage {
     /// Starts at rest at the joints in force now (measured at arming). `period_s`: of the commands.
     pub fn new(arm: Arm, limits: SafetyLimits, period_s: f64, commanded_rad: Joints) -> Self {
         let mut bounds: [JointBounds; 7] = std::array::from_fn(|i| limits.bounds(i));
+        let ends_rad = std::array::from_fn(|i| {
+            (bounds[i].lower_rad.min(commanded_rad[i]), bounds[i].upper_rad.max(commanded_rad[i]))
+        });
         for (bounds, q) in bounds.iter_mut().zip(commanded_rad) {
             // An arm that starts outside the reserve may stay there or come back, not go further.
             let (low, high) = (bounds.lower_rad + SPARE_RAD, bounds.upper_rad - SPARE_RAD);
@@ -197,7 +211,18 @@ impl SafetyStage {
         let motion = commanded_rad.map(JointMotion::at_rest);
         let counts = SafetyCounts::default();
         let gains = FollowGains::of_period(period_s);
-        Self { limits, arm, bounds, gains, period_s, motion, wanted_m: None, counts }
+        Self {
+            limits,
+            arm,
+            bounds,
+            ends_rad,
+            gains,
+            period_s,
+            began_rad: commanded_rad,
+            motion,
+            wanted_m: None,
+            counts,
+        }
     }
 
     /// The joints commanded last.
@@ -249,9 +274,16 @@ impl SafetyStage {
 
     fn take_stop(&mut self, dt_s: f64) -> Joints {
         if dt_s.is_finite() && dt_s > 0.0 {
-            self.motion = self.stops(&self.motion).map(|stop| stop.at(dt_s));
+            self.command(self.stops(&self.motion).map(|stop| stop.at(dt_s)));
         }
         self.commanded_rad()
+    }
+
+    fn command(&mut self, motion: [JointMotion; 7]) {
+        self.motion = motion;
+        for (motion, (low, high)) in self.motion.iter_mut().zip(self.ends_rad) {
+            motion.position_rad = motion.position_rad.clamp(low, high);
+        }
     }
 
     /// Judges what is wanted `dt_s` after the last command. Never gives a value that is not finite.
@@ -273,7 +305,7 @@ impl SafetyStage {
             let position_rad = std::array::from_fn(|i| wanted.position_rad[i] - wanted.velocity_rad_s[i] * before_s);
             match self.judge(&Wanted { position_rad, ..*wanted }, step_s) {
                 Ok((motion, held_back)) => {
-                    self.motion = motion;
+                    self.command(motion);
                     limited |= held_back;
                 }
                 Err(refusal) => return self.stop_for(refusal, step_s * (left + 1) as f64),
@@ -336,21 +368,21 @@ impl SafetyStage {
         let look_s = if near { LOOK_S / 2.0 } else { LOOK_S };
         // An arm that stands still looks once.
         let looks = ((longest_s / look_s).ceil() as usize).min(MOST_LOOKS);
-        let clear = |by_m: f64| CollisionLimits {
-            clearance_m: self.limits.collision.clearance_m + by_m,
-            ..self.limits.collision
-        };
-        let (here, beyond) = (clear(SPARE_M), clear(BEND_M));
+        let CollisionLimits { clearance_m, table_z_m } = self.limits.collision;
+        // From one command to the next rounding is forgiven, and a thousand forgiven steps in one direction would be a way: where the
+        // arm began is compared with too.
+        let box_m = &self.limits.workspace;
+        let began_outside_m = box_m.outside_m(&self.arm.tcp_position(&self.began_rad));
         for look in 0..=looks {
-            let (free_m, bodies) = if look == 0 { (SPARE_M, &here) } else { (BEND_M, &beyond) };
+            let free_m = if look == 0 { SPARE_M } else { BEND_M };
             let t_s = if look == 0 { 0.0 } else { longest_s * look as f64 / looks as f64 };
             let q: Joints = std::array::from_fn(|i| stops[i].at(t_s).position_rad);
             let frames = self.arm.frames(&q);
             let p = self.arm.tool_point(&frames[FRAMES - 1]);
-            let inner = self.limits.workspace.shrunk(free_m);
+            let inner = box_m.shrunk(free_m);
             if let Some((axis, by)) = inner.outside(&p)
                 // Moving back toward the box from outside is allowed.
-                && by > inner.outside(&p_now).map_or(0.0, |(_, by)| by) + 1e-9
+                && (by > inner.outside_m(&p_now) + SLACK_M || box_m.outside_m(&p) > began_outside_m + 0.5 * SLACK_M)
             {
                 let WorkspaceBox { min_m, max_m } = self.limits.workspace;
                 let axis_name = ['x', 'y', 'z'][axis];
@@ -361,7 +393,9 @@ impl SafetyStage {
                     max_m: max_m[axis],
                 });
             }
-            if let Some(found) = collision_at(&self.arm, &frames, &now, bodies) {
+            let as_now = Nearness { clearance_m: clearance_m + free_m, before: &now, slack_m: SLACK_M };
+            let as_began = Nearness { clearance_m, before: &self.began_rad, slack_m: 0.5 * SLACK_M };
+            if let Some(found) = collision_at(&self.arm, &frames, table_z_m, &[as_now, as_began]) {
                 return Err(Refusal::Collision(found));
             }
         }

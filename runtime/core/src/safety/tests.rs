@@ -108,6 +108,27 @@ fn the_table_and_the_arm_itself_are_not_touched() {
     assert!(matches!(refused, Some(Refusal::Collision(Collision::Table { .. }))), "{refused:?}");
 }
 
+/// Steps that each are forgiven as rounding do not add up to a way into the table.
+#[test]
+fn an_arm_that_began_too_near_does_not_creep_nearer() {
+    let arm = Arm::new(T_flange_hand_tcp());
+    let height = |q: &Joints| arm.frames(q)[FRAMES - 1].point(&Vector3::zeros()).z;
+    // Too near is wherever the hand is, if the clearance is more than that.
+    let collision = CollisionLimits { clearance_m: 0.6, table_z_m: 0.0 };
+    let workspace = WorkspaceBox { min_m: [-1.0; 3], max_m: [1.0; 3] };
+    for lower in [true, false] {
+        let limits = SafetyLimits { collision, workspace, ..limits(RobotModel::Fer) };
+        let mut s = SafetyStage::new(arm, limits, DT_S, RESET);
+        let mut wanted = RESET;
+        for _ in 0..20_000 {
+            wanted[1] += if lower { 1e-9 } else { -1e-9 };
+            s.check(&Wanted::still(wanted), DT_S);
+        }
+        let by_m = height(&s.commanded_rad()) - height(&RESET);
+        assert!(if lower { by_m > -2e-9 } else { by_m > 5e-6 }, "lower: {lower}, {by_m:.1e} m");
+    }
+}
+
 #[test]
 fn an_fr3_is_slower_near_the_ends_of_its_range() {
     let of = limits(RobotModel::Fr3);
