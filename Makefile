@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 INSTALL = PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BUILT="$(BUILT)" CPUS="$(CPUS)" scripts/install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench-trainer check-cuda install install-files install-units uninstall fmt-check clippy clean
+.PHONY: help setup build demo test test-interop bench-trainer bench-env check-cuda install install-files install-units uninstall fmt-check clippy clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,11 @@ BENCH_VENV ?= .deps/venv-bench
 bench-trainer: build ## training speed beside PyTorch, which is fetched from PyPI (7 GB); BENCH_FLAGS='--quick --json'
 	@trainer/peer/setup.sh "$(BENCH_VENV)"
 	@"$(BUILT)/tenon-train" bench $(BENCH_FLAGS) --peer "$(BENCH_VENV)/bin/python" trainer/peer/peer.py
+
+ENV_VENV ?= .deps/venv-environments
+bench-env: build ## environment steps beside mujoco.rollout, gymnasium and robosuite, which are fetched (1 GB); BENCH_FLAGS='--quick --json'
+	@trainer/peer/setup.sh "$(ENV_VENV)" trainer/peer/requirements-environments.txt
+	@"$(BUILT)/tenon-train" bench env $(BENCH_FLAGS) --peer "$(ENV_VENV)/bin/python" trainer/peer/environments.py
 
 # Builds the CUDA back end and compiles its kernels with NVRTC (90 MB from PyPI); wants no card. TENON_CUDA=cuda also runs the
 # golden cases on the card.

@@ -145,7 +145,8 @@ fn joint_target(session: u64, sequence: u64, due: MonotonicTime, motion: &[Joint
 
 /// Runs until `stop` is set; returns the times it kept and the controller.
 ///
-/// `seeing`: where the policy observes parts. `arm`: for the measured pose in the [`View`] and for parts in the gripper.
+/// `seeing`: where the policy observes parts. `arm`: for the measured pose in the [`View`] and for parts in the gripper. `state_delay`: how
+/// old the arm's state is when it arrives (`LatencyRecord::link`).
 pub fn run(
     mut controller: Controller,
     mut link: impl RobotLink,
@@ -153,6 +154,7 @@ pub fn run(
     mut seeing: Option<SeeingEnds>,
     mut ends: Ends,
     arm: tenon_core::arm::Arm,
+    state_delay: Duration,
 ) -> (Timing, Controller) {
     let period = controller.tick_period();
     let mut timing = Timing::default();
@@ -178,7 +180,8 @@ pub fn run(
             late_in_a_row = 0;
         }
 
-        let state = link.latest_state();
+        // Stamped at its arrival; sensed before.
+        let state = link.latest_state().map(|s| Stamped { time: s.time.before(state_delay), ..s });
         let status = link.latest_status();
         if let Some(s) = &state {
             timing.state_age.record(s.age(now));

@@ -21,7 +21,7 @@ use tenon_policy::{Bundle, Engine, OnnxDenoiser};
 use tenon_recorder::{ChunkRecord, Ending, Item, Observation, PartsRecord, Record, RunReader, TickRecord, Words};
 
 use crate::inference::ChunkSampler;
-use crate::machine::{Controller, Order};
+use crate::machine::{Controller, Order, Settings};
 use crate::record::{self, Difference};
 use crate::run;
 use crate::timing::Stage;
@@ -487,7 +487,9 @@ fn controller(about: &BTreeMap<String, String>) -> Result<Controller> {
         .context("this release reads configurations otherwise: replay it with the release that made it")?;
     let manifest: Manifest = serde_json::from_str(recorded(about, "policy_json")?)
         .context("this release reads bundles otherwise: replay it with the release that made it")?;
-    Ok(Controller::new(run::settings(&config), &manifest.spec)?)
+    let arm_delay_s = about.get(run::ARM_DELAY).map(|s| s.parse()).transpose().context("the record's arm_delay_s")?;
+    let settings = Settings { lead_s: run::lead_s(&config, arm_delay_s)?, ..run::settings(&config) };
+    Ok(Controller::new(settings, &manifest.spec)?)
 }
 
 /// What decides how the engines round: the processor chooses their kernels.

@@ -1,5 +1,6 @@
 //! `tenon run`: episodes of a policy on a robot, or on the simulated one with all its processes.
 
+mod delays;
 pub mod gate;
 pub(crate) mod program;
 mod recording;
@@ -25,7 +26,8 @@ use crate::machine::Settings;
 use crate::shadow::ShadowReport;
 use crate::timing::TimingSummary;
 
-pub use recording::{RecordReport, RecordTo};
+pub use delays::{Delays, lead_s};
+pub use recording::{ARM_DELAY, RecordReport, RecordTo};
 pub use stage::{Lowered, Planned, Setup, Stage};
 
 /// Where the commands go.

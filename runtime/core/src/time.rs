@@ -26,6 +26,11 @@ macro_rules! clock {
                 Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
             }
 
+            /// So long before; the other way of `+`.
+            pub fn before(self, d: Duration) -> Self {
+                Self(self.0.saturating_sub(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)))
+            }
+
             /// Seconds since `earlier`, negative if that lies in the future.
             pub fn seconds_since(self, earlier: Self) -> f64 {
                 (self.0 - earlier.0) as f64 * 1e-9

@@ -9,9 +9,11 @@
 
 mod pool;
 
+pub(crate) use pool::start_threads;
 pub use pool::{BatchEnv, BatchOptions};
 
 use crate::error::SimError;
+use crate::mujoco::Simulation;
 
 /// Why an environment's episode ended that should not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,6 +135,18 @@ pub trait Environment: Send {
         chunk
     }
 
+    /// The world that is simulated, where there is one: for pictures and measurements.
+    fn world(&self) -> Option<&Simulation> {
+        None
+    }
+
+    /// As [`step`](Self::step), and appends what the actuators were given before each physics step, `[physics steps, controls]`, from
+    /// which the physics can be repeated without the environment. Nothing where an environment does not say.
+    fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
+        let _ = controls;
+        self.step(action, observation)
+    }
+
     /// Appends all that the environment needs to go on exactly as it would have.
     fn save_state(&self, bytes: &mut Vec<u8>);
 
@@ -163,6 +177,14 @@ impl<E: Environment + ?Sized> Environment for Box<E> {
 
     fn step_chunk(&mut self, actions: &[f64], observation: &mut [f64]) -> ChunkOutcome {
         (**self).step_chunk(actions, observation)
+    }
+
+    fn world(&self) -> Option<&Simulation> {
+        (**self).world()
+    }
+
+    fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
+        (**self).step_recording(action, observation, controls)
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {

@@ -8,11 +8,9 @@
 //! the body fell, *truncated* that the 1000 steps are over; a fall on the last step is a termination.
 
 mod models;
-mod speed;
 mod task;
 
 pub use models::{FOLDER_VARIABLE, model_path};
-pub use speed::{Rates, SpeedOptions, SpeedReport, measure_speed};
 pub use task::{CHUNK_STEPS, EPISODE_STEPS, GymRobot, GymTask, GymVersion};
 
 use rand::Rng;
@@ -270,6 +268,16 @@ impl Environment for GymEnv {
             truncated: healthy && self.steps >= self.options.episode_steps,
             fault: None,
         }
+    }
+
+    fn world(&self) -> Option<&Simulation> {
+        Some(&self.simulation)
+    }
+
+    fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
+        let outcome = self.step(action, observation);
+        (0..self.rules.frame_skip).for_each(|_| controls.extend_from_slice(self.simulation.ctrl()));
+        outcome
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {

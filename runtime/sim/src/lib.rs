@@ -16,5 +16,6 @@ pub mod mujoco;
 pub mod panda;
 pub mod saved_state;
 pub mod server;
+pub mod speed;
 
 pub use error::SimError;

@@ -96,6 +96,13 @@ impl Model {
         Ok(Self(Arc::new(model)))
     }
 
+    /// The compiled model in MuJoCo's own binary format (MJB), which programs with the same version of MuJoCo read.
+    pub fn to_mjb(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.0.size() as usize];
+        self.0.save(None, Some(&mut bytes));
+        bytes
+    }
+
     /// Length of one physics step, seconds.
     pub fn timestep_s(&self) -> f64 {
         self.0.ffi().opt.timestep
@@ -172,7 +179,7 @@ impl Model {
 }
 
 /// The changing state of one simulated world.
-pub struct Simulation(MjData<Arc<MjModel>>);
+pub struct Simulation(MjData<Arc<MjModel>>, Model);
 
 impl std::fmt::Debug for Simulation {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -183,7 +190,12 @@ impl std::fmt::Debug for Simulation {
 impl Simulation {
     /// A world in the model's initial state.
     pub fn new(model: &Model) -> Self {
-        Self(MjData::new(Arc::clone(&model.0)))
+        Self(MjData::new(Arc::clone(&model.0)), model.clone())
+    }
+
+    /// What is simulated.
+    pub fn model(&self) -> &Model {
+        &self.1
     }
 
     /// Back to the model's initial state; inputs and warm start become zero.

@@ -4,7 +4,9 @@ use rand::Rng;
 use tenon_core::noise::SeededNoise;
 use tenon_sim::SimError;
 use tenon_sim::batch::{BatchEnv, BatchOptions, Environment, EnvironmentFault, StepOutcome, episode_seed};
-use tenon_sim::gym::{CHUNK_STEPS, GymEnv, GymOptions, GymScene, GymTask, GymVersion, SpeedOptions, measure_speed};
+use tenon_sim::gym::{CHUNK_STEPS, GymEnv, GymOptions, GymScene, GymTask, GymVersion};
+use tenon_sim::mujoco::Simulation;
+use tenon_sim::speed::{Physics, Rows, Stepping, Trace};
 
 fn env(task: GymTask, options: GymOptions) -> GymEnv {
     GymEnv::new(&GymScene::new(task).unwrap(), options)
@@ -316,12 +318,36 @@ fn a_model_of_another_body_is_refused() {
     assert!(GymScene::from_mjcf(GymTask::HOPPER, &text[..text.len() / 2]).is_err());
 }
 
+/// The physics alone goes the same way as the environments, on any number of threads; that is what makes their times comparable.
 #[test]
-fn speed_is_measured_for_every_task() {
+fn a_recorded_trace_repeats_what_the_environments_did() {
+    let rows = Rows { count: 3, steps: 8, chunk_steps: CHUNK_STEPS, seed: 7 };
     for task in GymTask::ALL {
-        let report = measure_speed(task, SpeedOptions { environments: 2, threads: 1, chunks: 3 }).unwrap();
-        let rates = report.per_core;
-        assert!(rates.p99 > 0.0 && rates.p99 <= rates.p50 && rates.p50 <= rates.max);
+        let scene = GymScene::new(task).unwrap();
+        let make = || GymEnv::new(&scene, GymOptions::default());
+        let mut recorded = make();
+        let trace = Trace::record(&mut recorded, rows).unwrap();
+        assert_eq!(trace.physics_steps(), 8 * trace.frame_skip());
+        // The environment stands where its last row ended.
+        let end = recorded.world().unwrap();
+        for threads in [1, 2] {
+            let worlds = (0..threads).map(|_| Simulation::new(end.model())).collect();
+            let mut physics = Physics::new(trace.clone(), worlds).unwrap();
+            assert_eq!(physics.run().unwrap().steps, 24);
+            assert_eq!(physics.last_positions(), end.qpos(), "{task}");
+            let mut stepping = Stepping::new((0..3).map(|_| make()).collect(), rows, threads).unwrap();
+            let cost = stepping.run().unwrap();
+            assert_eq!(cost.steps, 24);
+            assert!(cost.processor_s > 0.0 && cost.wall_s > 0.0);
+            assert_eq!(stepping.environments().last().unwrap().world().unwrap().qpos(), end.qpos(), "{task}");
+        }
     }
-    assert!(measure_speed(GymTask::HOPPER, SpeedOptions { chunks: 0, ..SpeedOptions::default() }).is_err());
+    // A row in which the body falls, or that is no whole number of chunks, measures something else and is refused.
+    let refused = |steps| {
+        let scene = GymScene::new(GymTask::HOPPER).unwrap();
+        let environments = (0..3).map(|_| GymEnv::new(&scene, GymOptions::default())).collect();
+        Stepping::new(environments, Rows { steps, ..rows }, 1).and_then(|mut stepping| stepping.run()).unwrap_err()
+    };
+    assert!(refused(400).to_string().contains("ended"), "{}", refused(400));
+    assert!(refused(7).to_string().contains("whole chunks"), "{}", refused(7));
 }

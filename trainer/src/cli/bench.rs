@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use tenon_train::bench::{BENCHES, Bench, Parts, Sizes, Timing};
 use tenon_train::interrupt::Interrupt;
@@ -14,13 +14,19 @@ use super::{DeviceArg, Ending};
 const QUICK_REPETITIONS: usize = 3;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  \
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
+    tenon-train bench env --task hopper --quick\n  \
     tenon-train bench --only sample_lift --repetitions 20 --json\n\n\
     `make bench-trainer` runs it beside a PyTorch version of the same work, repetitions in turn.\n\n\
     Times are processor time of all threads, which stays comparable on a busy machine; names that end in /wall are\n\
     time on the clock. GFLOP/s (names that end in /gflops) count what the plain mathematics needs, for both alike.\n\
-    A ratio above 1: ours is faster. On a card (--device cuda) compare the times on the clock: the processor waits.")]
+    A ratio above 1: ours is faster. On a card (--device cuda) compare the times on the clock: the processor waits."
+)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<BenchCommand>,
     /// Run only this bench; may be given several times [default: all].
     #[arg(long, value_name = "NAME", value_parser = BENCHES.map(|b| b.name))]
     only: Vec<String>,
@@ -49,23 +55,32 @@ pub struct BenchArgs {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// How fast the tasks' environments step, beside the physics alone.
+    Env(super::bench_env::EnvArgs),
+}
+
 /// One line, in the language of all benches of the project.
 #[derive(Debug, Serialize)]
-struct Line {
-    bench: String,
-    unit: &'static str,
-    n: usize,
-    p50: f64,
-    p99: f64,
-    max: f64,
+pub(super) struct Line {
+    pub bench: String,
+    pub unit: &'static str,
+    pub n: usize,
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
     /// What it is compared with.
-    peer: Option<String>,
-    peer_p50: Option<f64>,
+    pub peer: Option<String>,
+    pub peer_p50: Option<f64>,
     /// How many times faster ours is by the medians.
-    ratio: Option<f64>,
+    pub ratio: Option<f64>,
 }
 
 pub fn run(args: BenchArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
+    if let Some(BenchCommand::Env(args)) = args.what {
+        return super::bench_env::run(args, interrupt);
+    }
     let threads = usize::from(args.threads);
     let (rows, environments) = (args.rows as usize, args.environments as usize);
     let sizes = Sizes { threads, device: args.device.device, rows, environments, quick: args.quick };
@@ -235,13 +250,13 @@ fn seconds<N: AsRef<str>>(
     repetitions.iter().map(total).collect()
 }
 
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+pub(super) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// Of sorted values; None of none.
-fn median(sorted: &[f64]) -> Option<f64> {
+pub(super) fn median(sorted: &[f64]) -> Option<f64> {
     let (lower, upper) = (sorted.get(sorted.len().checked_sub(1)? / 2)?, sorted.get(sorted.len() / 2)?);
     Some((lower + upper) / 2.0)
 }

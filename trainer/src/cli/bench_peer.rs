@@ -1,4 +1,4 @@
-//! The bench's peer: a program that repeats the same work on request (one JSON object a line, see trainer/peer/peer.py).
+//! A bench's peer: a program that repeats the same work on request (one JSON object a line, see trainer/peer).
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tenon_train::bench::{Sizes, Timing};
 
@@ -29,12 +30,18 @@ struct Request<'a> {
     quick: bool,
 }
 
-/// Either what was measured, or why not.
+/// Either what was asked for, or why not.
 #[derive(Deserialize)]
-struct Answer {
-    peer: Option<String>,
-    repetitions: Option<Vec<BTreeMap<String, Seconds>>>,
-    error: Option<String>,
+#[serde(untagged)]
+enum Answer<A> {
+    Error { error: String },
+    Done(A),
+}
+
+#[derive(Deserialize)]
+struct Repeated {
+    peer: String,
+    repetitions: Vec<BTreeMap<String, Seconds>>,
 }
 
 #[derive(Deserialize)]
@@ -69,26 +76,32 @@ impl Peer {
         sizes: &Sizes,
         repetitions: usize,
     ) -> anyhow::Result<Vec<Vec<(String, Timing)>>> {
-        let answer = self.ask(bench, sizes, repetitions).with_context(|| format!("the peer `{}`", self.program))?;
-        if let Some(error) = answer.error {
-            bail!("the peer `{}` cannot run {bench}: {error}", self.program);
-        }
-        let answered = answer.repetitions.unwrap_or_default();
+        let &Sizes { threads, rows, environments, quick, .. } = sizes;
+        let request = Request { bench, threads, repetitions, rows, environments, quick };
+        let Repeated { peer, repetitions: answered } =
+            self.ask(&request).with_context(|| format!("running {bench}"))?;
         ensure!(
             answered.len() == repetitions && answered.iter().all(|parts| !parts.is_empty()),
             "the peer `{}` answered {} of {repetitions} repetitions of {bench}",
             self.program,
             answered.len()
         );
-        self.name = answer.peer.unwrap_or_else(|| self.program.clone());
+        self.name = peer;
         answered.into_iter().map(|parts| parts.into_iter().map(timing).collect()).collect()
     }
 
-    fn ask(&mut self, bench: &str, sizes: &Sizes, repetitions: usize) -> anyhow::Result<Answer> {
-        let &Sizes { threads, rows, environments, quick, .. } = sizes;
-        let request = Request { bench, threads, repetitions, rows, environments, quick };
+    /// The answer to one request.
+    pub fn ask<A: DeserializeOwned>(&mut self, request: &impl Serialize) -> anyhow::Result<A> {
+        let program = self.program.clone();
+        match self.exchange(request).with_context(|| format!("the peer `{program}`"))? {
+            Answer::Done(answer) => Ok(answer),
+            Answer::Error { error } => bail!("the peer `{program}` cannot do this: {error}"),
+        }
+    }
+
+    fn exchange<A: DeserializeOwned>(&mut self, request: &impl Serialize) -> anyhow::Result<Answer<A>> {
         let requests = self.requests.as_mut().context("was told to end")?;
-        let mut line = serde_json::to_string(&request)?;
+        let mut line = serde_json::to_string(request)?;
         line.push('\n');
         requests.write_all(line.as_bytes()).context("has ended; its own message stands above")?;
         requests.flush().context("has ended; its own message stands above")?;

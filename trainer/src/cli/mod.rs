@@ -1,6 +1,7 @@
 //! The command line `tenon-train`.
 
 mod bench;
+mod bench_env;
 mod bench_peer;
 mod compare;
 mod demos;

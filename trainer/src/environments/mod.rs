@@ -13,7 +13,7 @@ use tenon_sim::batch::{BatchEnv, BatchOptions, ChunkOutcome, FaultCounts, episod
 
 pub use avoid::TracedAvoid;
 use randomised::{Randomised, Views};
-pub use task::{TaskEnv, auto_resets};
+pub use task::{TaskEnv, auto_resets, environments};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;

@@ -5,6 +5,7 @@ use tenon_sim::SimError;
 use tenon_sim::avoid::AvoidScene;
 use tenon_sim::batch::{ChunkOutcome, Environment, StepOutcome};
 use tenon_sim::gym::{GymEnv, GymOptions, GymScene, GymTask};
+use tenon_sim::mujoco::Simulation;
 
 use super::{TracedAvoid, simulation};
 use crate::error::TrainError;
@@ -26,7 +27,10 @@ pub fn auto_resets(task: TaskName) -> bool {
 }
 
 /// So many environments of a task.
-pub(super) fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>, TrainError> {
+///
+/// # Errors
+/// [`TrainError::Config`] for a task that is not simulated or whose models are missing.
+pub fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>, TrainError> {
     let gym = |gym_task: GymTask| -> Result<Vec<TaskEnv>, TrainError> {
         let scene = GymScene::new(gym_task).map_err(simulation)?;
         Ok((0..count).map(|_| TaskEnv::Gym(GymEnv::new(&scene, GymOptions::default()))).collect())
@@ -84,6 +88,14 @@ impl Environment for TaskEnv {
 
     fn step_chunk(&mut self, actions: &[f64], observation: &mut [f64]) -> ChunkOutcome {
         self.inner_mut().step_chunk(actions, observation)
+    }
+
+    fn world(&self) -> Option<&Simulation> {
+        self.inner().world()
+    }
+
+    fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
+        self.inner_mut().step_recording(action, observation, controls)
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {

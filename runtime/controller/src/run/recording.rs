@@ -48,11 +48,16 @@ impl RecordReport {
     }
 }
 
+/// Key of the arm's measured delay, s; absent where none was in use.
+pub const ARM_DELAY: &str = "arm_delay_s";
+
 /// What explains a record.
 pub struct About<'a> {
     pub setup: &'a Setup,
     pub config_file: &'a Path,
     pub config_text: &'a str,
+    /// What the calibration in use says of the arm's delay.
+    pub arm_delay_s: Option<f64>,
     pub bundle: &'a Bundle,
     pub session_id: u64,
 }
@@ -111,6 +116,7 @@ impl About<'_> {
             ("config", whole(self.config_file)),
             ("robot_toml", self.config_text.to_owned()),
         ];
-        Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
+        let delay = self.arm_delay_s.map(|s| (ARM_DELAY.to_owned(), s.to_string()));
+        Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into_iter().chain(delay).collect())
     }
 }

@@ -17,6 +17,7 @@ use tenon_core::spec::PolicySpec;
 use tenon_link::{Endpoint, LinkError, ReadOnlyLink, RobotKeys, RobotLink, ZenohLink};
 use tenon_policy::{Bundle, Engine};
 
+use super::delays::{Delays, lead_s};
 use super::program::Program;
 use super::recording::{About, RecordReport, RecordTo};
 use super::services::Services;
@@ -62,6 +63,7 @@ pub struct Planned {
     bundle: Bundle,
     pub spec: PolicySpec,
     pub program: Program,
+    delays: Delays,
     settings: Settings,
     controller: Controller,
 }
@@ -115,7 +117,8 @@ impl Planned {
         let bundle = Bundle::open(&setup.bundle)
             .with_context(|| format!("opening the policy bundle {}", setup.bundle.display()))?;
         let spec = bundle.spec().clone();
-        let settings = settings(&config);
+        let delays = delays_of(&setup, &config);
+        let settings = Settings { lead_s: lead_s(&config, delays.arm_s)?, ..settings(&config) };
         let controller = Controller::new(settings, &spec)
             .with_context(|| format!("the policy {} cannot run on this controller", setup.bundle.display()))?;
         let mut program = Program::of(&spec).with_context(|| {
@@ -125,8 +128,28 @@ impl Planned {
             bail!("the simulated robot has no furniture: run {} with --robot panda, before a bridge", spec.task);
         }
         program.actions = program.actions.min(setup.actions.unwrap_or(usize::MAX));
-        Ok(Self { setup, config_file, config_text, config, endpoint, bundle, spec, program, settings, controller })
+        Ok(Self {
+            setup,
+            config_file,
+            config_text,
+            config,
+            endpoint,
+            bundle,
+            spec,
+            program,
+            delays,
+            settings,
+            controller,
+        })
     }
+}
+
+/// What the rig's calibration knows of delays; nothing of the simulated robot, which is no rig. A calibration that is not there is refused
+/// where one is needed (`seeing::open`), with what to do about it.
+fn delays_of(setup: &Setup, config: &RobotConfig) -> Delays {
+    let cameras = config.cameras.as_ref().filter(|_| setup.robot != Robot::Sim);
+    let version = cameras.and_then(|cameras| seeing::calibration(cameras, setup.rig.as_deref()).ok());
+    version.map_or_else(Delays::default, |version| Delays::of(&version.calibration))
 }
 
 /// How the link to the bridge is made: a function from "try for this long" to a link.
@@ -168,8 +191,19 @@ impl Stage {
         interrupted: &Arc<AtomicBool>,
         link: impl FnOnce(&mut Connect) -> Result<Box<dyn RobotLink>>,
     ) -> Result<Self> {
-        let Planned { setup, config_file, config_text, config, endpoint, bundle, spec, program, settings, controller } =
-            planned;
+        let Planned {
+            setup,
+            config_file,
+            config_text,
+            config,
+            endpoint,
+            bundle,
+            spec,
+            program,
+            delays,
+            settings,
+            controller,
+        } = planned;
         let denoiser =
             bundle.denoiser(setup.engine).with_context(|| format!("loading the networks with {}", setup.engine))?;
         let sampler = inference::ChunkSampler::new(spec.clone(), bundle.denoising(), denoiser, setup.seed);
@@ -208,8 +242,14 @@ impl Stage {
 
         let (orders, handles, mut ends) = control_loop::handles();
         let session_id = session_id();
-        let about =
-            About { setup: &setup, config_file: &config_file, config_text: &config_text, bundle: &bundle, session_id };
+        let about = About {
+            setup: &setup,
+            config_file: &config_file,
+            config_text: &config_text,
+            arm_delay_s: delays.arm_s,
+            bundle: &bundle,
+            session_id,
+        };
         let (record_folder, recorder, tap) = match about.start_recorder(&config)? {
             Some((folder, recorder, tap)) => (Some(folder), Some(recorder), Some(tap)),
             None => (None, None, None),
@@ -229,7 +269,7 @@ impl Stage {
                 for note in crate::realtime::request(&asked).refused {
                     eprintln!("note: {note}");
                 }
-                control_loop::run(controller, link, inference, seeing_ends, ends, settings.arm)
+                control_loop::run(controller, link, inference, seeing_ends, ends, settings.arm, delays.link)
             })
             .context("starting the control thread")?;
         let session = Session::new(

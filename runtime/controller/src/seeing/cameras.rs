@@ -13,7 +13,7 @@ use tenon_core::config::{CameraWatchConfig, CamerasConfig};
 use tenon_vision::PlacedCamera;
 use tenon_vision::pipeline::PipelineCamera;
 use tenon_vision::source::{
-    CameraChoice as Device, CameraReader, CameraThreadSettings, Clock, Doorbell, Expected, FrameSource, Pace,
+    CameraChoice as Device, CameraReader, CameraThreadSettings, Clock, Delayed, Doorbell, Expected, FrameSource, Pace,
     RecordedRun, Serial, SourceError, V4l2Camera, V4l2Settings, WatchConfig, spawn,
 };
 
@@ -52,7 +52,7 @@ pub fn open(
     if choices.is_empty() {
         for record in calibration.camera.iter().filter(|record| record.place.is_some()) {
             let kind = Kind::V4l2 { serial: record.serial.clone() };
-            opened.push(open_one(config, record, kind, clock)?);
+            opened.push(open_one(config, calibration, record, kind, clock)?);
         }
     } else {
         for choice in choices {
@@ -65,7 +65,7 @@ pub fn open(
                     if known.is_empty() { "no camera".to_owned() } else { known.join(", ") }
                 )
             })?;
-            opened.push(open_one(config, record, choice.kind.clone(), clock)?);
+            opened.push(open_one(config, calibration, record, choice.kind.clone(), clock)?);
         }
     }
     for camera in &mut opened {
@@ -74,7 +74,13 @@ pub fn open(
     Ok(opened)
 }
 
-fn open_one(config: &CamerasConfig, record: &CameraRecord, kind: Kind, clock: &Arc<dyn Clock>) -> Result<OpenCamera> {
+fn open_one(
+    config: &CamerasConfig,
+    calibration: &RigCalibration,
+    record: &CameraRecord,
+    kind: Kind,
+    clock: &Arc<dyn Clock>,
+) -> Result<OpenCamera> {
     let name = record.name.clone();
     let of = || format!("camera {name}");
     let place = record.place.as_ref().with_context(|| {
@@ -93,7 +99,8 @@ fn open_one(config: &CamerasConfig, record: &CameraRecord, kind: Kind, clock: &A
     let expected = Expected { serial: Some(serial), size_px: Some([width, height]) };
     let mut settings = CameraThreadSettings::of_rate(config.rate_hz, expected);
     apply(&config.watch, &mut settings.watch);
-    let opener = opener(config, &name, kind, (width, height), clock)?;
+    let opener =
+        with_delay(opener(config, &name, kind, (width, height), clock)?, delay_of(calibration, &record.serial));
     let reader = spawn(opener, settings, Arc::clone(clock), &Doorbell::default()).with_context(of)?;
     Ok(OpenCamera {
         serial: record.serial.clone(),
@@ -143,6 +150,20 @@ fn opener(
             bail!("camera {name}: a run sees through v4l2:SERIAL or recorded:DIR; pictures have no times")
         }
     })
+}
+
+/// From the middle of a frame's exposure to the frame in hand, where it was measured.
+fn delay_of(calibration: &RigCalibration, serial: &str) -> Option<Duration> {
+    let known = calibration.latency.as_ref()?.camera.iter().find(|camera| camera.serial == serial)?;
+    Duration::try_from_secs_f64(known.delay.p50_s).ok()
+}
+
+/// The same sources, their stamps corrected by a measured delay.
+fn with_delay(mut open: BoxedOpener, delay: Option<Duration>) -> BoxedOpener {
+    match delay {
+        None => open,
+        Some(delay) => Box::new(move || open().map(|source| Box::new(Delayed::new(source, delay)) as _)),
+    }
 }
 
 fn await_frame(camera: &mut OpenCamera, clock: &Arc<dyn Clock>) -> Result<()> {

@@ -317,7 +317,8 @@ fn begin_episode<E: Environment>(slot: &mut Slot<E>, run_seed: u64, index: usize
     slot.environment.reset(seed, observation);
 }
 
-fn start_threads(threads: usize) -> Result<ThreadPool, SimError> {
+/// As many threads, all for one batch.
+pub(crate) fn start_threads(threads: usize) -> Result<ThreadPool, SimError> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|index| format!("sim-{index}"))

@@ -44,6 +44,12 @@ pub enum SourceError {
     #[error("setting {name} = {value}: {requirement}")]
     Setting { name: &'static str, value: String, requirement: &'static str },
 
+    #[error(
+        "camera {name}: its frames are {:.0} ms old when they arrive by the rig's latency record, {:.0} ms by the camera's own stamps: \
+         the record is of another camera or rate; measure it again, `tenon-calibrate latency`", 1e3 * measured_s, 1e3 * said_s
+    )]
+    Delay { name: String, measured_s: f64, said_s: f64 },
+
     #[error("cannot start the thread of a camera: {reason}")]
     Thread { reason: String },
 

@@ -14,6 +14,7 @@
 mod clock;
 mod controls;
 pub mod convert;
+mod delayed;
 mod error;
 mod fault;
 mod frame;
@@ -34,6 +35,7 @@ use crate::Camera;
 pub use clock::{Clock, ClockMap, ClockMapSettings, ManualClock, MappedTime, Pace, SystemClock};
 pub use controls::{Control, ControlValues};
 pub use convert::PixelFormat;
+pub use delayed::Delayed;
 pub use error::SourceError;
 pub use fault::{CameraFault, CameraFaults, FaultKind};
 pub use frame::{Colour, ColourFormat, DeviceTime, Frame, FrameStamps, Serial, SourceDescription};

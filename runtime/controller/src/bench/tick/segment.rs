@@ -123,7 +123,7 @@ fn run_here(settings: &SegmentSettings, interrupted: &AtomicBool) -> Result<Segm
         .name("tenon-control".into())
         .spawn(move || {
             let granted = realtime::request(&asked);
-            control_loop::run(controller, link, inference, None, ends, arm);
+            control_loop::run(controller, link, inference, None, ends, arm, Duration::ZERO);
             granted
         })
         .context("starting the control thread")?;
