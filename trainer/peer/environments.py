@@ -22,6 +22,7 @@ import json
 import os
 import sys
 import time
+import types
 import warnings
 
 import numpy as np
@@ -92,6 +93,11 @@ class Python:
                 self.env = gymnasium.make(GYM[task], disable_env_checker=True).unwrapped
             self.reset, self.step = (lambda: self.env.reset(seed=0)), self.env.step
         else:
+            # Only for keyboards, and it wants kernel headers: a stand-in.
+            keyboard = types.ModuleType("pynput.keyboard")
+            keyboard.Controller = keyboard.Key = keyboard.Listener = object
+            sys.modules.setdefault("pynput", types.ModuleType("pynput")).keyboard = keyboard
+            sys.modules.setdefault("pynput.keyboard", keyboard)
             import robosuite
 
             self.name = f"robosuite {robosuite.__version__}"

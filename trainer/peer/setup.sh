@@ -27,6 +27,6 @@ size=$(grep -q '^torch' "$requirements" && echo "about 7 GB" || echo "about 1 GB
 say "fetching the packages of $requirements into $folder from the Python package index (minutes; $size on disk)"
 # shellcheck disable=SC2086  # the flags are a list of words
 python3 -m pip --python "$folder/bin/python" install --quiet --no-input --only-binary=:all: --retries 2 \
-    ${BENCH_PIP_FLAGS:-} --requirement "$requirements" </dev/null ||
+    ${BENCH_PIP_FLAGS:-} $(sed -n 's/^# pip: //p' "$requirements") --requirement "$requirements" </dev/null ||
     die "the packages of $requirements could not be installed (pip's message stands above); mend that, then make again"
 cp "$requirements" "$stamp"

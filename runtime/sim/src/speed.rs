@@ -17,7 +17,7 @@ use crate::error::SimError;
 use crate::mujoco::{Model, Simulation};
 
 /// What is stepped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rows {
     /// Environments that step together.
     pub count: usize,
@@ -25,6 +25,8 @@ pub struct Rows {
     pub steps: usize,
     /// Control steps that are executed at a time.
     pub chunk_steps: usize,
+    /// Actions are U(±this).
+    pub action_bound: f64,
     pub seed: u64,
 }
 
@@ -33,10 +35,12 @@ impl Rows {
         (0..self.count).map(|row| episode_seed(self.seed, row as u64, 0)).collect()
     }
 
-    /// U(±1), `[count, steps, action_dim]`: the same for everyone.
+    /// `[count, steps, action_dim]`: the same for everyone.
     fn actions(&self, action_dim: usize) -> Vec<f64> {
         let mut noise = SeededNoise::new(self.seed, 1);
-        (0..self.count * self.steps * action_dim).map(|_| noise.rng().random_range(-1.0..=1.0)).collect()
+        (0..self.count * self.steps * action_dim)
+            .map(|_| noise.rng().random_range(-1.0..=1.0) * self.action_bound)
+            .collect()
     }
 }
 

@@ -321,7 +321,7 @@ fn a_model_of_another_body_is_refused() {
 /// The physics alone goes the same way as the environments, on any number of threads; that is what makes their times comparable.
 #[test]
 fn a_recorded_trace_repeats_what_the_environments_did() {
-    let rows = Rows { count: 3, steps: 8, chunk_steps: CHUNK_STEPS, seed: 7 };
+    let rows = Rows { count: 3, steps: 8, chunk_steps: CHUNK_STEPS, action_bound: 0.5, seed: 7 };
     for task in GymTask::ALL {
         let scene = GymScene::new(task).unwrap();
         let make = || GymEnv::new(&scene, GymOptions::default());

@@ -64,11 +64,11 @@ fn parse_task(name: &str) -> Result<TaskName, String> {
     })
 }
 
-/// Few enough control steps that no body falls, and enough physics to be timed.
+/// Few enough control steps, with actions so small, that no body falls, and enough of them that it stands on the ground.
 fn rows(task: TaskName) -> Rows {
     match task.family() {
-        TaskFamily::Gym => Rows { count: 40, steps: 8, chunk_steps: 4, seed: 0 },
-        _ => Rows { count: 10, steps: 8, chunk_steps: 4, seed: 0 },
+        TaskFamily::Gym => Rows { count: 40, steps: 12, chunk_steps: 4, action_bound: 0.3, seed: 0 },
+        _ => Rows { count: 10, steps: 8, chunk_steps: 4, action_bound: 0.5, seed: 0 },
     }
 }
 
