@@ -84,6 +84,8 @@ class Python:
         self.actions = load(request["trace"], "actions")
         task, frame = request["task"], request.get("frame")
         if task in GYM:
+            # Only for videos.
+            sys.modules.setdefault("imageio", types.ModuleType("imageio"))
             import gymnasium
 
             self.name = f"gymnasium {gymnasium.__version__}"
