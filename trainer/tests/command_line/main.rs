@@ -292,6 +292,43 @@ fn a_peer_that_fails_is_named_with_its_cause() {
     assert!(told.contains("no-such-program"), "{told}");
 }
 
+/// A peer of `bench env` that needs a second for 1000 steps, whatever it is asked, and looks whether what it needs is there.
+#[test]
+fn environments_are_compared_with_their_physics_and_with_peers() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"while read -r request; do
+        trace=$(echo "$request" | sed 's/.*"trace":"\([^"]*\)".*/\1/')
+        [ -s "$trace/model.mjb" ] && [ -s "$trace/controls.f64" ] && [ -s "$trace/trace.json" ] || exit 1
+        case "$request" in
+            *rollout*) echo '{"name": "rollout", "steps": 1000, "wall": 2.0, "cpu": 1.0}' ;;
+            *) echo '{"name": "python", "steps": 1000, "wall": 1.0, "cpu": 1.0}' ;;
+        esac
+    done"#;
+    std::fs::write(folder.path().join("peer.sh"), script).unwrap();
+    let arguments =
+        ["bench", "env", "--task", "hopper", "--threads", "1", "--threads", "2", "--repetitions", "2", "--json"];
+    let text = succeed(folder.path(), &with(&arguments, &["--peer", "sh", "peer.sh"]));
+    let lines: Vec<serde_json::Value> = text.lines().map(json).collect();
+    let told: Vec<[&str; 2]> =
+        lines.iter().map(|line| ["bench", "peer"].map(|key| line[key].as_str().unwrap())).collect();
+    let expected = [
+        ["env/hopper/1", "physics alone"],
+        ["env/hopper/1", "rollout"],
+        ["env/hopper/1", "python"],
+        ["env/hopper/2", "physics alone"],
+        ["env/hopper/2", "rollout"],
+        ["env/hopper/gain/2", "physics alone"],
+        ["env/hopper/gain/2", "rollout"],
+    ];
+    assert_eq!(told, expected);
+    // Its physics steps are four to a control step; its threads gain nothing.
+    assert_eq!((&lines[1]["peer_p50"], &lines[2]["peer_p50"]), (&250.0.into(), &1000.0.into()));
+    assert_eq!(lines[6]["peer_p50"], 1.0);
+    assert!(lines.iter().all(|line| line["n"] == 2 && line["p50"].as_f64() > Some(0.0)), "{text}");
+    let misspelt = run(folder.path(), &["bench", "env", "--task", "hoper"]);
+    assert!(String::from_utf8_lossy(&misspelt.stderr).contains("half_cheetah"));
+}
+
 /// The runs of a small training, as `list`, `plot`, `compare` and `eval` show them.
 #[test]
 fn runs_are_listed_plotted_compared_and_judged() {
