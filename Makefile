@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 INSTALL = PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BUILT="$(BUILT)" CPUS="$(CPUS)" scripts/install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench-trainer bench-env check-cuda install install-files install-units uninstall fmt-check clippy clean
+.PHONY: help setup build demo test test-interop bench-trainer bench-env bench-render check-cuda install install-files install-units uninstall fmt-check clippy clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,14 @@ bench-env: build ## environment steps beside mujoco.rollout, gymnasium and robos
 	@trainer/peer/setup.sh "$(ENV_VENV)" trainer/peer/requirements-environments.txt
 	@"$(BUILT)/tenon-train" bench env $(BENCH_FLAGS) --peer "$(ENV_VENV)/bin/python" trainer/peer/environments.py
 
+# Only what is missing is fetched (100 MB). The scene is one of `make assets-robomimic`, or RENDER_FLAGS names another.
+RENDER_VENV ?= .deps/venv-render
+RENDER_FLAGS ?= --model .deps/robomimic/lift.xml --camera robot0_eye_in_hand --group 1 --physics-steps 25
+bench-render: build ## pictures of a scene beside mujoco.Renderer in Python; RENDER_FLAGS='--model FILE --camera NAME'
+	@"$(RENDER_VENV)/bin/python" -c 'import mujoco' 2>/dev/null || (python3 -m venv "$(RENDER_VENV)" && \
+		"$(RENDER_VENV)/bin/python" -m pip install --quiet --no-input "mujoco==3.3.7" "numpy<2")
+	@"$(BUILT)/tenon-train" bench-render $(RENDER_FLAGS) --peer "$(RENDER_VENV)/bin/python" trainer/peer/render.py
+
 # Builds the CUDA back end and compiles its kernels with NVRTC (90 MB from PyPI); wants no card. TENON_CUDA=cuda also runs the
 # golden cases on the card.
 CUDA_NVRTC := .deps/nvrtc
@@ -51,9 +59,10 @@ check-cuda: setup ## type-check the CUDA back end and compile its kernels, witho
 	TENON_NVRTC=1 LD_LIBRARY_PATH="$(CURDIR)/$(CUDA_NVRTC)/nvidia/cuda_nvrtc/lib:$$LD_LIBRARY_PATH" \
 		$(CARGO) test $(BUILD_FLAGS) --features tenon-train/cuda --test cuda --test golden -- --nocapture
 
-# Heavy peers never run in `make test`. TENON_TORCH_VENV=DIR keeps PyTorch between runs.
-test-interop: build ## tags beside pupil-apriltags, checkpoints in both directions with PyTorch; both are fetched (3 GB) and thrown away
+# Heavy peers never run in `make test`. TENON_TORCH_VENV=DIR keeps PyTorch between runs, TENON_MUJOCO_VENV=DIR MuJoCo.
+test-interop: build ## tags beside pupil-apriltags, pictures beside MuJoCo's Python, checkpoints in both directions with PyTorch; fetched (3 GB) and thrown away
 	@TENON="$(BUILT)/tenon" QUICK="$(QUICK)" tests/interop/tags.sh
+	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/pictures.sh
 	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/run.sh
 	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/torchscript.sh
 

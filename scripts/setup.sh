@@ -4,7 +4,7 @@
 # takes well under a second.
 #
 #   scripts/setup.sh          what a build and the demo need
-#   scripts/setup.sh tests    that, and what only the tests need (systemd-analyze)
+#   scripts/setup.sh tests    that, and what only the tests need (systemd-analyze, an OpenGL library for pictures)
 #
 # TENON_DEPS=DIR is where the wheels are kept between checkouts (default ~/.cache/tenon): with all three wheels in it no
 # network is needed. Whatever lies there is used only if its SHA-256 is the pinned one.
@@ -69,6 +69,13 @@ c_compiler_works() {
         cc -x c - -lm -o /dev/null 2>/dev/null
 }
 
+# Pictures of simulated worlds are drawn by whichever of these is there; none is linked to.
+gl_is_there() {
+    local libraries
+    libraries=$(PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null) || return 1
+    grep -qE 'libOSMesa\.so\.|libEGL_(mesa|nvidia)\.so\.0' <<<"$libraries"
+}
+
 missing_packages() {
     c_compiler_works || echo gcc libc6-dev
     command -v make >/dev/null || echo make
@@ -78,6 +85,7 @@ missing_packages() {
     fi
     if [ "$for_tests" = yes ]; then
         command -v systemd-analyze >/dev/null || echo systemd
+        gl_is_there || echo libosmesa6
     fi
 }
 

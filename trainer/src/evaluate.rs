@@ -8,9 +8,12 @@ use tenon_core::noise::SeededNoise;
 use tenon_core::randomisation::Randomisation;
 use tenon_core::spec::PolicySpec;
 use tenon_core::task::{Success, TaskName};
+use tenon_sim::batch::ChunkOutcome;
+use tenon_sim::render::RenderOptions;
 
 use crate::environments::{BatchSettings, TaskBatch, TaskEnv};
 use crate::error::TrainError;
+use crate::network::Observations;
 use crate::sampling::{ChunkMode, ChunkSampler, PolicyRef};
 use crate::seeds::Stream;
 use crate::workers::Workers;
@@ -54,14 +57,16 @@ pub struct EvaluationOptions<'a> {
     pub threads: usize,
     /// Noise on what is seen and executed; none is the usual.
     pub randomisation: Option<&'a Randomisation>,
+    /// What a policy that sees pictures sees; see [`crate::environments::look_of`].
+    pub pictures: Option<&'a RenderOptions>,
 }
 
 /// Whatever samples action chunks.
 pub trait ChunkSource {
     /// Samples one chunk a row.
     ///
-    /// `states`: `[rows, state_len]`, normalised. `noise`: one stream a row. `chunks`: receives `[rows, chunk_len]`.
-    fn sample(&mut self, states: &[f32], noise: &mut [SeededNoise], chunks: &mut [f32]) -> Result<(), TrainError>;
+    /// `seen`: one row each. `noise`: one stream a row. `chunks`: receives `[rows, chunk_len]`.
+    fn sample(&mut self, seen: Observations, noise: &mut [SeededNoise], chunks: &mut [f32]) -> Result<(), TrainError>;
 }
 
 /// A policy in training as a source of chunks.
@@ -81,10 +86,11 @@ impl<'a> PolicyChunks<'a> {
 }
 
 impl ChunkSource for PolicyChunks<'_> {
-    fn sample(&mut self, states: &[f32], noise: &mut [SeededNoise], chunks: &mut [f32]) -> Result<(), TrainError> {
+    fn sample(&mut self, seen: Observations, noise: &mut [SeededNoise], chunks: &mut [f32]) -> Result<(), TrainError> {
+        check_pictures(seen, self.policy.image_len(), noise.len())?;
         let (len, chain_len) = (self.policy.chunk_len(), self.policy.chain_len());
         self.chains.resize(noise.len() * chain_len, 0.0);
-        self.sampler.sample(self.workers, self.policy, self.mode, states, noise, &mut self.chains);
+        self.sampler.sample(self.workers, self.policy, self.mode, seen, noise, &mut self.chains);
         for (chunk, chain) in chunks.chunks_exact_mut(len).zip(self.chains.chunks_exact(chain_len)) {
             chunk.copy_from_slice(&chain[chain_len - len..]);
         }
@@ -92,13 +98,43 @@ impl ChunkSource for PolicyChunks<'_> {
     }
 }
 
+/// Says where a policy that sees `image_len` bytes of pictures a row (0: none) does not get them.
+pub(crate) fn check_pictures(seen: Observations, image_len: usize, rows: usize) -> Result<(), TrainError> {
+    let found = seen.images.map_or(0, <[u8]>::len);
+    if found == rows * image_len {
+        return Ok(());
+    }
+    let detail = format!(
+        "the policy sees {image_len} bytes of pictures in each of {rows} environments, they show {found} in all: \
+         cameras and sides of the pictures must be those of its network"
+    );
+    Err(TrainError::Config { key: "pictures", detail })
+}
+
 /// An episode while it is judged.
 #[derive(Debug, Clone, Copy)]
-struct Episode {
-    sum: f64,
-    steps: usize,
+pub(crate) struct Episode {
+    pub sum: f64,
+    pub steps: usize,
     /// Best mean reward a step of a whole chunk.
-    best: f64,
+    pub best: f64,
+}
+
+impl Episode {
+    /// One that begins.
+    pub fn new() -> Self {
+        Self { sum: 0.0, steps: 0, best: f64::NEG_INFINITY }
+    }
+
+    /// Takes over what a chunk of `action_horizon` steps brought.
+    pub fn add(&mut self, outcome: &ChunkOutcome, action_horizon: usize) {
+        self.sum += outcome.reward;
+        self.steps += outcome.steps;
+        if outcome.steps > 0 {
+            // A chunk that was cut short cannot be one of success.
+            self.best = self.best.max(outcome.reward / action_horizon as f64);
+        }
+    }
 }
 
 /// Runs the episodes. `None` where `stop` asked to end; `on_episodes` is told how many are finished and what they came to.
@@ -115,6 +151,9 @@ pub fn evaluate(
     if let Some(noise) = options.randomisation {
         batch = batch.randomised(noise.clone());
     }
+    if let Some(look) = options.pictures {
+        batch = batch.seen_by(look.clone())?;
+    }
     let mut chunks = vec![0.0; environments * spec.chunk_len()];
     let (mut returns, mut steps) = (Vec::with_capacity(options.episodes), 0);
     let mut result = Evaluation::of_returns(&returns);
@@ -124,22 +163,17 @@ pub fn evaluate(
         let (done, judged) = (returns.len(), environments.min(options.episodes - returns.len()));
         let mut noise: Vec<SeededNoise> =
             (done..done + environments).map(|episode| Stream::Evaluation(episode as u32).of(options.seed)).collect();
-        let mut episodes = vec![Episode { sum: 0.0, steps: 0, best: f64::NEG_INFINITY }; environments];
+        let mut episodes = vec![Episode::new(); environments];
         batch.begin_episodes(done);
         for _ in 0..options.task.episode_steps().div_ceil(spec.action_horizon.max(1)) {
             if stop() {
                 return Ok(None);
             }
-            source.sample(batch.states(), &mut noise, &mut chunks)?;
+            source.sample(batch.seen(), &mut noise, &mut chunks)?;
             batch.step(&chunks)?;
             let mut over = true;
             for (episode, outcome) in episodes.iter_mut().zip(batch.outcomes()) {
-                episode.sum += outcome.reward;
-                episode.steps += outcome.steps;
-                if outcome.steps > 0 {
-                    // A chunk that was cut short cannot be one of success.
-                    episode.best = episode.best.max(outcome.reward / spec.action_horizon as f64);
-                }
+                episode.add(outcome, spec.action_horizon);
                 over &= outcome.ended();
             }
             if over {

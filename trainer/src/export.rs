@@ -19,8 +19,8 @@ use tenon_policy::{Bundle, BundleContent, BundleWriter, Engine, OnnxDenoiser, Po
 use crate::checkpoint::Checkpoint;
 use crate::dppo::{ChainMode, ChainSampler, Policy};
 use crate::error::TrainError;
-use crate::evaluate::ChunkSource;
-use crate::network::{Mode, ParameterTable, Prepared, Workspace};
+use crate::evaluate::{ChunkSource, check_pictures};
+use crate::network::{Mode, Observations, ParameterTable, Prepared, Workspace};
 use crate::sampling::{PretrainedWeights, TrainedPolicy};
 use crate::workers::Workers;
 
@@ -276,6 +276,8 @@ pub struct BundleChunks {
     scratch: SampleScratch,
     state_len: usize,
     chunk_len: usize,
+    /// One row's pictures as the graph takes them.
+    pictures: Vec<f32>,
 }
 
 impl BundleChunks {
@@ -289,16 +291,23 @@ impl BundleChunks {
             scratch: SampleScratch::new(spec.chunk_len()),
             state_len: spec.state_len(),
             chunk_len: spec.chunk_len(),
+            pictures: Vec::new(),
         })
     }
 }
 
 impl ChunkSource for BundleChunks {
-    fn sample(&mut self, states: &[f32], noise: &mut [SeededNoise], chunks: &mut [f32]) -> Result<(), TrainError> {
+    fn sample(&mut self, seen: Observations, noise: &mut [SeededNoise], chunks: &mut [f32]) -> Result<(), TrainError> {
         let failed = |e: PolicyError| TrainError::Config { key: "bundle", detail: e.to_string() };
-        let rows = states.chunks_exact(self.state_len).zip(chunks.chunks_exact_mut(self.chunk_len)).zip(noise);
-        for ((state, chunk), noise) in rows {
-            self.denoiser.condition(state).map_err(failed)?;
+        let image_len = self.denoiser.image_len();
+        check_pictures(seen, image_len, noise.len())?;
+        for (row, (chunk, noise)) in chunks.chunks_exact_mut(self.chunk_len).zip(noise).enumerate() {
+            if let Some(pictures) = seen.image(row, image_len).filter(|_| image_len > 0) {
+                self.pictures.clear();
+                self.pictures.extend(pictures.iter().map(|&value| f32::from(value)));
+                self.denoiser.set_image(&self.pictures).map_err(failed)?;
+            }
+            self.denoiser.condition(seen.state(row, self.state_len)).map_err(failed)?;
             sample(&mut self.denoiser, &self.steps, self.clips, noise, &mut self.scratch, chunk).map_err(failed)?;
         }
         Ok(())

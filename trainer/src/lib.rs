@@ -20,6 +20,7 @@
 //!
 //! * [`demos`]: scripted or recorded demonstrations of Avoid.
 //! * [`environments`], [`evaluate`], [`finetune`]: tasks in batches, judging a policy, the iterations of fine-tuning.
+//! * [`film`]: episodes of a policy as videos.
 //! * [`export`]: a checkpoint becomes a policy bundle, checked against the ONNX engine.
 //! * [`import`]: PyTorch checkpoints of the authors, read without PyTorch.
 //! * [`randomisation`]: noise on what a policy sees and does in training, from what a rig's calibration measured.
@@ -43,6 +44,7 @@ pub mod environments;
 pub mod error;
 pub mod evaluate;
 pub mod export;
+pub mod film;
 pub mod finetune;
 pub mod import;
 pub mod interrupt;

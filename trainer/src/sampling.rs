@@ -38,6 +38,14 @@ impl PolicyRef<'_> {
         }
     }
 
+    /// Values of the pictures that it sees at a time; 0 for a policy that sees none.
+    pub fn image_len(self) -> usize {
+        match self {
+            Self::Diffusion(policy) => policy.network.image_len(),
+            Self::Gaussian(policy) => policy.network.image_len(),
+        }
+    }
+
     /// Values that training keeps of a sampled chunk; the last `chunk_len` of them are the chunk itself. Of a diffusion
     /// policy the K'+1 states of its chain, of a Gaussian the chunk alone.
     pub fn chain_len(self) -> usize {

@@ -14,7 +14,10 @@ mod controller;
 mod scene;
 
 pub use controller::{CartesianController, JointSetPoint, joint_torque};
+use scene::drawn_scene_mjcf;
 pub use scene::{TABLE_GEOM, obstacle_geom_name, scene_mjcf};
+
+use std::sync::{Arc, OnceLock};
 
 use nalgebra::Vector3;
 use tenon_core::avoid::{
@@ -26,6 +29,7 @@ use crate::batch::{Environment, EnvironmentFault, StepOutcome};
 use crate::error::SimError;
 use crate::mujoco::{GeomId, JointAddress, Model, Simulation};
 use crate::panda::{JOINT_NAMES, JOINTS, MOTOR_NAMES, ROD_GEOM, forward_kinematics};
+use crate::render::Sight;
 use crate::saved_state::{StateReader, StateWriter};
 
 /// First value of a saved environment.
@@ -39,6 +43,20 @@ pub struct AvoidScene {
     motors: [usize; JOINTS],
     rod: GeomId,
     obstacles: [GeomId; OBSTACLES.len()],
+    drawn: Arc<Drawn>,
+}
+
+/// The scene as it is drawn, compiled when somebody wants to see it: the physics has no geoms for the arm's links.
+#[derive(Debug)]
+struct Drawn {
+    cylinders: [Obstacle; OBSTACLES.len()],
+    model: OnceLock<Option<Model>>,
+}
+
+impl Drawn {
+    fn model(&self) -> Option<&Model> {
+        self.model.get_or_init(|| Model::from_mjcf(&drawn_scene_mjcf(&self.cylinders)).ok()).as_ref()
+    }
 }
 
 impl AvoidScene {
@@ -63,11 +81,12 @@ impl AvoidScene {
             motors[joint] = model.actuator(MOTOR_NAMES[joint])?;
         }
         let rod = model.geom(ROD_GEOM)?;
+        let drawn = Arc::new(Drawn { cylinders: *obstacles, model: OnceLock::new() });
         let mut obstacles = [rod; OBSTACLES.len()];
         for (index, obstacle) in obstacles.iter_mut().enumerate() {
             *obstacle = model.geom(&obstacle_geom_name(index))?;
         }
-        Ok(Self { model, joints, motors, rod, obstacles })
+        Ok(Self { model, joints, motors, rod, obstacles, drawn })
     }
 
     /// The compiled model.
@@ -92,6 +111,8 @@ pub struct AvoidEnv {
     steps: usize,
     /// Scratch for restoring, so that it allocates nothing.
     state: Vec<f64>,
+    /// The world that is drawn, once somebody wanted to see it.
+    drawn: Option<Box<Simulation>>,
 }
 
 impl AvoidEnv {
@@ -109,6 +130,7 @@ impl AvoidEnv {
             rod_touched: false,
             steps: 0,
             state,
+            drawn: None,
         };
         environment.restart();
         environment
@@ -242,6 +264,21 @@ impl Environment for AvoidEnv {
             Ok(()) => StepOutcome { reward, terminated: false, truncated: self.steps >= EPISODE_STEPS, fault: None },
             Err(fault) => StepOutcome::faulted(fault),
         }
+    }
+
+    /// A world of its own with the present joint positions, so the physics is not touched.
+    fn world_to_draw(&mut self) -> Option<&mut Simulation> {
+        if self.drawn.is_none() {
+            self.drawn = self.scene.drawn.model().map(|model| Box::new(Simulation::new(model)));
+        }
+        let drawn = self.drawn.as_deref_mut()?;
+        drawn.qpos_mut().copy_from_slice(self.simulation.qpos());
+        drawn.place();
+        Some(drawn)
+    }
+
+    fn sight(&self) -> Sight {
+        Sight { camera: Some(scene::CAMERA), ..Sight::default() }
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {

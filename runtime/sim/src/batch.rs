@@ -7,13 +7,18 @@
 //! Terms: *terminated* means the task ended the episode (no value beyond it), *truncated* that a time limit did (the
 //! value of the final observation counts), *fault* that the simulation cannot go on.
 
+mod first_values;
+mod pictures;
 mod pool;
 
+pub use first_values::FirstValues;
+pub use pictures::BatchPictures;
 pub(crate) use pool::start_threads;
 pub use pool::{BatchEnv, BatchOptions};
 
 use crate::error::SimError;
 use crate::mujoco::Simulation;
+use crate::render::Sight;
 
 /// Why an environment's episode ended that should not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,6 +96,15 @@ pub struct ChunkOutcome {
 }
 
 impl ChunkOutcome {
+    /// Takes over what a further step brought.
+    pub fn add(&mut self, step: StepOutcome) {
+        self.reward += step.reward;
+        self.steps += 1;
+        self.terminated = step.terminated;
+        self.truncated = step.truncated;
+        self.fault = step.fault;
+    }
+
     /// Whether the episode is over, for whatever reason.
     pub fn ended(&self) -> bool {
         self.terminated || self.truncated
@@ -122,12 +136,7 @@ pub trait Environment: Send {
     fn step_chunk(&mut self, actions: &[f64], observation: &mut [f64]) -> ChunkOutcome {
         let mut chunk = ChunkOutcome::default();
         for action in actions.chunks_exact(self.action_dim()) {
-            let step = self.step(action, observation);
-            chunk.reward += step.reward;
-            chunk.steps += 1;
-            chunk.terminated = step.terminated;
-            chunk.truncated = step.truncated;
-            chunk.fault = step.fault;
+            chunk.add(self.step(action, observation));
             if chunk.ended() {
                 break;
             }
@@ -145,6 +154,17 @@ pub trait Environment: Send {
     fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
         let _ = controls;
         self.step(action, observation)
+    }
+
+    /// The world as it is to be drawn now; `None` for a task that cannot be drawn. Asking, and drawing, changes nothing
+    /// that a step, an observation or a saved state depends on.
+    fn world_to_draw(&mut self) -> Option<&mut Simulation> {
+        None
+    }
+
+    /// How the task is best watched by a person.
+    fn sight(&self) -> Sight {
+        Sight::default()
     }
 
     /// Appends all that the environment needs to go on exactly as it would have.
@@ -185,6 +205,14 @@ impl<E: Environment + ?Sized> Environment for Box<E> {
 
     fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
         (**self).step_recording(action, observation, controls)
+    }
+
+    fn world_to_draw(&mut self) -> Option<&mut Simulation> {
+        (**self).world_to_draw()
+    }
+
+    fn sight(&self) -> Sight {
+        (**self).sight()
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {

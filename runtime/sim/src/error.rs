@@ -34,6 +34,30 @@ pub enum SimError {
     GymModelMissing { file: &'static str, places: String, variable: &'static str },
     #[error("{}: {message}: run `make setup`, or name another folder with {variable}", path.display())]
     GymModel { path: PathBuf, message: String, variable: &'static str },
+    #[error("the model has no camera named \"{name}\": {known}")]
+    UnknownCamera { name: String, known: String },
+    #[error(
+        "this machine cannot draw pictures without a window ({tried}): install the Debian packages libegl1 libegl-mesa0 \
+         libgl1-mesa-dri, or libosmesa6"
+    )]
+    NoGl { tried: String },
+    #[error("drawing by {name}: {message}")]
+    Gl { name: String, message: String },
+    #[error("a picture of {width}×{height} pixels: give 1 to {largest} pixels a side")]
+    PictureSize { width: u32, height: u32, largest: u32 },
+    #[error("a buffer of {found} bytes for pictures that have {expected}")]
+    PictureBuffer { expected: usize, found: usize },
+    #[error("view {view} of {views}: the renderer was made for fewer")]
+    UnknownView { view: usize, views: usize },
+    #[error(
+        "the renderer was made for another model (other meshes, textures or cameras) than that of the world: make one for \
+         each of them"
+    )]
+    OtherModel,
+    #[error("the task has no world that can be drawn")]
+    NothingToDraw,
+    #[error("the memory does not suffice for a copy of the model to draw from")]
+    ModelCopy,
     #[error("the saved state of {what} does not fit: {message}; it was written by another task, version or batch size")]
     SavedState { what: &'static str, message: String },
 }

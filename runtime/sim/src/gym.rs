@@ -20,8 +20,12 @@ use tenon_core::noise::SeededNoise;
 use crate::batch::{Environment, EnvironmentFault, StepOutcome};
 use crate::error::SimError;
 use crate::mujoco::{Model, Simulation};
+use crate::render::Sight;
 use crate::saved_state::{StateReader, StateWriter};
 use task::{Healthy, Rules, StartNoise};
+
+/// The camera of Gym's models, which moves with the body.
+const CAMERA: &str = "track";
 
 /// First value of a saved environment.
 const STATE_VERSION: u64 = 1;
@@ -103,6 +107,8 @@ pub struct GymEnv {
     rules: &'static Rules,
     options: GymOptions,
     simulation: Simulation,
+    /// The models of Gym have one; one given as text may not.
+    camera: Option<&'static str>,
     /// Length of a control step, seconds.
     step_s: f64,
     steps: usize,
@@ -124,6 +130,7 @@ impl GymEnv {
             state: vec![0.0; simulation.state_len()],
             action: vec![0.0; rules.action_dim],
             simulation,
+            camera: scene.model.camera(CAMERA).ok().map(|_| CAMERA),
             step_s: scene.model.timestep_s() * rules.frame_skip as f64,
             steps: 0,
         }
@@ -278,6 +285,17 @@ impl Environment for GymEnv {
         let outcome = self.step(action, observation);
         (0..self.rules.frame_skip).for_each(|_| controls.extend_from_slice(self.simulation.ctrl()));
         outcome
+    }
+
+    /// The bodies stand where the positions say; nothing that an observation or a step depends on is derived from that.
+    fn world_to_draw(&mut self) -> Option<&mut Simulation> {
+        self.simulation.place();
+        Some(&mut self.simulation)
+    }
+
+    /// From the side, beside the body.
+    fn sight(&self) -> Sight {
+        Sight { camera: self.camera, ..Sight::default() }
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {

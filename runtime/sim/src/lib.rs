@@ -4,6 +4,7 @@
 //! - [`panda`]: the arm as MJCF text, tool-point kinematics in closed form.
 //! - [`batch`]: what a task offers ([`batch::Environment`]) and many of them in threads ([`batch::BatchEnv`]).
 //! - [`avoid`]: the task D3IL Avoid; its definition without physics is `tenon_core::avoid`.
+//! - [`render`]: pictures of a world, without a window.
 //! - [`gym`]: Hopper, Walker2d and HalfCheetah.
 //!
 //! Observations and actions are in physical units; normalising is the trainer's and the policy's business.
@@ -14,6 +15,7 @@ mod error;
 pub mod gym;
 pub mod mujoco;
 pub mod panda;
+pub mod render;
 pub mod saved_state;
 pub mod server;
 pub mod speed;

@@ -1,8 +1,13 @@
 //! MuJoCo, in one place: the only module of the project that names the binding.
 //!
 //! A [`Model`] is compiled once from MJCF text and shared by all threads; each environment owns one [`Simulation`]
-//! (MuJoCo's data object). Nothing here allocates after construction.
+//! (MuJoCo's data object). Nothing here allocates after construction. `drawing` has MuJoCo's drawing functions, for
+//! [`crate::render`].
 
+pub(crate) mod drawing;
+
+use std::ffi::CStr;
+use std::path::Path;
 use std::sync::{Arc, Once};
 
 use mujoco_rs::mujoco_c;
@@ -29,6 +34,18 @@ fn silence_warnings() {
     });
 }
 
+/// Checks the version of the library that was loaded; comes before anything else of it.
+fn prepare_library() -> Result<(), SimError> {
+    // SAFETY: takes no argument and reads a constant.
+    let found = unsafe { mujoco_c::mj_version() };
+    let needed = mujoco_c::mjVERSION_HEADER;
+    if found != needed as i32 {
+        return Err(SimError::WrongMujocoVersion { found, needed });
+    }
+    silence_warnings();
+    Ok(())
+}
+
 /// A compiled model; clones share it.
 #[derive(Debug, Clone)]
 pub struct Model(Arc<MjModel>);
@@ -44,6 +61,10 @@ pub struct BodyId(usize);
 /// Index of a site in its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SiteId(usize);
+
+/// Index of a camera in its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CameraId(usize);
 
 /// A joint with one degree of freedom: where its values stand in `qpos` and in `qvel`, `qfrc_…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,20 +101,19 @@ impl Model {
     }
 
     fn compile(mjcf: &str, disabled: i32) -> Result<Self, SimError> {
-        // SAFETY: takes no argument and reads a constant.
-        let found = unsafe { mujoco_c::mj_version() };
-        let needed = mujoco_c::mjVERSION_HEADER;
-        if found != needed as i32 {
-            return Err(SimError::WrongMujocoVersion { found, needed });
-        }
-        silence_warnings();
-        let mut model =
+        prepare_library()?;
+        let model =
             MjModel::from_xml_string(mjcf).map_err(|error| SimError::ModelCompile { message: error.to_string() })?;
+        Ok(Self::finish(model, disabled))
+    }
+
+    /// Sets the flags that every model has, and those asked for.
+    fn finish(mut model: MjModel, disabled: i32) -> Self {
         // Left alone, MuJoCo would silently put an unstable world back to its start; we want to see it and say so.
         let disabled = disabled | mujoco_c::mjtDisableBit::mjDSBL_AUTORESET as i32;
         // SAFETY: the model is not shared yet, and flags only take effect in later steps.
         unsafe { model.ffi_mut() }.opt.disableflags |= disabled;
-        Ok(Self(Arc::new(model)))
+        Self(Arc::new(model))
     }
 
     /// The compiled model in MuJoCo's own binary format (MJB), which programs with the same version of MuJoCo read.
@@ -152,6 +172,53 @@ impl Model {
         self.id(MjtObj::mjOBJ_SITE, "site", name).map(SiteId)
     }
 
+    /// Compiles an MJCF file; what it names (meshes, textures) is looked for beside it.
+    ///
+    /// # Errors
+    /// As [`from_mjcf`](Self::from_mjcf), the file's name in the message.
+    pub fn from_mjcf_file(path: &Path) -> Result<Self, SimError> {
+        let bad = |message: String| SimError::ModelCompile { message: format!("{}: {message}", path.display()) };
+        prepare_library()?;
+        // The binding wants names that are text, and says less about a file that is not there.
+        if path.to_str().is_none_or(|name| name.contains('\0')) {
+            return Err(bad("its name is no text".into()));
+        }
+        std::fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+        let model = MjModel::from_xml(path).map_err(|error| bad(error.to_string()))?;
+        Ok(Self::finish(model, 0))
+    }
+
+    /// The camera of this name.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownCamera`] with the names that there are.
+    pub fn camera(&self, name: &str) -> Result<CameraId, SimError> {
+        self.id(MjtObj::mjOBJ_CAMERA, "camera", name).map(CameraId).map_err(|_| SimError::UnknownCamera {
+            name: name.to_owned(),
+            known: match self.camera_names() {
+                names if names.is_empty() => "it has none".into(),
+                names => format!("it has {}", names.join(", ")),
+            },
+        })
+    }
+
+    /// Names of all cameras that have one.
+    pub fn camera_names(&self) -> Vec<String> {
+        let name_of = |id| {
+            // SAFETY: the model is whole; the name, if there is one, lives in it and ends with a zero.
+            unsafe {
+                let name = mujoco_c::mj_id2name(self.0.ffi(), MjtObj::mjOBJ_CAMERA as i32, id);
+                (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+            }
+        };
+        (0..self.0.ffi().ncam).filter_map(name_of).filter(|name| !name.is_empty()).collect()
+    }
+
+    /// Whether both are clones of one compiled model.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The actuator of this name: its place in the control vector.
     ///
     /// # Errors
@@ -179,7 +246,9 @@ impl Model {
 }
 
 /// The changing state of one simulated world.
-pub struct Simulation(MjData<Arc<MjModel>>, Model);
+///
+/// Beside MuJoCo's data: what it is a world of, and half sizes with which geoms are drawn in this world alone.
+pub struct Simulation(MjData<Arc<MjModel>>, Model, Vec<(GeomId, [f32; 3])>);
 
 impl std::fmt::Debug for Simulation {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -190,12 +259,33 @@ impl std::fmt::Debug for Simulation {
 impl Simulation {
     /// A world in the model's initial state.
     pub fn new(model: &Model) -> Self {
-        Self(MjData::new(Arc::clone(&model.0)), model.clone())
+        Self(MjData::new(Arc::clone(&model.0)), model.clone(), Vec::new())
     }
 
-    /// What is simulated.
+    /// What it is a world of.
     pub fn model(&self) -> &Model {
         &self.1
+    }
+
+    /// Has a geom of another size drawn in this world: many worlds can share one model of what is seen, though things in
+    /// them differ in size. The physics keeps the model's. Half sizes (metres) as MJCF has them for the geom's type; no
+    /// meshes.
+    pub fn draw_as(&mut self, geom: GeomId, half_sizes_m: [f64; 3]) {
+        self.2.retain(|(known, _)| *known != geom);
+        self.2.push((geom, half_sizes_m.map(|size| size as f32)));
+    }
+
+    /// Recomputes where bodies, geoms, sites, cameras and lights are, from the positions alone. Forces, contacts and
+    /// warm start stay as they are, so a later step does the same as without.
+    pub fn place(&mut self) {
+        let model: *const mujoco_c::mjModel = self.1.0.ffi();
+        // SAFETY: the world belongs to this model, and both outlive the calls.
+        unsafe {
+            let data: *mut mujoco_c::mjData = self.0.ffi_mut();
+            mujoco_c::mj_kinematics(model, data);
+            mujoco_c::mj_comPos(model, data);
+            mujoco_c::mj_camlight(model, data);
+        }
     }
 
     /// Back to the model's initial state; inputs and warm start become zero.

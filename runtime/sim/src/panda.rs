@@ -7,7 +7,7 @@ mod mjcf;
 
 pub use kinematics::{Jacobian, ToolPose, forward_kinematics, tool_jacobian};
 pub(crate) use mjcf::numbers;
-pub use mjcf::{ArmMjcf, FINGER_OPENING_M, Rod, arm_mjcf};
+pub use mjcf::{ArmMjcf, FINGER_OPENING_M, Rod, arm_mjcf, drawn_arm_mjcf};
 
 /// Number of arm joints.
 pub const JOINTS: usize = 7;

@@ -4,9 +4,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use tenon_core::avoid::OBSERVATION_DIM;
+use tenon_sim::SimError;
 use tenon_sim::avoid::{AvoidEnv, AvoidScene};
-use tenon_sim::batch::{BatchEnv, BatchOptions, Environment};
+use tenon_sim::batch::{BatchEnv, BatchOptions, BatchPictures, Environment};
 use tenon_sim::gym::{CHUNK_STEPS, GymEnv, GymOptions, GymScene, GymTask};
+use tenon_sim::render::{Quality, RenderOptions};
 
 struct Counting;
 
@@ -67,4 +69,26 @@ fn a_batch_of_gym_environments_allocates_nothing() {
         assert_eq!(ALLOCATIONS.get() - before, 0, "{task}");
         assert!(ended >= 2, "{task}");
     }
+}
+
+#[test]
+fn drawing_allocates_nothing_after_the_first_picture() {
+    let scene = GymScene::new(GymTask::HOPPER).unwrap();
+    let environments = (0..2).map(|_| GymEnv::new(&scene, GymOptions::default())).collect();
+    let options = BatchOptions { threads: 1, chunk_steps: CHUNK_STEPS, auto_reset: true, seed: 0 };
+    let mut batch = BatchEnv::new(environments, options).unwrap();
+    batch.reset();
+    let look = RenderOptions::of_sight(batch.environment_mut(0).sight(), 32, 32, Quality::Fast);
+    let pictures = BatchPictures::new(look, 1).unwrap();
+    let mut shown = vec![0; 2 * pictures.len_of_one()];
+    if let Err(error @ SimError::NoGl { .. }) = batch.render(&pictures, &mut shown) {
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let before = ALLOCATIONS.get();
+    for _ in 0..5 {
+        batch.render(&pictures, &mut shown).unwrap();
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(shown.iter().any(|&value| value > 0));
 }

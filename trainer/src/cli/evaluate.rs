@@ -7,9 +7,11 @@ use clap::{Args, ValueEnum};
 use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
 use tenon_core::randomisation::Randomisation;
+use tenon_sim::render::Quality;
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::device::Choice;
 use tenon_train::dppo::ChainMode;
+use tenon_train::environments::{look_of, quality_of};
 use tenon_train::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::ppo::{SamplingMode, SamplingNoise};
@@ -71,6 +73,10 @@ struct Judging {
     /// Noise of deployment, or that of fine-tuning's rollouts.
     #[arg(long, value_enum, default_value = "evaluation")]
     noise: NoiseKind,
+    /// Quality of the pictures, exact or fast, for a policy that sees them [default: what a checkpoint's policy saw, else
+    /// exact].
+    #[arg(long, value_name = "QUALITY")]
+    pictures: Option<Quality>,
     #[command(flatten)]
     device: DeviceArg,
 }
@@ -117,6 +123,12 @@ fn judge(
 ) -> anyhow::Result<Ending> {
     let threads = output.threads();
     let noise = evaluation_noise(config)?;
+    let quality = match (judging.pictures, &judged) {
+        (Some(quality), _) => quality,
+        (None, Judged::Checkpoint(checkpoint)) => quality_of(&checkpoint.header.run)?,
+        (None, Judged::Bundle(..)) => Quality::default(),
+    };
+    let look = look_of(config.task, quality);
     let options = EvaluationOptions {
         task: config.task,
         episodes: judging.episodes.unwrap_or(config.evaluate.episodes),
@@ -124,6 +136,7 @@ fn judge(
         environments: config.finetune.as_ref().map_or(ENVIRONMENTS, |c| c.environments),
         threads,
         randomisation: noise.as_ref(),
+        pictures: look.as_ref(),
     };
     ensure!(options.episodes >= 1, "--episodes 0: give at least 1");
     let stop = || interrupt.is_requested();
@@ -166,7 +179,7 @@ fn judge(
 }
 
 /// Randomisation, where the configuration wants evaluations to have it.
-fn evaluation_noise(config: &TaskConfig) -> anyhow::Result<Option<Randomisation>> {
+pub(super) fn evaluation_noise(config: &TaskConfig) -> anyhow::Result<Option<Randomisation>> {
     if !config.randomisation.as_ref().is_some_and(|r| r.evaluation) {
         return Ok(None);
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use tenon_core::config::{FinetuneConfig, TaskConfig};
+use tenon_sim::render::Quality;
 use tenon_train::TrainError;
 use tenon_train::checkpoint::{Checkpoint, Stage};
 use tenon_train::finetune::{Evaluations, FinetuneRun, Goal, IterationRecord, Judgement, NoisePair, Source};
@@ -15,7 +16,8 @@ use tenon_train::run_dir::{CHECKPOINT_FILE, CONFIG_FILE, RunDir, commit, sha256_
 use tenon_train::watch::{Card, Watcher};
 
 use super::{
-    Checkpointing, Common, DeviceArg, Ending, NOISE_SHA256, config_of, config_text, newest, noise_sha256, read_noise,
+    Checkpointing, Common, DeviceArg, Ending, NOISE_SHA256, config_of, config_text, newest, noise_sha256, pictures,
+    read_noise,
 };
 
 /// What counts the steps of this stage.
@@ -57,6 +59,10 @@ pub struct FinetuneArgs {
     /// Seed [default: finetune.seed of the configuration].
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
+    /// Quality of the pictures that simulations show to a policy that sees them, exact or fast [default: what it saw in
+    /// pre-training, else exact].
+    #[arg(long, value_name = "QUALITY")]
+    pub(super) pictures: Option<Quality>,
     /// Begin anew whatever the folder holds.
     #[arg(long)]
     pub(super) fresh: bool,
@@ -93,6 +99,7 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
         ensure!(finetune.iterations >= 1, "--iterations 0: give at least 1");
     }
     read_noise(&mut config)?;
+    pictures(&config, args.pictures)?;
     let (config, finetune) = (&config, config.finetune()?);
     let compute = args.device.compute(&args.common.output)?;
     let pretrained = args.from.as_deref().map(|folder| Pretrained::read(folder, config)).transpose()?;
@@ -123,7 +130,8 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
                 provenance.push(("pretrained", p.path.display().to_string()));
                 provenance.push((PRETRAINED_SHA256, p.sha256.clone()));
             }
-            let provenance = provenance.into_iter().map(|(key, value)| (key.to_string(), value));
+            let seen = pictures(config, args.pictures)?;
+            let provenance = provenance.into_iter().map(|(key, value)| (key.to_string(), value)).chain(seen);
             let source = pretrained.as_ref().map_or(Source::Scratch, |p| Source::Pretrained(&p.checkpoint));
             let run = FinetuneRun::new(config, text, source, provenance, compute)?;
             // From here on a killed run can go on.

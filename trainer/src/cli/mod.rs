@@ -3,6 +3,7 @@
 mod bench;
 mod bench_env;
 mod bench_peer;
+mod bench_render;
 mod compare;
 mod demos;
 mod evaluate;
@@ -13,17 +14,20 @@ mod list;
 mod plot;
 mod pretrain;
 mod resume;
+mod watch;
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use tenon_core::config::{TaskConfig, Values};
+use tenon_sim::render::Quality;
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::device::{Choice, DeviceFailure};
+use tenon_train::environments::{PICTURES_KEY, look_of};
 use tenon_train::interrupt::{INTERRUPTED_EXIT_CODE, Interrupt};
 use tenon_train::randomisation;
 use tenon_train::run_dir::{KeepCheckpoints, holds_checkpoint, last_checkpoint};
@@ -81,8 +85,12 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Show the curves of a run.
     Plot(plot::PlotArgs),
+    /// Film episodes of a policy: a video for each, and a page with all of them.
+    Watch(watch::WatchArgs),
     /// Measure update and sampling speed on random data, beside a peer if one is given.
     Bench(bench::BenchArgs),
+    /// Measure pictures of simulated worlds, beside mujoco.Renderer if a Python with it is given.
+    BenchRender(bench_render::BenchRenderArgs),
 }
 
 /// What most commands have.
@@ -243,7 +251,9 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         Command::List(args) => list::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Plot(args) => plot::run(args),
+        Command::Watch(args) => watch::run(args, interrupt),
         Command::Bench(args) => bench::run(args, interrupt),
+        Command::BenchRender(args) => bench_render::run(&args, interrupt),
     }
 }
 
@@ -282,6 +292,17 @@ fn read_noise(config: &mut TaskConfig) -> anyhow::Result<()> {
 
 fn noise_sha256(config: &TaskConfig) -> Option<String> {
     config.randomisation.as_ref()?.origin.as_ref()?.sha256.clone()
+}
+
+/// What a run records of the quality of pictures; an error where somebody gives one for a policy that sees none.
+fn pictures(config: &TaskConfig, quality: Option<Quality>) -> anyhow::Result<Option<(String, String)>> {
+    let Some(quality) = quality else { return Ok(None) };
+    ensure!(
+        look_of(config.task, quality).is_some(),
+        "--pictures {quality}: the policies of {} see no pictures",
+        config.task
+    );
+    Ok(Some((PICTURES_KEY.to_string(), quality.to_string())))
 }
 
 /// The configuration as it is used, overrides included.

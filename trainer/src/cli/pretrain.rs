@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 use tenon_core::config::TaskConfig;
+use tenon_sim::render::Quality;
 use tenon_train::checkpoint::{Checkpoint, RunInfo, Stage};
 use tenon_train::dataset::{Dataset, read_normalization};
 use tenon_train::interrupt::Interrupt;
@@ -19,7 +20,8 @@ use tenon_train::settings::pretrain_config;
 use tenon_train::watch::{Card, History, Watcher, number};
 
 use super::{
-    Checkpointing, Common, DeviceArg, Ending, NOISE_SHA256, config_of, config_text, newest, noise_sha256, read_noise,
+    Checkpointing, Common, DeviceArg, Ending, NOISE_SHA256, config_of, config_text, newest, noise_sha256, pictures,
+    read_noise,
 };
 
 /// Time between two checkpoints.
@@ -50,6 +52,10 @@ pub struct PretrainArgs {
     /// Seed [default: pretrain.seed of the configuration].
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
+    /// Quality of the pictures in the data, exact or fast, of a policy that sees pictures: recorded, so that simulations
+    /// show it the same [default: exact].
+    #[arg(long, value_name = "QUALITY")]
+    pub(super) pictures: Option<Quality>,
     /// Begin anew whatever the folder holds.
     #[arg(long)]
     pub(super) fresh: bool,
@@ -87,6 +93,7 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         pretrain.seed = args.seed.unwrap_or(pretrain.seed);
     }
     read_noise(&mut config)?;
+    pictures(&config, args.pictures)?;
     let (config, pretrain) = (&config, config.pretrain()?);
     ensure!(
         pretrain.epochs > pretrain.warmup_epochs,
@@ -112,6 +119,8 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
                 ("data".to_string(), train.display().to_string()),
                 ("data_sha256".to_string(), data_sha256),
             ]);
+            let seen = (config.task.cameras() > 0).then(|| args.pictures.unwrap_or_default());
+            provenance.extend(pictures(config, seen)?);
             provenance.extend(noise_sha256(config).map(|sha256| (NOISE_SHA256.to_string(), sha256)));
             let run = RunInfo {
                 network: config.policy.model.network(),

@@ -50,8 +50,17 @@ pub fn run(args: ResumeArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     match stage {
         Stage::Pretrain => {
             let data = source.context("give --source DIR, the folder of the demonstrations")?;
-            let args =
-                PretrainArgs { common, data, out, epochs: None, seed: None, fresh: false, device, checkpointing };
+            let args = PretrainArgs {
+                common,
+                data,
+                out,
+                epochs: None,
+                seed: None,
+                pictures: None,
+                fresh: false,
+                device,
+                checkpointing,
+            };
             pretrain::run(args, interrupt)
         }
         Stage::Finetune => {
@@ -63,6 +72,7 @@ pub fn run(args: ResumeArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
                 out,
                 iterations: None,
                 seed: None,
+                pictures: None,
                 fresh: false,
                 device,
                 checkpointing,

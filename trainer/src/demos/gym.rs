@@ -121,7 +121,7 @@ pub fn roll_out(
                 return Ok(None);
             }
             let before = batch.observations().to_vec();
-            source.sample(batch.states(), &mut noise, &mut chunks)?;
+            source.sample(batch.seen(), &mut noise, &mut chunks)?;
             batch.step(&chunks)?;
             for (i, outcome) in batch.outcomes().iter().enumerate().filter(|(_, o)| o.steps > 0) {
                 let episode = &mut round[i];

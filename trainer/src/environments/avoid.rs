@@ -3,6 +3,8 @@
 use tenon_sim::SimError;
 use tenon_sim::avoid::{AvoidEnv, AvoidScene};
 use tenon_sim::batch::{Environment, StepOutcome};
+use tenon_sim::mujoco::Simulation;
+use tenon_sim::render::Sight;
 
 /// An Avoid environment that remembers the path of the tool point.
 #[derive(Debug)]
@@ -51,6 +53,14 @@ impl Environment for TracedAvoid {
         let outcome = self.inner.step(action, observation);
         self.trace();
         outcome
+    }
+
+    fn world_to_draw(&mut self) -> Option<&mut Simulation> {
+        self.inner.world_to_draw()
+    }
+
+    fn sight(&self) -> Sight {
+        self.inner.sight()
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {

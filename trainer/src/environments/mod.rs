@@ -1,6 +1,7 @@
 //! Tasks in batches, as the policy sees them: normalised states out, normalised chunks in.
 
 mod avoid;
+mod pictures;
 mod randomised;
 mod task;
 
@@ -9,14 +10,18 @@ use tenon_core::randomisation::Randomisation;
 use tenon_core::spec::PolicySpec;
 use tenon_core::task::TaskName;
 use tenon_sim::SimError;
-use tenon_sim::batch::{BatchEnv, BatchOptions, ChunkOutcome, FaultCounts, episode_seed};
+use tenon_sim::batch::{BatchEnv, BatchOptions, ChunkOutcome, FaultCounts, StepOutcome, episode_seed};
+use tenon_sim::render::RenderOptions;
 
 pub use avoid::TracedAvoid;
+use pictures::Pictures;
+pub use pictures::{PICTURES_KEY, cameras, look_of, quality_of};
 use randomised::{Randomised, Views};
 pub use task::{TaskEnv, auto_resets, environments};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
+use crate::network::Observations;
 
 /// How a batch runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub struct TaskBatch {
     actions: Vec<f64>,
     /// Noise on states and actions.
     randomised: Option<Randomised>,
+    /// What cameras see, for policies that see pictures.
+    pictures: Option<Pictures>,
 }
 
 impl TaskBatch {
@@ -81,6 +88,7 @@ impl TaskBatch {
             final_states: vec![0.0; n * dims[0]],
             actions: vec![0.0; n * executed_len],
             randomised: None,
+            pictures: None,
             batch,
         })
     }
@@ -89,6 +97,18 @@ impl TaskBatch {
     pub fn randomised(mut self, noise: Randomisation) -> Self {
         self.randomised = Some(Randomised::new(noise, self.len(), self.batch.options().seed));
         self
+    }
+
+    /// The same with pictures of every environment beside its state. [`reset`](Self::reset) comes next.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] where this machine, or the task, cannot be drawn.
+    pub fn seen_by(mut self, look: RenderOptions) -> Result<Self, TrainError> {
+        let mut pictures = Pictures::new(look, self.len(), self.batch.options().threads)?;
+        pictures.draw(&mut self.batch);
+        pictures.check()?;
+        self.pictures = Some(pictures);
+        Ok(self)
     }
 
     /// The noise, where there is one.
@@ -110,6 +130,7 @@ impl TaskBatch {
     /// Starts the next episode in every environment.
     pub fn reset(&mut self) {
         self.batch.reset();
+        self.look();
         self.refresh();
         self.begin_noise();
     }
@@ -120,6 +141,7 @@ impl TaskBatch {
         let seed = self.batch.options().seed;
         let seeds: Vec<u64> = (0..self.len()).map(|i| episode_seed(seed, (first + i) as u64, 0)).collect();
         self.batch.reset_to(&seeds);
+        self.look();
         self.refresh();
         if let Some(randomised) = &mut self.randomised {
             randomised.begin_episodes(first, seed);
@@ -136,6 +158,33 @@ impl TaskBatch {
 
     /// Executes the first Ta steps of one chunk in every environment. `chunks`: `[environments, chunk_len]`, normalised.
     pub fn step(&mut self, chunks: &[f32]) -> Result<(), TrainError> {
+        self.take_chunks(chunks);
+        match &mut self.pictures {
+            None => self.batch.step_chunk(&self.actions).map_err(simulation)?,
+            Some(pictures) => {
+                pictures.check()?;
+                pictures.step(&mut self.batch, &self.actions)?;
+            }
+        }
+        self.show_step();
+        Ok(())
+    }
+
+    /// The same in the calling thread; `watch` is shown (index, environment, outcome) after each control step.
+    pub fn step_watched(
+        &mut self,
+        chunks: &[f32],
+        watch: &mut dyn FnMut(usize, &mut TaskEnv, StepOutcome),
+    ) -> Result<(), TrainError> {
+        self.take_chunks(chunks);
+        self.batch.step_chunk_watched(&self.actions, watch).map_err(simulation)?;
+        self.look();
+        self.show_step();
+        self.pictures.as_mut().map_or(Ok(()), Pictures::check)
+    }
+
+    /// What is to be executed, in physical units, from normalised chunks.
+    fn take_chunks(&mut self, chunks: &[f32]) {
         let executed = chunks.chunks_exact(self.chunk_len).zip(self.actions.chunks_exact_mut(self.executed_len));
         let mut physical = vec![0.0; self.executed_len];
         for (i, (chunk, actions)) in executed.enumerate() {
@@ -146,7 +195,10 @@ impl TaskBatch {
             self.normalizer.denormalize_action(&mut physical);
             actions.iter_mut().zip(&physical).for_each(|(to, &from)| *to = f64::from(from));
         }
-        self.batch.step_chunk(&self.actions).map_err(simulation)?;
+    }
+
+    /// What the policy sees after a step.
+    fn show_step(&mut self) {
         match self.randomised.as_mut().filter(|r| r.shown) {
             None => self.refresh(),
             Some(randomised) => {
@@ -160,7 +212,13 @@ impl TaskBatch {
                 randomised.step(&self.normalizer, self.batch.outcomes(), auto_reset, views);
             }
         }
-        Ok(())
+    }
+
+    /// Draws all environments, where somebody sees them; what goes wrong is told by the next step.
+    fn look(&mut self) {
+        if let Some(pictures) = &mut self.pictures {
+            pictures.draw(&mut self.batch);
+        }
     }
 
     fn refresh(&mut self) {
@@ -175,6 +233,16 @@ impl TaskBatch {
     /// What the policy sees next, `[environments, state_len]`, normalised.
     pub fn states(&self) -> &[f32] {
         &self.states
+    }
+
+    /// The same with what cameras see, for policies that see pictures.
+    pub fn seen(&self) -> Observations<'_> {
+        Observations { states: &self.states, images: self.pictures.as_ref().map(Pictures::now) }
+    }
+
+    /// What cameras saw last of an environment's last episode, beside [`Self::final_state`].
+    pub fn final_pictures(&self, environment: usize) -> Option<&[u8]> {
+        self.pictures.as_ref().map(|pictures| pictures.last(environment))
     }
 
     /// What the environments show next, `[environments, observation_dim]`, physical units, without noise.
@@ -203,6 +271,14 @@ impl TaskBatch {
         self.batch.environments()
     }
 
+    /// One of the environments, for drawing it.
+    ///
+    /// # Panics
+    /// Where there is none of this index.
+    pub fn environment_mut(&mut self, index: usize) -> &mut TaskEnv {
+        self.batch.environment_mut(index)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.batch.len()
@@ -223,8 +299,9 @@ impl TaskBatch {
     /// Takes over what [`TaskBatch::save_state`] gave.
     pub fn restore_state(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
         self.batch.restore_state(bytes).map_err(simulation)?;
+        self.look();
         self.refresh();
-        Ok(())
+        self.pictures.as_mut().map_or(Ok(()), Pictures::check)
     }
 
     /// Adds the random streams of the noise, the biases of the episodes under way and what is seen next to a checkpoint.

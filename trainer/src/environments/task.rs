@@ -6,6 +6,7 @@ use tenon_sim::avoid::AvoidScene;
 use tenon_sim::batch::{ChunkOutcome, Environment, StepOutcome};
 use tenon_sim::gym::{GymEnv, GymOptions, GymScene, GymTask};
 use tenon_sim::mujoco::Simulation;
+use tenon_sim::render::Sight;
 
 use super::{TracedAvoid, simulation};
 use crate::error::TrainError;
@@ -96,6 +97,14 @@ impl Environment for TaskEnv {
 
     fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
         self.inner_mut().step_recording(action, observation, controls)
+    }
+
+    fn world_to_draw(&mut self) -> Option<&mut Simulation> {
+        self.inner_mut().world_to_draw()
+    }
+
+    fn sight(&self) -> Sight {
+        self.inner().sight()
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {

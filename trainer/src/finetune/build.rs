@@ -10,7 +10,7 @@ use tenon_core::spec::PolicySpec;
 use super::{Collector, ENVIRONMENT_STEPS, ENVIRONMENTS, EpisodeTally, FinetuneRun, JUDGED_AT, Plan, UNDONE};
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::dppo::{self, Policy};
-use crate::environments::{BatchSettings, TaskBatch, auto_resets};
+use crate::environments::{BatchSettings, PICTURES_KEY, TaskBatch, auto_resets, look_of, quality_of};
 use crate::error::TrainError;
 use crate::learner::Learner;
 use crate::network::{Critic, GaussianNetwork, NoiseNetwork};
@@ -59,6 +59,8 @@ impl FinetuneRun {
                 let mut known: BTreeMap<String, String> =
                     before.provenance.iter().map(|(key, value)| (format!("pretrain.{key}"), value.clone())).collect();
                 known.insert("pretrain.config".into(), before.config.clone());
+                // It goes on seeing what it saw, unless somebody wants otherwise.
+                known.extend(before.provenance.get(PICTURES_KEY).map(|seen| (PICTURES_KEY.to_string(), seen.clone())));
                 (before.policy.normalizer.clone(), known)
             }
             Source::Scratch => {
@@ -121,6 +123,9 @@ impl FinetuneRun {
         let mut environments = TaskBatch::new(config.task, &run.policy, settings)?;
         if let Some(noise) = of_rollouts(config)? {
             environments = environments.randomised(noise);
+        }
+        if let Some(look) = look_of(config.task, quality_of(&run)?) {
+            environments = environments.seen_by(look)?;
         }
         Ok(Self {
             task: config.task,

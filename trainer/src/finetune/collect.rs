@@ -6,6 +6,7 @@ use tenon_sim::batch::ChunkOutcome;
 use crate::checkpoint::Checkpoint;
 use crate::environments::TaskBatch;
 use crate::error::TrainError;
+use crate::evaluate::check_pictures;
 use crate::rollout::Rollout;
 use crate::sampling::{ChunkMode, ChunkSampler, PolicyRef};
 use crate::stopwatch::{Timing, timed};
@@ -106,6 +107,14 @@ impl Collector {
         rollout.chains.resize(n * chain_len, 0.0);
         rollout.first.copy_within(n.., 0);
         rollout.final_states.clear();
+        let image_len = policy.image_len();
+        check_pictures(batch.seen(), image_len, count)?;
+        rollout.images = (image_len > 0).then(|| {
+            let mut images = rollout.images.take().unwrap_or_default();
+            images.before.resize(n * image_len, 0);
+            images.finals.clear();
+            images
+        });
         for step in 0..steps {
             if stop() {
                 return Ok(None);
@@ -114,7 +123,11 @@ impl Collector {
             let states = &mut rollout.states[samples.start * state_len..samples.end * state_len];
             states.copy_from_slice(batch.states());
             let chains = &mut rollout.chains[samples.start * chain_len..samples.end * chain_len];
-            let ((), took) = timed(|| self.sampler.sample(workers, policy, mode, &*states, &mut self.streams, chains));
+            if let (Some(images), Some(seen)) = (&mut rollout.images, batch.seen().images) {
+                images.before[samples.start * image_len..samples.end * image_len].copy_from_slice(seen);
+            }
+            let (seen, streams) = (batch.seen(), &mut self.streams);
+            let ((), took) = timed(|| self.sampler.sample(workers, policy, mode, seen, streams, chains));
             times.sampling += took;
             for (chunk, chain) in self.chunks.chunks_exact_mut(chunk_len).zip(chains.chunks_exact(chain_len)) {
                 chunk.copy_from_slice(&chain[chain_len - chunk_len..]);
@@ -130,11 +143,18 @@ impl Collector {
                 rollout.first[sample + count] = outcome.ended();
                 if outcome.truncated && outcome.steps > 0 {
                     rollout.final_states.push((sample, batch.final_state(i).to_vec()));
+                    if let (Some(images), Some(last)) = (&mut rollout.images, batch.final_pictures(i)) {
+                        images.finals.extend_from_slice(last);
+                    }
                 }
                 on_outcome(i, outcome);
             }
         }
         rollout.last_states.copy_from_slice(batch.states());
+        if let (Some(images), Some(seen)) = (&mut rollout.images, batch.seen().images) {
+            images.last.clear();
+            images.last.extend_from_slice(seen);
+        }
         Ok(Some(times))
     }
 }

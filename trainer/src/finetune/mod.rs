@@ -20,7 +20,7 @@ pub use episodes::{EpisodeStats, EpisodeTally};
 pub use record::{EvaluationRecord, Evaluations, Goal, IterationRecord, Judgement, NoisePair, TrainingRecord};
 
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
-use crate::environments::TaskBatch;
+use crate::environments::{TaskBatch, look_of, quality_of};
 use crate::error::TrainError;
 use crate::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
 use crate::learner::Learner;
@@ -265,6 +265,7 @@ impl FinetuneRun {
         on_episodes: &mut dyn FnMut(&str, usize, &Evaluation),
     ) -> Result<Option<NoisePair>, TrainError> {
         let environments = config.finetune()?.environments;
+        let look = look_of(self.task, quality_of(&self.run)?);
         let mut judge_under = |name: &str, mode| -> Result<Option<Evaluation>, TrainError> {
             let options = EvaluationOptions {
                 task: self.task,
@@ -273,6 +274,7 @@ impl FinetuneRun {
                 environments,
                 threads: self.workers.threads(),
                 randomisation: self.evaluation_noise(),
+                pictures: look.as_ref(),
             };
             let mut source = PolicyChunks::new(self.policy(), &self.workers, mode, options.environments);
             let on_episodes = &mut |done, so_far: &Evaluation| on_episodes(name, done, so_far);

@@ -10,7 +10,7 @@ mod chart;
 pub mod compare;
 mod history;
 mod metric;
-mod page;
+pub(crate) mod page;
 pub mod report;
 mod runs;
 mod tensorboard;

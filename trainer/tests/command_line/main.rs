@@ -4,6 +4,7 @@ mod randomising;
 mod restarting;
 #[path = "../small_hopper/mod.rs"]
 mod small_hopper;
+mod watching;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

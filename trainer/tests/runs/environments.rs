@@ -114,6 +114,7 @@ fn an_evaluation_is_the_same_for_any_number_of_environments_and_threads() {
                 environments,
                 threads,
                 randomisation: None,
+                pictures: None,
             };
             let mode = ChunkMode::evaluation(policy.as_ref());
             let mut source = PolicyChunks::new(policy.as_ref(), &workers, mode, environments);

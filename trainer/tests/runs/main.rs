@@ -6,6 +6,7 @@ mod compat;
 mod devices;
 mod environments;
 mod failures;
+mod pictures;
 mod randomising;
 mod restarting;
 #[path = "../small_hopper/mod.rs"]

@@ -219,7 +219,8 @@ fn evaluations_have_no_noise_unless_the_configuration_says_so_and_then_the_same_
     let judged = |environments: usize, threads: usize, noise: Option<&Randomisation>| -> Evaluation {
         let workers = Workers::new(threads).unwrap();
         let (task, episodes, seed) = (TaskName::Hopper, 30, 3);
-        let options = EvaluationOptions { task, episodes, seed, environments, threads, randomisation: noise };
+        let options =
+            EvaluationOptions { task, episodes, seed, environments, threads, randomisation: noise, pictures: None };
         let mode = ChunkMode::evaluation(policy.as_ref());
         let mut source = PolicyChunks::new(policy.as_ref(), &workers, mode, environments);
         evaluate(&mut source, &run.run_info().policy, options, &|| false, &mut |_, _| {}).unwrap().unwrap()

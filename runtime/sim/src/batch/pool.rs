@@ -1,9 +1,11 @@
 //! N environments over a fixed number of threads, with all buffers allocated once.
 
+use std::sync::{Mutex, PoisonError};
+
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::{ChunkOutcome, Environment, FaultCounts, episode_seed};
+use super::{BatchPictures, ChunkOutcome, Environment, FaultCounts, StepOutcome, episode_seed};
 use crate::error::SimError;
 use crate::saved_state::{StateReader, StateWriter};
 
@@ -148,6 +150,106 @@ impl<E: Environment> BatchEnv<E> {
     /// # Errors
     /// [`SimError::ActionShape`], with nothing executed.
     pub fn step_chunk(&mut self, actions: &[f64]) -> Result<(), SimError> {
+        let chunk_len = self.chunk_len(actions)?;
+        let BatchOptions { seed, auto_reset, .. } = self.options;
+        self.for_each(|index, slot, observation, final_observation, outcome| {
+            if slot.waits(outcome) {
+                return;
+            }
+            let own = &actions[index * chunk_len..(index + 1) * chunk_len];
+            *outcome = slot.environment.step_chunk(own, observation);
+            finish_chunk(slot, seed, auto_reset, index, observation, final_observation, outcome);
+        });
+        Ok(())
+    }
+
+    /// The same in the calling thread, one environment after the other; `watch` is shown (index, environment, outcome)
+    /// after each control step, before the next episode begins.
+    ///
+    /// # Errors
+    /// [`SimError::ActionShape`], with nothing executed.
+    pub fn step_chunk_watched(
+        &mut self,
+        actions: &[f64],
+        watch: &mut dyn FnMut(usize, &mut E, StepOutcome),
+    ) -> Result<(), SimError> {
+        let chunk_len = self.chunk_len(actions)?;
+        let (BatchOptions { seed, auto_reset, .. }, dim) = (self.options, self.observation_dim);
+        let rows = self.observations.chunks_exact_mut(dim).zip(self.final_observations.chunks_exact_mut(dim));
+        let own = actions.chunks_exact(chunk_len).enumerate();
+        for (((slot, outcome), (observation, last)), (index, own)) in
+            self.slots.iter_mut().zip(&mut self.outcomes).zip(rows).zip(own)
+        {
+            if slot.waits(outcome) {
+                continue;
+            }
+            *outcome = ChunkOutcome::default();
+            for action in own.chunks_exact(self.action_dim) {
+                let step = slot.environment.step(action, observation);
+                outcome.add(step);
+                watch(index, &mut slot.environment, step);
+                if outcome.ended() {
+                    break;
+                }
+            }
+            finish_chunk(slot, seed, auto_reset, index, observation, last, outcome);
+        }
+        Ok(())
+    }
+
+    /// As [`step_chunk`](Self::step_chunk), and every environment is drawn by the thread that stepped it.
+    ///
+    /// `pictures`, `final_pictures`: `[environments, views · 3, height, width]`. The first receives what is seen next,
+    /// beside [`observations`](Self::observations); the other, of episodes that ended, what was seen last, beside
+    /// [`final_observations`](Self::final_observations). Environments that wait for a reset keep both.
+    ///
+    /// # Errors
+    /// As `step_chunk` and [`render`](Self::render); after an error of the drawing the chunk has been executed.
+    pub fn step_chunk_seen(
+        &mut self,
+        actions: &[f64],
+        drawing: &BatchPictures,
+        pictures: &mut [u8],
+        final_pictures: &mut [u8],
+    ) -> Result<(), SimError> {
+        let (chunk_len, len) = (self.chunk_len(actions)?, drawing.len_of_one());
+        for found in [pictures.len(), final_pictures.len()] {
+            let expected = self.slots.len() * len;
+            if found != expected {
+                return Err(SimError::PictureBuffer { expected, found });
+            }
+        }
+        let BatchOptions { seed, auto_reset, .. } = self.options;
+        let failure = Mutex::new(None);
+        let rows: Vec<Mutex<(&mut [u8], &mut [u8])>> =
+            pictures.chunks_exact_mut(len).zip(final_pictures.chunks_exact_mut(len)).map(Mutex::new).collect();
+        self.for_each(|index, slot, observation, final_observation, outcome| {
+            if slot.waits(outcome) {
+                return;
+            }
+            let own = &actions[index * chunk_len..(index + 1) * chunk_len];
+            *outcome = slot.environment.step_chunk(own, observation);
+            // Nobody else takes this row.
+            let mut row = rows[index].lock().unwrap_or_else(PoisonError::into_inner);
+            let (now, last) = &mut *row;
+            let worker = rayon::current_thread_index().unwrap_or(0);
+            let ended = outcome.ended();
+            let mut drawn = if ended { drawing.draw(worker, &mut slot.environment, last) } else { Ok(()) };
+            finish_chunk(slot, seed, auto_reset, index, observation, final_observation, outcome);
+            if ended && !auto_reset {
+                now.copy_from_slice(last);
+            } else if drawn.is_ok() {
+                drawn = drawing.draw(worker, &mut slot.environment, now);
+            }
+            if let Err(error) = drawn {
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Values of one environment's chunk, if `actions` has one for each.
+    fn chunk_len(&self, actions: &[f64]) -> Result<usize, SimError> {
         let chunk_len = self.options.chunk_steps * self.action_dim;
         let expected = self.slots.len() * chunk_len;
         if actions.len() != expected {
@@ -159,27 +261,37 @@ impl<E: Environment> BatchEnv<E> {
                 found: actions.len(),
             });
         }
-        let BatchOptions { seed, auto_reset, .. } = self.options;
-        self.for_each(|index, slot, observation, final_observation, outcome| {
-            if let Some(ending) = slot.waiting {
-                *outcome = ChunkOutcome { reward: 0.0, steps: 0, ..ending };
-                return;
-            }
-            let own = &actions[index * chunk_len..(index + 1) * chunk_len];
-            *outcome = slot.environment.step_chunk(own, observation);
-            if let Some(fault) = outcome.fault {
-                slot.faults.add(fault);
-            }
-            if outcome.ended() {
-                final_observation.copy_from_slice(observation);
-                if auto_reset {
-                    begin_episode(slot, seed, index, observation);
-                } else {
-                    slot.waiting = Some(*outcome);
-                }
-            }
-        });
-        Ok(())
+        Ok(chunk_len)
+    }
+
+    /// Draws every environment as it is now, in the batch's threads, with one context a thread.
+    ///
+    /// `pictures`: receives `[environments, views · 3, height, width]`, row 0 at the top.
+    ///
+    /// # Errors
+    /// [`SimError::PictureBuffer`], [`SimError::NothingToDraw`] for a task that cannot be drawn, and whatever making a
+    /// [`crate::render::Renderer`] can fail with.
+    pub fn render(&mut self, drawing: &BatchPictures, pictures: &mut [u8]) -> Result<(), SimError> {
+        let expected = self.slots.len() * drawing.len_of_one();
+        if pictures.len() != expected {
+            return Err(SimError::PictureBuffer { expected, found: pictures.len() });
+        }
+        let len = drawing.len_of_one();
+        match &self.pool {
+            None => self
+                .slots
+                .iter_mut()
+                .zip(pictures.chunks_exact_mut(len))
+                .try_for_each(|(slot, own)| drawing.draw(0, &mut slot.environment, own)),
+            Some(pool) => pool.install(|| {
+                self.slots.par_iter_mut().zip(pictures.par_chunks_exact_mut(len)).with_max_len(1).try_for_each(
+                    |(slot, own)| {
+                        let worker = rayon::current_thread_index().unwrap_or(0);
+                        drawing.draw(worker, &mut slot.environment, own)
+                    },
+                )
+            }),
+        }
     }
 
     /// What the policy sees next, `[environments, observation_dim]`: with auto-reset, where an episode ended, the
@@ -212,6 +324,14 @@ impl<E: Environment> BatchEnv<E> {
     /// The environments, in order, for whatever a task tells beyond its observation.
     pub fn environments(&self) -> impl ExactSizeIterator<Item = &E> {
         self.slots.iter().map(|slot| &slot.environment)
+    }
+
+    /// One of the environments, for drawing it.
+    ///
+    /// # Panics
+    /// Where there is none of this index.
+    pub fn environment_mut(&mut self, index: usize) -> &mut E {
+        &mut self.slots[index].environment
     }
 
     /// Appends the state of all environments, their episode numbers and the present observations.
@@ -306,6 +426,39 @@ impl<E: Environment> BatchEnv<E> {
                         work(index, slot, observation, last, outcome);
                     });
             }),
+        }
+    }
+}
+
+impl<E> Slot<E> {
+    /// Whether it waits for a reset; the outcome says then how it ended, with no step made.
+    fn waits(&self, outcome: &mut ChunkOutcome) -> bool {
+        if let Some(ending) = self.waiting {
+            *outcome = ChunkOutcome { reward: 0.0, steps: 0, ..ending };
+        }
+        self.waiting.is_some()
+    }
+}
+
+/// Counts a fault, and ends the episode where the chunk did.
+fn finish_chunk<E: Environment>(
+    slot: &mut Slot<E>,
+    run_seed: u64,
+    auto_reset: bool,
+    index: usize,
+    observation: &mut [f64],
+    final_observation: &mut [f64],
+    outcome: &ChunkOutcome,
+) {
+    if let Some(fault) = outcome.fault {
+        slot.faults.add(fault);
+    }
+    if outcome.ended() {
+        final_observation.copy_from_slice(observation);
+        if auto_reset {
+            begin_episode(slot, run_seed, index, observation);
+        } else {
+            slot.waiting = Some(*outcome);
         }
     }
 }

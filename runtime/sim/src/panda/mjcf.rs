@@ -119,14 +119,54 @@ pub struct ArmMjcf {
 /// `tcp_from_hand_m`: where the site [`TCP_SITE`] stands along the hand's z axis, metres.
 /// The text is for a model with `compiler angle="radian" autolimits="true"`.
 pub fn arm_mjcf(tcp_from_hand_m: f64, rod: Option<Rod>) -> ArmMjcf {
+    arm(tcp_from_hand_m, rod, Shapes::ToolOnly)
+}
+
+/// The same arm with something to see for each link: for a model that is drawn and never stepped.
+pub fn drawn_arm_mjcf(tcp_from_hand_m: f64, rod: Option<Rod>) -> ArmMjcf {
+    arm(tcp_from_hand_m, rod, Shapes::All)
+}
+
+/// Which geoms the arm has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shapes {
+    ToolOnly,
+    All,
+}
+
+/// What is seen of each link: capsules along the lines from joint to joint (metres, link's frame), thinner than the real
+/// arm so that the tool stays visible.
+const LINK_SHAPES: [&str; JOINTS] = [
+    r#"<geom type="capsule" fromto="0 0 -0.333 0 0 0" size="0.055"/>"#,
+    r#"<geom type="capsule" fromto="0 0 0 0 -0.316 0" size="0.05"/>"#,
+    r#"<geom type="capsule" fromto="0 0 0 0.0825 0 0" size="0.05"/>"#,
+    r#"<geom type="capsule" fromto="0 0 0 -0.0825 0.384 0" size="0.045"/>"#,
+    r#"<geom type="sphere" size="0.05"/>"#,
+    r#"<geom type="capsule" fromto="0 0 0 0.088 0 0" size="0.045"/>"#,
+    r#"<geom type="capsule" fromto="0 0 0 0 0 0.107" size="0.035"/>"#,
+];
+const HAND_SHAPE: &str = r#"<geom type="box" pos="0 0 0.033" size="0.02 0.1 0.033"/>"#;
+const FINGER_SHAPE: &str = r#"<geom type="box" pos="0 0.01 0.027" size="0.01 0.008 0.027"/>"#;
+
+fn arm(tcp_from_hand_m: f64, rod: Option<Rod>, shapes: Shapes) -> ArmMjcf {
     let mut bodies = String::new();
     let mut actuators = String::new();
-    let result = write_arm(&mut bodies, &mut actuators, tcp_from_hand_m, rod);
+    let result = write_arm(&mut bodies, &mut actuators, tcp_from_hand_m, rod, shapes);
     result.expect("writing to a String cannot fail");
     ArmMjcf { bodies, actuators }
 }
 
-fn write_arm(bodies: &mut String, actuators: &mut String, tcp_from_hand_m: f64, rod: Option<Rod>) -> std::fmt::Result {
+fn write_arm(
+    bodies: &mut String,
+    actuators: &mut String,
+    tcp_from_hand_m: f64,
+    rod: Option<Rod>,
+    shapes: Shapes,
+) -> std::fmt::Result {
+    let shape = |bodies: &mut String, text: &str| match shapes {
+        Shapes::ToolOnly => Ok(()),
+        Shapes::All => writeln!(bodies, "{text}"),
+    };
     let half = std::f64::consts::FRAC_1_SQRT_2;
     for joint in 0..JOINTS {
         let frame = &JOINT_FRAMES[joint];
@@ -137,6 +177,7 @@ fn write_arm(bodies: &mut String, actuators: &mut String, tcp_from_hand_m: f64, 
         };
         let name = format!("panda_link{}", joint + 1);
         open_body(bodies, &name, frame.offset_m, turn, &LINKS[joint])?;
+        shape(bodies, LINK_SHAPES[joint])?;
         let [low, high] = JOINT_RANGES_RAD[joint];
         let joint_name = JOINT_NAMES[joint];
         writeln!(bodies, r#"<joint name="{joint_name}" type="hinge" axis="0 0 1" range="{low} {high}"/>"#)?;
@@ -146,6 +187,7 @@ fn write_arm(bodies: &mut String, actuators: &mut String, tcp_from_hand_m: f64, 
     open_body(bodies, FLANGE_BODY, [0.0, 0.0, FLANGE_OFFSET_M], [1.0, 0.0, 0.0, 0.0], &FLANGE)?;
     let eighth = std::f64::consts::FRAC_PI_8;
     open_body(bodies, HAND_BODY, [0.0; 3], [eighth.cos(), 0.0, 0.0, -eighth.sin()], &HAND)?;
+    shape(bodies, HAND_SHAPE)?;
     writeln!(bodies, r#"<site name="{TCP_SITE}" pos="0 0 {tcp_from_hand_m}"/>"#)?;
     if let Some(rod) = rod {
         // A body of its own: on one with a given inertia the geom's mass would not count.
@@ -165,6 +207,7 @@ fn write_arm(bodies: &mut String, actuators: &mut String, tcp_from_hand_m: f64, 
     for (side, sign, turn) in [("left", 1.0, [1.0, 0.0, 0.0, 0.0]), ("right", -1.0, [0.0, 0.0, 0.0, 1.0])] {
         let origin = [0.0, sign * FINGER_OPENING_M, FINGER_OFFSET_M];
         open_body(bodies, &format!("panda_{side}finger"), origin, turn, &FINGER)?;
+        shape(bodies, FINGER_SHAPE)?;
         let tip_name = format!("panda_{side}finger_tip");
         open_body(bodies, &tip_name, FINGER_TIP_M, [1.0, 0.0, 0.0, 0.0], &FINGER_TIP)?;
         bodies.push_str("</body>\n</body>\n");

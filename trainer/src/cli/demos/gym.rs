@@ -74,6 +74,7 @@ pub fn run(args: GymArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         out: PathBuf::new(),
         iterations: None,
         seed: None,
+        pictures: None,
         fresh: args.fresh,
         device: args.device,
         checkpointing: Checkpointing { keep_last: 3, keep_every: Some(0) },

@@ -1,0 +1,64 @@
+//! Renderers for a batch of environments, one a thread.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::Environment;
+use crate::error::SimError;
+use crate::render::{RenderOptions, Renderer};
+
+/// What [`super::BatchEnv::render`] draws with. The first picture of a thread opens its context; later ones allocate
+/// nothing.
+#[derive(Debug)]
+pub struct BatchPictures {
+    options: RenderOptions,
+    /// One a thread; a thread takes only its own, so nobody waits.
+    workers: Vec<Mutex<Option<Renderer>>>,
+}
+
+impl BatchPictures {
+    /// For a batch of so many threads ([`super::BatchOptions::threads`]).
+    ///
+    /// # Errors
+    /// [`SimError::BatchOptions`] for no thread or no view.
+    pub fn new(options: RenderOptions, threads: usize) -> Result<Self, SimError> {
+        if threads == 0 || options.views.is_empty() {
+            return Err(SimError::BatchOptions { message: "pictures need a thread and a view".into() });
+        }
+        Ok(Self { options, workers: (0..threads).map(|_| Mutex::new(None)).collect() })
+    }
+
+    /// Bytes of one environment's pictures.
+    pub fn len_of_one(&self) -> usize {
+        self.options.views.len() * self.options.picture_len()
+    }
+
+    /// What is drawn and how.
+    pub fn options(&self) -> &RenderOptions {
+        &self.options
+    }
+
+    /// Platform and renderer of OpenGL, once something was drawn.
+    pub fn backend(&self) -> Option<String> {
+        self.workers.iter().find_map(|worker| {
+            let renderer = worker.lock().unwrap_or_else(PoisonError::into_inner);
+            renderer.as_ref().map(|renderer| renderer.backend().to_owned())
+        })
+    }
+
+    /// Draws one environment with the renderer of `worker`.
+    pub(super) fn draw<E: Environment>(
+        &self,
+        worker: usize,
+        environment: &mut E,
+        pictures: &mut [u8],
+    ) -> Result<(), SimError> {
+        let world = environment.world_to_draw().ok_or(SimError::NothingToDraw)?;
+        // A batch with more threads than this was made for shares renderers, which is slow but right.
+        let mut renderer = self.workers[worker % self.workers.len()].lock().unwrap_or_else(PoisonError::into_inner);
+        let renderer = match &mut *renderer {
+            Some(renderer) => renderer,
+            empty => empty.insert(Renderer::new(world.model(), &self.options)?),
+        };
+        renderer.render_channels(world, pictures)
+    }
+}
