@@ -59,6 +59,16 @@ impl<E: Environment> Environment for FirstValues<E> {
         outcome
     }
 
+    fn world(&self) -> Option<&Simulation> {
+        self.inner.world()
+    }
+
+    fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
+        let outcome = self.inner.step_recording(action, &mut self.whole, controls);
+        self.show(observation);
+        outcome
+    }
+
     fn world_to_draw(&mut self) -> Option<&mut Simulation> {
         self.inner.world_to_draw()
     }
