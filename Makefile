@@ -59,12 +59,13 @@ check-cuda: setup ## type-check the CUDA back end and compile its kernels, witho
 	TENON_NVRTC=1 LD_LIBRARY_PATH="$(CURDIR)/$(CUDA_NVRTC)/nvidia/cuda_nvrtc/lib:$$LD_LIBRARY_PATH" \
 		$(CARGO) test $(BUILD_FLAGS) --features tenon-train/cuda --test cuda --test golden -- --nocapture
 
-# Heavy peers never run in `make test`. TENON_TORCH_VENV=DIR keeps PyTorch between runs, TENON_MUJOCO_VENV=DIR MuJoCo.
-test-interop: build ## tags beside pupil-apriltags, pictures beside MuJoCo's Python, checkpoints in both directions with PyTorch; fetched (3 GB) and thrown away
+# Heavy peers never run in `make test`. TENON_TORCH_VENV=DIR, TENON_MUJOCO_VENV=DIR and TENON_DATA_VENV=DIR keep them between runs.
+test-interop: build ## beside pupil-apriltags, MuJoCo's Python, PyTorch, LeRobot and robomimic; they are fetched (6 GB) and thrown away
 	@TENON="$(BUILT)/tenon" QUICK="$(QUICK)" tests/interop/tags.sh
 	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/pictures.sh
 	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/run.sh
 	@CARGO="$(CARGO)" BUILD_FLAGS="$(BUILD_FLAGS)" tests/interop/torchscript.sh
+	@TENON_TRAIN="$(BUILT)/tenon-train" tests/interop/data.sh
 
 install: build ## build, then put programs, libraries, configurations and services under PREFIX
 	@$(INSTALL) install

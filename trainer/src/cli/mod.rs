@@ -5,6 +5,7 @@ mod bench_env;
 mod bench_peer;
 mod bench_render;
 mod compare;
+mod data;
 mod demos;
 mod evaluate;
 mod export;
@@ -65,6 +66,14 @@ enum Command {
             tenon-train demos gym --config configs/tasks/hopper_medium.toml --out runs/hopper/demos"
     )]
     Demos(demos::DemosCommand),
+    /// Read, check, mend, convert and look at demonstrations of other formats: HDF5, LeRobot, Zarr, pickles.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+            tenon-train data info can/low_dim.hdf5\n  \
+            tenon-train data convert can/low_dim.hdf5 runs/can/demos"
+    )]
+    Data(data::DataCommand),
     /// Clone the demonstrations' behaviour.
     Pretrain(pretrain::PretrainArgs),
     /// Fine-tune a pre-trained policy in simulation with DPPO (Gaussian policies: PPO), or train one from scratch.
@@ -241,6 +250,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     match command {
         Command::Demos(command) => demos::run(command, interrupt),
+        Command::Data(command) => data::run(command, interrupt),
         Command::Pretrain(args) => pretrain::run(args, interrupt),
         Command::Finetune(args) => finetune::run(args, interrupt),
         Command::Resume(args) => resume::run(args, interrupt),

@@ -58,6 +58,19 @@ impl Frame {
         Self { x, y, log, outside }
     }
 
+    /// The window that shows every finite value: nothing is cut off, and the axis is never logarithmic.
+    pub fn whole<'a>(curves: impl Iterator<Item = (&'a [f64], &'a [f64])>) -> Self {
+        let (mut x, mut y) = ([f64::INFINITY, f64::NEG_INFINITY], [f64::INFINITY, f64::NEG_INFINITY]);
+        for (xs, ys) in curves {
+            xs.iter().for_each(|&v| x = [x[0].min(v), x[1].max(v)]);
+            ys.iter().filter(|v| v.is_finite()).for_each(|&v| y = [y[0].min(v), y[1].max(v)]);
+        }
+        let x = if x[0] < x[1] { x } else { [x[0].min(0.0), x[0].max(0.0) + 1.0] };
+        let x = if x.iter().all(|v| v.is_finite()) { x } else { [0.0, 1.0] };
+        let y = if y[0] <= y[1] { padded(y[0], y[1]) } else { [0.0, 1.0] };
+        Self { x, y, log: false, outside: 0 }
+    }
+
     /// Where a value lies in the window, 0 to 1 upwards; what is outside lies at the edge.
     pub fn height(&self, value: f64) -> f64 {
         let value = if self.log { value.log10() } else { value };

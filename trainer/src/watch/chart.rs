@@ -74,6 +74,8 @@ pub struct Chart<'a> {
     pub curves: Vec<Curve<'a>>,
     /// Draws what was measured behind the smoothed curves.
     pub raw: bool,
+    /// Whether long curves are smoothed; where not, only what was measured is drawn.
+    pub smooth: bool,
 }
 
 impl Chart<'_> {
@@ -159,14 +161,14 @@ impl Chart<'_> {
             }
         };
         let few = curve.ys.len() < FEW;
-        if few || self.raw {
-            line(&thinned(curve.xs, curve.ys), if few { "smooth" } else { "raw" });
+        if few || self.raw || !self.smooth {
+            line(&thinned(curve.xs, curve.ys), if few || !self.smooth { "smooth" } else { "raw" });
         }
         if few {
             for (&x, &y) in curve.xs.iter().zip(curve.ys).filter(|(_, y)| y.is_finite()) {
                 let _ = write!(s, r#"<circle cx="{:.1}" cy="{:.1}" r="2" style="fill:{color}"/>"#, px(x), py(y));
             }
-        } else {
+        } else if self.smooth {
             line(&thinned(curve.xs, &smoothed(curve.ys, self.frame.log)), "smooth");
         }
     }
@@ -267,7 +269,16 @@ mod tests {
         let frame = Frame::fit([(&xs[..], ys)].into_iter(), &metric);
         let curve = |i| Curve { name: "a <run>", color: Color::Nth(i), xs: &xs, ys };
         let curves = (0..curves).map(curve).collect();
-        Chart { title: "Loss".into(), counter: "epoch", metric: &metric, frame: &frame, curves, raw: true }.file()
+        Chart {
+            title: "Loss".into(),
+            counter: "epoch",
+            metric: &metric,
+            frame: &frame,
+            curves,
+            raw: true,
+            smooth: true,
+        }
+        .file()
     }
 
     #[test]

@@ -225,7 +225,10 @@ pub fn picture(runs: &[Run], name: &str) -> Option<String> {
         .map(|(i, series)| Curve { name: &names[i], color: Color::Nth(i), xs: &steps[i], ys: &series.values })
         .collect();
     let counter = &runs.first()?.history.counter;
-    Some(Chart { title: metric.title.clone(), counter, metric: &metric, frame: &frame, curves, raw: true }.file())
+    Some(
+        Chart { title: metric.title.clone(), counter, metric: &metric, frame: &frame, curves, raw: true, smooth: true }
+            .file(),
+    )
 }
 
 /// One metric: all runs in one chart, then each run in its own, all with the same axes.
@@ -244,7 +247,9 @@ fn curves(h: &mut String, runs: &[Run], steps: &[Vec<f64>], family: &str) {
             .collect();
         let counter = &runs[with_family[0]].history.counter;
         let title = "all, smoothed".to_string();
-        h.push_str(&Chart { title, counter, metric: &metric, frame: &frame, curves, raw: false }.inline());
+        h.push_str(
+            &Chart { title, counter, metric: &metric, frame: &frame, curves, raw: false, smooth: true }.inline(),
+        );
     }
     for &i in &with_family {
         h.push_str(&family_chart(&runs[i].history, &steps[i], family, Some(&frame), Some((&names[i], i))));

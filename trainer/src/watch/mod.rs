@@ -2,12 +2,13 @@
 //!
 //! A loop opens a [`Watcher`], hands it a record (anything that serialises to an object) after each step and says at
 //! the end what came out. [`History`] is the metrics as columns, [`Run`] a run on the disk; [`report`], [`compare`] and
-//! [`text_chart`] show them. The list of metrics is the only truth: event file and page are made from it.
+//! [`text_chart`] show them; [`episode`] shows one demonstration. The list of metrics is the only truth: event file and page are made from it.
 
 mod axis;
 mod card;
 mod chart;
 pub mod compare;
+pub mod episode;
 mod history;
 mod metric;
 pub(crate) mod page;
@@ -25,7 +26,7 @@ pub use compare::{Comparison, columns};
 pub use history::{History, Row, Series, TIME_KEY};
 pub use metric::{Metric, number};
 pub use runs::{Run, State, find};
-pub use text_chart::text_chart;
+pub use text_chart::{exact_text_chart, text_chart};
 
 use crate::error::TrainError;
 use crate::run_dir::{Metrics, RunDir, replace_text};

@@ -144,7 +144,16 @@ fn charts(h: &mut String, run: &Run, steps: &[f64], group: Group) {
         let frame = Frame::fit(curves.iter().map(|c| (c.xs, c.ys)), &metric);
         let title = metric.title.clone();
         h.push_str(
-            &Chart { title, counter: &history.counter, metric: &metric, frame: &frame, curves, raw: true }.inline(),
+            &Chart {
+                title,
+                counter: &history.counter,
+                metric: &metric,
+                frame: &frame,
+                curves,
+                raw: true,
+                smooth: true,
+            }
+            .inline(),
         );
     }
     h.push_str("</div>");
@@ -203,7 +212,7 @@ fn with_family_chart(
     let title = run.map_or(metric.title.as_str(), |(name, _)| name).to_string();
     // Behind many smoothed curves the measured ones are a fog.
     let raw = count <= 3;
-    draw(&Chart { title, counter: &history.counter, metric: &metric, frame, curves, raw })
+    draw(&Chart { title, counter: &history.counter, metric: &metric, frame, curves, raw, smooth: true })
 }
 
 /// Where the time goes: a bar and a table.

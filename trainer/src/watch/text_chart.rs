@@ -12,10 +12,18 @@ const DOTS: [[u32; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x
 /// The smoothed values over the steps, with the ends of both axes.
 pub fn text_chart(counter: &str, steps: &[f64], values: &[f64], metric: &Metric) -> String {
     let frame = Frame::fit([(steps, values)].into_iter(), metric);
+    draw(counter, steps, &smoothed(values, frame.log), metric, &frame)
+}
+
+/// Every value as it is, none cut off.
+pub fn exact_text_chart(counter: &str, steps: &[f64], values: &[f64], title: &str) -> String {
+    let metric = Metric { title: title.into(), ..Metric::of("value") };
+    draw(counter, steps, values, &metric, &Frame::whole([(steps, values)].into_iter()))
+}
+
+fn draw(counter: &str, steps: &[f64], values: &[f64], metric: &Metric, frame: &Frame) -> String {
     let mut letters = [[0u32; COLUMNS]; ROWS];
-    let smooth = smoothed(values, frame.log);
-    let there: Vec<[f64; 2]> =
-        steps.iter().zip(&smooth).filter(|(_, y)| y.is_finite()).map(|(&x, &y)| [x, y]).collect();
+    let there: Vec<[f64; 2]> = steps.iter().zip(values).filter(|(_, y)| y.is_finite()).map(|(&x, &y)| [x, y]).collect();
     let mut dot = |x: f64, y: f64| {
         let column = ((x * (2 * COLUMNS) as f64) as usize).min(2 * COLUMNS - 1);
         let row = (((1.0 - y) * (4 * ROWS) as f64) as usize).min(4 * ROWS - 1);
