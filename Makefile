@@ -9,14 +9,17 @@ PREFIX ?= /usr/local
 INSTALL = PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BUILT="$(BUILT)" CPUS="$(CPUS)" scripts/install.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench-trainer bench-env bench-render check-cuda install install-files install-units uninstall fmt-check clippy clean
+.PHONY: help setup assets-robomimic build demo test test-interop bench-trainer bench-env bench-render check-cuda install install-files install-units uninstall fmt-check clippy clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "Variables: CARGO_TARGET_DIR, TENON_DEPS (folder of the fetched wheels), QUICK=1, DEMO_FLAGS, TEST_FLAGS, BENCH_FLAGS, PREFIX, DESTDIR, CPUS"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "Variables: CARGO_TARGET_DIR, TENON_DEPS (folder of the fetched wheels), TENON_ROBOMIMIC (folder of the Robomimic scenes), QUICK=1, DEMO_FLAGS, TEST_FLAGS, BENCH_FLAGS, PREFIX, DESTDIR, CPUS"
 
 setup: ## check tools, install missing packages, fetch MuJoCo, ONNX Runtime and the Gym models; a second run does nothing
 	@scripts/setup.sh
+
+assets-robomimic: ## fetch the scenes of Lift, Can, Square and Transport (robosuite's wheel, 210 MB); a second run does nothing
+	@scripts/assets-robomimic.sh
 
 build: setup ## build every program
 	$(CARGO) build $(BUILD_FLAGS)
@@ -25,8 +28,9 @@ demo: build ## from demonstrations to a moving (simulated) arm and a report; QUI
 	"$(BUILT)/tenon" demo $(if $(filter-out 0,$(QUICK)),--quick) $(DEMO_FLAGS)
 
 # The programs are built first because some tests start them.
-test: ## build and run all tests; TEST_FLAGS='-- golden' narrows them
+test: ## build and run all tests; TEST_FLAGS='-- golden' narrows them, ROBOMIMIC=0 goes without the Robomimic scenes
 	@scripts/setup.sh tests
+	@$(if $(filter 0,$(ROBOMIMIC)),true,scripts/assets-robomimic.sh)
 	$(CARGO) build $(BUILD_FLAGS)
 	$(CARGO) test $(BUILD_FLAGS) $(TEST_FLAGS)
 

@@ -37,6 +37,8 @@ pub enum Stream {
     EvaluationRandomisation(u32),
     /// Noise on what pre-training sees.
     CloningNoise,
+    /// A scripted expert's manner and unsteadiness.
+    Demonstrations,
 }
 
 impl Stream {
@@ -58,6 +60,8 @@ impl Stream {
             Self::Randomisation(i) => (14, i),
             Self::EvaluationRandomisation(i) => (15, i),
             Self::CloningNoise => (16, 0),
+            // 16 << 32 and above belong to Avoid's paths, too, by their own seed.
+            Self::Demonstrations => (17, 0),
         };
         (purpose << 32) | u64::from(index)
     }

@@ -3,9 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use tenon_core::avoid::{CHUNK_STEPS, COMMANDED_HEIGHT_M, DemonstrationSet, MODE_COUNT, Mode, chunk_succeeds};
+use tenon_core::task::TaskName;
 use tenon_sim::avoid::{AvoidEnv, AvoidScene};
 use tenon_sim::batch::Environment;
-use tenon_train::demos::{Alignment, MAX_INCREMENT_M, ScriptOptions, ScriptReport, read_human, script, select};
+use tenon_sim::robomimic::{RobomimicTask, scene_path};
+use tenon_train::dataset::Dataset;
+use tenon_train::demos::{
+    Alignment, MAX_INCREMENT_M, RobomimicOptions, ScriptOptions, ScriptReport, demonstrate, read_human, script, select,
+    write_demonstrations,
+};
 
 fn scripted(threads: usize) -> ScriptReport {
     script(ScriptOptions { seed: 5, per_mode: 1, threads }, &|| false, &|_| {}).unwrap()
@@ -178,4 +184,41 @@ mod bad_input {
             assert!(error.contains("cut.npz"), "{error}");
         }
     }
+}
+
+/// Lift's expert on its own: threads leave no trace, every episode ends in success, and what is written can be trained on.
+#[test]
+fn demonstrations_of_lift_are_the_same_for_any_thread_count_and_make_a_data_set() {
+    if let Err(error) = scene_path(RobomimicTask::Lift) {
+        println!("skipped: {error}");
+        return;
+    }
+    let options = RobomimicOptions { task: TaskName::Lift, episodes: 4, seed: 3, threads: 1, keep_failures: false };
+    let report = demonstrate(options, &|| false, &|_, _| {}).unwrap();
+    assert_eq!(report, demonstrate(RobomimicOptions { threads: 3, ..options }, &|| false, &|_, _| {}).unwrap());
+    assert_eq!(report.successes, 4);
+    let mut end = 0;
+    for &length in &report.recording.lengths {
+        end += length;
+        assert!(report.recording.rewards[end - 10..end].iter().all(|&reward| reward == 1.0));
+    }
+    assert!(report.recording.actions.iter().all(|action| action.abs() <= 1.0));
+
+    let folder = tempfile::tempdir().unwrap();
+    let summary = write_demonstrations(folder.path(), options, report, 0.0).unwrap();
+    let data = Dataset::open(&folder.path().join("train.npz")).unwrap();
+    assert_eq!((data.frames(), data.lengths.len()), (summary.frames, 4));
+    assert!(data.states.iter().chain(&data.actions).all(|value| value.abs() <= 1.0 + 1e-5));
+}
+
+#[test]
+fn demonstrating_stops_when_asked_and_refuses_other_tasks() {
+    let options = RobomimicOptions { task: TaskName::Hopper, episodes: 1, seed: 0, threads: 1, keep_failures: false };
+    let error = demonstrate(options, &|| false, &|_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("hopper has no scripted expert"), "{error}");
+    if scene_path(RobomimicTask::Square).is_err() {
+        return;
+    }
+    let options = RobomimicOptions { task: TaskName::Square, ..options };
+    assert!(demonstrate(options, &|| true, &|_, _| {}).unwrap().stopped);
 }

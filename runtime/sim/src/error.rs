@@ -58,6 +58,12 @@ pub enum SimError {
     NothingToDraw,
     #[error("the memory does not suffice for a copy of the model to draw from")]
     ModelCopy,
+    #[error("unknown Robomimic task \"{name}\": say lift, can, square or transport")]
+    UnknownRobomimicTask { name: String },
+    #[error("{file} is not in {places}: run `make assets-robomimic`, or name the folder of the scenes with {variable}")]
+    RobomimicSceneMissing { file: &'static str, places: String, variable: &'static str },
+    #[error("{}: {message}: run `make assets-robomimic`, or name another folder with {variable}", path.display())]
+    RobomimicScene { path: PathBuf, message: String, variable: &'static str },
     #[error("the saved state of {what} does not fit: {message}; it was written by another task, version or batch size")]
     SavedState { what: &'static str, message: String },
 }

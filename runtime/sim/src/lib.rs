@@ -6,6 +6,7 @@
 //! - [`avoid`]: the task D3IL Avoid; its definition without physics is `tenon_core::avoid`.
 //! - [`render`]: pictures of a world, without a window.
 //! - [`gym`]: Hopper, Walker2d and HalfCheetah.
+//! - [`robomimic`]: Lift, Can, Square and Transport.
 //!
 //! Observations and actions are in physical units; normalising is the trainer's and the policy's business.
 
@@ -16,6 +17,7 @@ pub mod gym;
 pub mod mujoco;
 pub mod panda;
 pub mod render;
+pub mod robomimic;
 pub mod saved_state;
 pub mod server;
 pub mod speed;

@@ -4,7 +4,14 @@
 //! (MuJoCo's data object). Nothing here allocates after construction. `drawing` has MuJoCo's drawing functions, for
 //! [`crate::render`].
 
+mod chain;
 pub(crate) mod drawing;
+mod scene_file;
+mod tables;
+
+pub use chain::HingeChain;
+pub use scene_file::SceneFile;
+pub use tables::{ModelTables, ObjectKind};
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -234,6 +241,23 @@ impl Model {
     pub fn joint(&self, name: &str) -> Result<JointAddress, SimError> {
         let id = self.id(MjtObj::mjOBJ_JOINT, "joint", name)?;
         Ok(JointAddress { qpos: self.0.jnt_qposadr()[id] as usize, dof: self.0.jnt_dofadr()[id] as usize })
+    }
+
+    /// Lower and upper bound of an actuator's input; see [`actuator`](Self::actuator).
+    pub fn control_range(&self, actuator: usize) -> [f64; 2] {
+        self.0.actuator_ctrlrange()[actuator]
+    }
+
+    /// Where the position of a body's free joint begins in `qpos`: position 3, quaternion wxyz 4.
+    ///
+    /// # Errors
+    /// [`SimError::UnknownName`] where there is no joint of this name that is free.
+    pub fn free_joint(&self, name: &str) -> Result<usize, SimError> {
+        let id = self.id(MjtObj::mjOBJ_JOINT, "joint", name)?;
+        match self.0.jnt_type()[id] {
+            mujoco_c::mjtJoint::mjJNT_FREE => Ok(self.0.jnt_qposadr()[id] as usize),
+            _ => Err(SimError::UnknownName { kind: "free joint", name: name.to_owned() }),
+        }
     }
 
     fn id(&self, kind: MjtObj, kind_name: &'static str, name: &str) -> Result<usize, SimError> {

@@ -9,6 +9,7 @@ use tenon_sim::avoid::{AvoidEnv, AvoidScene};
 use tenon_sim::batch::{BatchEnv, BatchOptions, BatchPictures, Environment};
 use tenon_sim::gym::{CHUNK_STEPS, GymEnv, GymOptions, GymScene, GymTask};
 use tenon_sim::render::{Quality, RenderOptions};
+use tenon_sim::robomimic::{RobomimicEnv, RobomimicOptions, RobomimicScene, RobomimicTask, SceneSizes, Visuals};
 
 struct Counting;
 
@@ -91,4 +92,28 @@ fn drawing_allocates_nothing_after_the_first_picture() {
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
     assert!(shown.iter().any(|&value| value > 0));
+}
+
+#[test]
+fn stepping_and_resetting_robomimic_allocates_nothing() {
+    for task in RobomimicTask::ALL {
+        let scene = match RobomimicScene::new(task, SceneSizes::reference(task), Visuals::Without) {
+            Ok(scene) => scene,
+            Err(error) => {
+                println!("skipped: {error}");
+                return;
+            }
+        };
+        let mut env = RobomimicEnv::new(&scene, RobomimicOptions::default());
+        let mut observation = vec![0.0; task.observation_dim()];
+        // Down to the table, so that contacts are part of it.
+        let action = [0.0, 0.0, -1.0, 0.1, 0.0, 0.0, 1.0].repeat(task.arms());
+        let before = ALLOCATIONS.get();
+        env.reset(0, &mut observation);
+        for _ in 0..20 {
+            env.step(&action, &mut observation);
+        }
+        env.reset(1, &mut observation);
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{task}");
+    }
 }

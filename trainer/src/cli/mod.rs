@@ -63,7 +63,8 @@ enum Command {
         subcommand,
         after_help = "Examples:\n  \
             tenon-train demos avoid --config configs/tasks/avoid_m1.toml --out runs/demos\n  \
-            tenon-train demos gym --config configs/tasks/hopper_medium.toml --out runs/hopper/demos"
+            tenon-train demos gym --config configs/tasks/hopper_medium.toml --out runs/hopper/demos\n  \
+            tenon-train demos robomimic --config configs/tasks/lift.toml --out runs/lift/demos"
     )]
     Demos(demos::DemosCommand),
     /// Read, check, mend, convert and look at demonstrations of other formats: HDF5, LeRobot, Zarr, pickles.

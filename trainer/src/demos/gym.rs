@@ -169,6 +169,32 @@ impl Recording {
         self.left_out += other.left_out;
     }
 
+    /// Writes `train.npz`, normalised by its own limits, and those as `normalization.npz`; the first one's SHA-256.
+    pub(super) fn write_normalized(self, folder: &Path, task: TaskName) -> Result<String, TrainError> {
+        create_folder(folder)?;
+        let (observation_dim, action_dim) = (task.observation_dim(), task.action_dim());
+        let Self { mut observations, mut actions, rewards, terminals, lengths, .. } = self;
+        let limits = [Limits::of_rows(&observations, observation_dim), Limits::of_rows(&actions, action_dim)];
+        let [observation, action] = limits;
+        let normalizer = task.normalizer(observation, action);
+        normalizer.normalize_observation(&mut observations);
+        normalizer.normalize_action(&mut actions);
+        let train = Dataset {
+            states: observations,
+            actions,
+            rewards,
+            terminals,
+            lengths,
+            state_dim: observation_dim,
+            action_dim,
+            pictures: None,
+        };
+        let path = folder.join("train.npz");
+        train.write(&path)?;
+        write_normalization(&folder.join("normalization.npz"), &normalizer.observation, &normalizer.action)?;
+        sha256_of(&path)
+    }
+
     /// Adds one episode.
     fn append(&mut self, episode: &Self) {
         let sum = episode.rewards.iter().map(|&r| f64::from(r)).sum::<f64>();
@@ -188,32 +214,14 @@ pub fn write_recording(
     recording: Recording,
     seconds: f64,
 ) -> Result<GymSummary, TrainError> {
-    create_folder(folder)?;
-    let (observation_dim, action_dim) = (options.task.observation_dim(), options.task.action_dim());
     let [random, expert, medium] = d4rl(options.task)?;
-    let Recording { mut observations, mut actions, rewards, terminals, lengths, returns, left_out } = recording;
-    let normalizer =
-        options.task.normalizer(Limits::of_rows(&observations, observation_dim), Limits::of_rows(&actions, action_dim));
-    normalizer.normalize_observation(&mut observations);
-    normalizer.normalize_action(&mut actions);
-    let (frames, episodes) = (rewards.len(), lengths.len());
+    let (frames, episodes) = (recording.rewards.len(), recording.lengths.len());
+    let (returns, left_out) = (recording.returns.clone(), recording.left_out);
     let mean = returns.iter().sum::<f64>() / episodes.max(1) as f64;
     let range = |pick: fn(f64, f64) -> f64| returns.iter().copied().reduce(pick).unwrap_or(0.0);
     let variance = returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / episodes.max(1) as f64;
-    let fallen = terminals.iter().filter(|&&t| t).count() as f64 / episodes.max(1) as f64;
-    let train = Dataset {
-        states: observations,
-        actions,
-        rewards,
-        terminals,
-        lengths,
-        state_dim: observation_dim,
-        action_dim,
-        pictures: None,
-    };
-    let path = folder.join("train.npz");
-    train.write(&path)?;
-    write_normalization(&folder.join("normalization.npz"), &normalizer.observation, &normalizer.action)?;
+    let fallen = recording.terminals.iter().filter(|&&t| t).count() as f64 / episodes.max(1) as f64;
+    let sha256 = recording.write_normalized(folder, options.task)?;
     let summary = GymSummary {
         task: options.task.to_string(),
         frames,
@@ -229,7 +237,7 @@ pub fn write_recording(
         seed: options.seed,
         policies,
         seconds,
-        sha256: sha256_of(&path)?,
+        sha256,
     };
     write_json(&folder.join("summary.json"), &summary)?;
     Ok(summary)

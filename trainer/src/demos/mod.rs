@@ -18,6 +18,7 @@ mod files;
 mod gym;
 mod human;
 mod path;
+mod robomimic;
 mod scripted;
 
 use tenon_core::avoid::{ACTION_DIM, DemonstrationSet, Mode, ModeBits, OBSERVATION_DIM, reward};
@@ -29,6 +30,7 @@ pub use files::{Origin, Summary, write};
 pub use gym::{GymSummary, Recording, RollOutOptions, roll_out, write_recording};
 pub use human::read_human;
 pub use path::{MAX_INCREMENT_M, ScriptedPath};
+pub use robomimic::{RobomimicOptions, RobomimicReport, RobomimicSummary, demonstrate, write_demonstrations};
 pub use scripted::{ScriptOptions, ScriptReport, script};
 
 /// One demonstration in physical units (metres, robot base frame).

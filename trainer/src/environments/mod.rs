@@ -136,7 +136,8 @@ impl TaskBatch {
     }
 
     /// Starts episodes number `first`, `first + 1`, … in the environments. What happens in one follows from the
-    /// batch's seed and the episode's number, however many environments there are.
+    /// batch's seed and the episode's number, however many environments there are (but for the sizes of things that
+    /// Robomimic draws when it builds an environment's scene).
     pub fn begin_episodes(&mut self, first: usize) {
         let seed = self.batch.options().seed;
         let seeds: Vec<u64> = (0..self.len()).map(|i| episode_seed(seed, (first + i) as u64, 0)).collect();

@@ -7,6 +7,7 @@ use tenon_sim::batch::{ChunkOutcome, Environment, StepOutcome};
 use tenon_sim::gym::{GymEnv, GymOptions, GymScene, GymTask};
 use tenon_sim::mujoco::Simulation;
 use tenon_sim::render::Sight;
+use tenon_sim::robomimic::{RobomimicEnv, RobomimicOptions, RobomimicScene, RobomimicTask};
 
 use super::{TracedAvoid, simulation};
 use crate::error::TrainError;
@@ -16,7 +17,12 @@ use crate::error::TrainError;
 pub enum TaskEnv {
     Avoid(Box<TracedAvoid>),
     Gym(GymEnv),
+    Robomimic(Box<RobomimicEnv>),
 }
+
+/// Seed of what is drawn when scenes are built. Fixed, and by the environment's number: a run that is resumed, or judged
+/// with as many environments, finds the scenes that it had.
+const SCENE_SEED: u64 = 42;
 
 /// Whether an environment that ends an episode begins the next one by itself while training (spec dppo.md §8.1).
 pub fn auto_resets(task: TaskName) -> bool {
@@ -36,6 +42,11 @@ pub fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>, TrainE
         let scene = GymScene::new(gym_task).map_err(simulation)?;
         Ok((0..count).map(|_| TaskEnv::Gym(GymEnv::new(&scene, GymOptions::default()))).collect())
     };
+    let robomimic = |robomimic_task: RobomimicTask| -> Result<Vec<TaskEnv>, TrainError> {
+        let scenes = RobomimicScene::for_environments(robomimic_task, count, SCENE_SEED).map_err(simulation)?;
+        let environment = |scene| TaskEnv::Robomimic(Box::new(RobomimicEnv::new(scene, RobomimicOptions::default())));
+        Ok(scenes.iter().map(environment).collect())
+    };
     match task {
         TaskName::AvoidM1 | TaskName::AvoidM2 | TaskName::AvoidM3 => {
             let scene = AvoidScene::new().map_err(simulation)?;
@@ -44,6 +55,10 @@ pub fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>, TrainE
         TaskName::Hopper => gym(GymTask::HOPPER),
         TaskName::Walker2d => gym(GymTask::WALKER2D),
         TaskName::HalfCheetah => gym(GymTask::HALF_CHEETAH),
+        TaskName::Lift => robomimic(RobomimicTask::Lift),
+        TaskName::Can => robomimic(RobomimicTask::Can),
+        TaskName::Square => robomimic(RobomimicTask::Square),
+        TaskName::Transport => robomimic(RobomimicTask::Transport),
         other => {
             let detail = format!(
                 "this release does not simulate {other}: its policies can be pre-trained, imported and exported, but \
@@ -59,6 +74,7 @@ impl TaskEnv {
         match self {
             Self::Avoid(env) => &**env,
             Self::Gym(env) => env,
+            Self::Robomimic(env) => &**env,
         }
     }
 
@@ -66,6 +82,7 @@ impl TaskEnv {
         match self {
             Self::Avoid(env) => &mut **env,
             Self::Gym(env) => env,
+            Self::Robomimic(env) => &mut **env,
         }
     }
 }

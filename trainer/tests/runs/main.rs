@@ -9,6 +9,7 @@ mod failures;
 mod pictures;
 mod randomising;
 mod restarting;
+mod robomimic;
 #[path = "../small_hopper/mod.rs"]
 mod small_hopper;
 

@@ -2,6 +2,7 @@
 
 mod avoid;
 mod gym;
+mod robomimic;
 
 use clap::Subcommand;
 use tenon_train::interrupt::Interrupt;
@@ -14,11 +15,14 @@ pub enum DemosCommand {
     Avoid(avoid::AvoidArgs),
     /// Hopper, Walker2d, HalfCheetah: a policy trained from scratch to medium level, and rolled out.
     Gym(gym::GymArgs),
+    /// Lift, Can, Square, Transport: scripted experts in simulation.
+    Robomimic(robomimic::RobomimicArgs),
 }
 
 pub fn run(command: DemosCommand, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     match command {
         DemosCommand::Avoid(args) => avoid::run(args, interrupt),
         DemosCommand::Gym(args) => gym::run(args, interrupt),
+        DemosCommand::Robomimic(args) => robomimic::run(args, interrupt),
     }
 }
