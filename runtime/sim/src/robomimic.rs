@@ -37,13 +37,14 @@ use tenon_core::noise::SeededNoise;
 use crate::batch::{Environment, EnvironmentFault, StepOutcome};
 use crate::error::SimError;
 use crate::mujoco::Simulation;
+use crate::render::Sight;
 use crate::saved_state::{StateReader, StateWriter};
 use arm::REST_RAD;
 use gripper::Gripper;
 use osc::OscPose;
 
 /// First value of a saved environment.
-const STATE_VERSION: u64 = 1;
+const STATE_VERSION: u64 = 2;
 /// Standard deviation of each joint's angle at the start, radians.
 const START_NOISE_RAD: f64 = 0.02;
 
@@ -72,6 +73,10 @@ pub struct RobomimicEnv {
     /// What was observed last.
     observation: Vec<f64>,
     succeeded: bool,
+    /// The positions that the derived quantities belong to: those before the last physics step.
+    derived_qpos: Vec<f64>,
+    /// The world that is drawn, once somebody wanted to see it.
+    drawn: Option<Box<Simulation>>,
     /// Scratch: a saved world.
     state: Vec<f64>,
 }
@@ -89,6 +94,8 @@ impl RobomimicEnv {
             steps: 0,
             observation: vec![0.0; scene.task().observation_dim()],
             succeeded: false,
+            derived_qpos: simulation.qpos().to_vec(),
+            drawn: None,
             state: vec![0.0; simulation.state_len()],
             simulation,
             scene: scene.clone(),
@@ -126,6 +133,7 @@ impl RobomimicEnv {
     /// One pass that derives everything from the positions; controllers hold what they find.
     fn begin(&mut self) {
         self.simulation.forward();
+        self.derived_qpos.copy_from_slice(self.simulation.qpos());
         for (arm, control) in self.scene.arms.iter().zip(&mut self.controls) {
             *control = Control { osc: OscPose::new(&arm.state(&self.simulation)), gripper: Gripper::default() };
         }
@@ -170,6 +178,39 @@ impl RobomimicEnv {
     /// Where there is no such arm.
     pub fn goal(&self, arm: usize) -> ([f64; 3], [f64; 9]) {
         self.controls[arm].osc.goal()
+    }
+
+    /// One control step; false where the controller met something that is no number. `controls`: told what each physics step was given.
+    fn control_step(&mut self, action: &[f64], mut controls: impl FnMut(&[f64])) -> bool {
+        for step in 0..PHYSICS_STEPS {
+            self.derived_qpos.copy_from_slice(self.simulation.qpos());
+            if !self.physics_step(action, step == 0) {
+                return false;
+            }
+            controls(self.simulation.ctrl());
+        }
+        self.simulation.is_stable()
+    }
+
+    /// A control step. `controls`: as for [`control_step`](Self::control_step).
+    fn step_telling(&mut self, action: &[f64], observation: &mut [f64], controls: impl FnMut(&[f64])) -> StepOutcome {
+        // What remains after a fault.
+        observation.copy_from_slice(&self.observation);
+        if !action.iter().all(|value| value.is_finite()) {
+            return StepOutcome::faulted(EnvironmentFault::NonFiniteAction);
+        }
+        if !self.control_step(action, controls) {
+            return StepOutcome::faulted(EnvironmentFault::UnstableState);
+        }
+        self.steps += 1;
+        self.look();
+        observation.copy_from_slice(&self.observation);
+        StepOutcome {
+            reward: f64::from(u8::from(self.succeeded)),
+            terminated: false,
+            truncated: self.steps >= self.episode_steps,
+            fault: None,
+        }
     }
 
     /// One physics step; false where the controller met something that is no number.
@@ -220,28 +261,30 @@ impl Environment for RobomimicEnv {
     /// `action`: for each arm translation 3, rotation 3 (axis times angle, world axes), gripper 1 (positive closes), in
     /// ±1; beyond that it is clipped.
     fn step(&mut self, action: &[f64], observation: &mut [f64]) -> StepOutcome {
-        // What remains after a fault.
-        observation.copy_from_slice(&self.observation);
-        if !action.iter().all(|value| value.is_finite()) {
-            return StepOutcome::faulted(EnvironmentFault::NonFiniteAction);
+        self.step_telling(action, observation, |_| {})
+    }
+
+    fn world(&self) -> Option<&Simulation> {
+        Some(&self.simulation)
+    }
+
+    fn step_recording(&mut self, action: &[f64], observation: &mut [f64], controls: &mut Vec<f64>) -> StepOutcome {
+        self.step_telling(action, observation, |given| controls.extend_from_slice(given))
+    }
+
+    /// A world of its own with all that is seen, as it was 2 ms ago: the reference's pictures are as old as its observations.
+    fn world_to_draw(&mut self) -> Option<&mut Simulation> {
+        if self.drawn.is_none() {
+            self.drawn = self.scene.drawn_world().map(Box::new);
         }
-        for step in 0..PHYSICS_STEPS {
-            if !self.physics_step(action, step == 0) {
-                return StepOutcome::faulted(EnvironmentFault::UnstableState);
-            }
-        }
-        if !self.simulation.is_stable() {
-            return StepOutcome::faulted(EnvironmentFault::UnstableState);
-        }
-        self.steps += 1;
-        self.look();
-        observation.copy_from_slice(&self.observation);
-        StepOutcome {
-            reward: f64::from(u8::from(self.succeeded)),
-            terminated: false,
-            truncated: self.steps >= self.episode_steps,
-            fault: None,
-        }
+        let drawn = self.drawn.as_deref_mut()?;
+        drawn.qpos_mut().copy_from_slice(&self.derived_qpos);
+        drawn.place();
+        Some(drawn)
+    }
+
+    fn sight(&self) -> Sight {
+        Sight { camera: Some("agentview"), geom_groups: Sight::VISUALS_ONLY }
     }
 
     fn save_state(&self, bytes: &mut Vec<u8>) {
@@ -260,6 +303,7 @@ impl Environment for RobomimicEnv {
             writer.f64s(&control.gripper.shares());
         }
         writer.f64s(&state);
+        writer.f64s(&self.derived_qpos);
     }
 
     fn restore_state(&mut self, bytes: &[u8]) -> Result<(), SimError> {
@@ -292,6 +336,7 @@ impl Environment for RobomimicEnv {
             controls.push(Control { osc, gripper: Gripper::new(shares) });
         }
         reader.f64s(&mut self.state)?;
+        reader.f64s(&mut self.derived_qpos)?;
         reader.finish()?;
         self.simulation.restore_state(&self.state)?;
         (self.steps, self.succeeded) = (steps as usize, succeeded);

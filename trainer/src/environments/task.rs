@@ -3,7 +3,7 @@
 use tenon_core::task::{TaskFamily, TaskName};
 use tenon_sim::SimError;
 use tenon_sim::avoid::AvoidScene;
-use tenon_sim::batch::{ChunkOutcome, Environment, StepOutcome};
+use tenon_sim::batch::{ChunkOutcome, Environment, FirstValues, StepOutcome};
 use tenon_sim::gym::{GymEnv, GymOptions, GymScene, GymTask};
 use tenon_sim::mujoco::Simulation;
 use tenon_sim::render::Sight;
@@ -18,6 +18,8 @@ pub enum TaskEnv {
     Avoid(Box<TracedAvoid>),
     Gym(GymEnv),
     Robomimic(Box<RobomimicEnv>),
+    /// Of the observation only the robot's own values; the rest is seen through cameras.
+    RobomimicSeen(Box<FirstValues<RobomimicEnv>>),
 }
 
 /// Seed of what is drawn when scenes are built. Fixed, and by the environment's number: a run that is resumed, or judged
@@ -44,8 +46,16 @@ pub fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>, TrainE
     };
     let robomimic = |robomimic_task: RobomimicTask| -> Result<Vec<TaskEnv>, TrainError> {
         let scenes = RobomimicScene::for_environments(robomimic_task, count, SCENE_SEED).map_err(simulation)?;
-        let environment = |scene| TaskEnv::Robomimic(Box::new(RobomimicEnv::new(scene, RobomimicOptions::default())));
-        Ok(scenes.iter().map(environment).collect())
+        let environment = |scene| {
+            let whole = RobomimicEnv::new(scene, RobomimicOptions::default());
+            Ok(match task.cameras() {
+                0 => TaskEnv::Robomimic(Box::new(whole)),
+                _ => TaskEnv::RobomimicSeen(Box::new(
+                    FirstValues::new(whole, task.observation_dim()).map_err(simulation)?,
+                )),
+            })
+        };
+        scenes.iter().map(environment).collect()
     };
     match task {
         TaskName::AvoidM1 | TaskName::AvoidM2 | TaskName::AvoidM3 => {
@@ -55,10 +65,10 @@ pub fn environments(task: TaskName, count: usize) -> Result<Vec<TaskEnv>, TrainE
         TaskName::Hopper => gym(GymTask::HOPPER),
         TaskName::Walker2d => gym(GymTask::WALKER2D),
         TaskName::HalfCheetah => gym(GymTask::HALF_CHEETAH),
-        TaskName::Lift => robomimic(RobomimicTask::Lift),
-        TaskName::Can => robomimic(RobomimicTask::Can),
-        TaskName::Square => robomimic(RobomimicTask::Square),
-        TaskName::Transport => robomimic(RobomimicTask::Transport),
+        TaskName::Lift | TaskName::LiftPixels => robomimic(RobomimicTask::Lift),
+        TaskName::Can | TaskName::CanPixels => robomimic(RobomimicTask::Can),
+        TaskName::Square | TaskName::SquarePixels => robomimic(RobomimicTask::Square),
+        TaskName::Transport | TaskName::TransportPixels => robomimic(RobomimicTask::Transport),
         other => {
             let detail = format!(
                 "this release does not simulate {other}: its policies can be pre-trained, imported and exported, but \
@@ -75,6 +85,7 @@ impl TaskEnv {
             Self::Avoid(env) => &**env,
             Self::Gym(env) => env,
             Self::Robomimic(env) => &**env,
+            Self::RobomimicSeen(env) => &**env,
         }
     }
 
@@ -83,6 +94,7 @@ impl TaskEnv {
             Self::Avoid(env) => &mut **env,
             Self::Gym(env) => env,
             Self::Robomimic(env) => &mut **env,
+            Self::RobomimicSeen(env) => &mut **env,
         }
     }
 }

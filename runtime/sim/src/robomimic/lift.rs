@@ -12,6 +12,8 @@ use crate::mujoco::{BodyId, Model, SceneFile, Simulation};
 
 /// Bounds of each of the cube's half sizes, metres.
 const HALF_SIZES_M: [f64; 2] = [0.020, 0.022];
+/// The geom of the cube that is seen.
+pub(super) const VISIBLE_CUBE: &str = "cube_g0_vis";
 /// Those of the reference data, which the scene's file has.
 pub(super) const REFERENCE_HALF_SIZES_M: [f64; 3] = [0.020360539377753537, 0.02003895048297525, 0.02092643705299669];
 /// The cube's centre starts within this of the table's, metres.
@@ -36,7 +38,7 @@ pub(super) fn draw_half_sizes_m(rng: &mut impl Rng) -> [f64; 3] {
 
 /// Gives the cube a size before the scene is compiled.
 pub(super) fn set_half_sizes(scene: &mut SceneFile, half_sizes_m: &[f64; 3]) -> Result<(), SimError> {
-    for geom in ["cube_g0", "cube_g0_vis"] {
+    for geom in ["cube_g0", VISIBLE_CUBE] {
         if scene.has_geom(geom) {
             scene.set_geom_size(geom, half_sizes_m)?;
         }

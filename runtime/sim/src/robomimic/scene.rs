@@ -1,5 +1,7 @@
 //! A task's scene: read, given its drawn sizes, compiled, checked, and what is where in it.
 
+use std::sync::{Arc, OnceLock};
+
 use rand::Rng;
 use tenon_core::noise::SeededNoise;
 
@@ -71,6 +73,8 @@ pub struct RobomimicScene {
     model: Model,
     pub(super) arms: Vec<Arm>,
     objects: Objects,
+    /// The scene with its visuals, compiled when somebody wants to see it; the scenes of a batch share it, with the reference's sizes.
+    drawn: Arc<OnceLock<Option<Model>>>,
 }
 
 /// The things of each task.
@@ -130,7 +134,11 @@ impl RobomimicScene {
         if matches!(SceneSizes::reference(task), SceneSizes::Fixed) {
             return Ok(vec![Self::new(task, SceneSizes::Fixed, Visuals::Without)?; count]);
         }
-        let scene = |index| Self::new(task, SceneSizes::drawn(task, episode_seed(seed, index, 0)), Visuals::Without);
+        let drawn = Arc::<OnceLock<Option<Model>>>::default();
+        let scene = |index| {
+            let scene = Self::new(task, SceneSizes::drawn(task, episode_seed(seed, index, 0)), Visuals::Without)?;
+            Ok(Self { drawn: Arc::clone(&drawn), ..scene })
+        };
         (0..count as u64).map(scene).collect()
     }
 
@@ -153,7 +161,7 @@ impl RobomimicScene {
             (RobomimicTask::Can, _) => Objects::Can(can::Can::find(&model)?),
             _ => Objects::Transport(transport::Transport::find(&model)?),
         };
-        Ok(Self { task, sizes, model, arms, objects })
+        Ok(Self { task, sizes, model, arms, objects, drawn: Arc::default() })
     }
 
     /// Which task it is.
@@ -169,6 +177,18 @@ impl RobomimicScene {
     /// The compiled model.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// A world of this scene to be drawn, in the model's initial state; `None` where the scene's file is gone. Its things have the sizes of
+    /// this scene, but for the hammer's head, which is drawn up to 1.8 mm larger or smaller.
+    pub(super) fn drawn_world(&self) -> Option<Simulation> {
+        let compile = || Self::new(self.task, SceneSizes::reference(self.task), Visuals::With).ok();
+        let model = self.drawn.get_or_init(|| compile().map(|scene| scene.model)).as_ref()?;
+        let mut world = Simulation::new(model);
+        if let SceneSizes::Cube { half_sizes_m } = self.sizes {
+            world.draw_as(model.geom(lift::VISIBLE_CUBE).ok()?, half_sizes_m);
+        }
+        Some(world)
     }
 
     /// Places everything but the arms.
