@@ -6,40 +6,29 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tenon_calibrate::rig::RigFolder;
 use tenon_controller::processes::Service;
+use tenon_controller::seeing::rendered::{self, CAMERAS};
 use tenon_core::arm::{Arm, T_flange_hand_tcp};
 use tenon_core::calendar::rfc3339;
-use tenon_core::config::rig::{
-    BoardMethod, BoardRecord, CameraRecord, IntrinsicsRecord, IntrinsicsSource, PlaceMethod, PlaceRecord, ProofRecord,
-    RigCalibration, position_and_quaternion, rows,
-};
+use tenon_core::config::rig::RigCalibration;
 use tenon_core::config::{TaskConfig, Values};
-use tenon_core::fusion::{RESET_JOINTS_RAD, T_robot_april_training};
-use tenon_core::geometry::{Pose, rotation_to_6d};
+use tenon_core::fusion::RESET_JOINTS_RAD;
+use tenon_core::geometry::rotation_to_6d;
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::spec::PolicySpec;
 use tenon_core::task::TaskName;
-use tenon_core::time::MonotonicTime;
-use tenon_vision::render::workbench::{Workbench, three_views};
-use tenon_vision::render::{CameraEffects, SyntheticCamera};
-use tenon_vision::source::{Frame, Recorder, RecordingPixels, Serial, SourceDescription};
-use tenon_vision::{Camera, GreyImage, Rig};
+use tenon_vision::Rig;
+use tenon_vision::render::workbench::Workbench;
+use tenon_vision::source::{Condition, Playback};
 
 use crate::programs::{free_port, program, random_bundle};
 
-const SIZE: [usize; 2] = [1280, 720];
-const FOCAL_PX: f64 = 915.0;
 const RATE_HZ: f64 = 10.0;
-/// Of a recording of all parts: longer than the start of a run and two chunks.
-const FRAMES: u64 = 200;
-/// Of one in which a part is missing.
-const FRAMES_WITHOUT: u64 = 110;
-/// Pictures that are rendered of each camera; the recording repeats them.
-const PICTURES: usize = 4;
-const CAMERAS: [(&str, &str); 2] = [("left", "8225001"), ("right", "8225002")];
+/// A lap of the recordings, which are played again and again.
+const FRAMES: u64 = 8;
+const REPEATED: Playback = Playback { camera: Condition::Works, repeat: true, clock_ms: 0 };
 
 /// Recordings of the bench by the two cameras at its sides; `without` has no table leg 3.
 struct Recordings {
@@ -47,72 +36,22 @@ struct Recordings {
     without: tempfile::TempDir,
 }
 
-/// Made once for all tests that need them at one time, and removed after the last: they are half a gigabyte.
+/// Made once for all tests that need them at one time, and removed after the last.
 fn recordings() -> Arc<Recordings> {
     static MADE: Mutex<Weak<Recordings>> = Mutex::new(Weak::new());
     let mut made = MADE.lock().expect("no test panics while it records");
     made.upgrade().unwrap_or_else(|| {
-        let fresh = Arc::new(Recordings {
-            whole: record(None, FRAMES),
-            without: record(Some("square_table_leg3"), FRAMES_WITHOUT),
-        });
+        let fresh = Arc::new(Recordings { whole: record(None), without: record(Some("square_table_leg3")) });
         *made = Arc::downgrade(&fresh);
         fresh
     })
 }
 
-fn lens() -> Camera {
-    Camera::pinhole(FOCAL_PX, FOCAL_PX, 640.0, 360.0).expect("a lens")
-}
-
-/// Pose of a camera in the frame of the base board.
-fn place(camera: usize) -> Pose {
-    three_views()[1 + camera]
-}
-
-fn record(hidden: Option<&str>, frames: u64) -> tempfile::TempDir {
+fn record(hidden: Option<&str>) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let rig = Rig::built_in().expect("the shipped layout");
-    let mut bench = Workbench::one_leg(&rig, 0.0).expect("the bench");
-    let hidden = hidden.map(|hidden| bench.names.iter().position(|name| name == hidden).expect("a part of the bench"));
-    let all = bench.clone();
-    if let Some(hidden) = hidden {
-        bench.scene.bodies.remove(hidden);
-    }
-    for (index, (name, serial)) in CAMERAS.iter().enumerate() {
-        let [width, height] = SIZE;
-        let mut camera = SyntheticCamera::new(lens(), width, height, CameraEffects::default(), 7 + index as u64)
-            .expect("a synthetic camera");
-        let mut motions = all.motions(&place(index), 0.0, 0.0);
-        if let Some(hidden) = hidden {
-            motions.remove(hidden);
-        }
-        let pictures: Vec<GreyImage> = (0..PICTURES)
-            .map(|picture| {
-                let mut grey = GreyImage::filled(width, height, 0);
-                camera.shoot(&bench.scene, &motions, picture as u64, &mut grey).expect("a picture");
-                grey
-            })
-            .collect();
-        let description = SourceDescription {
-            name: (*name).to_owned(),
-            serial: Some(Serial::new(serial).expect("a serial number")),
-            width,
-            height,
-            nominal_rate_hz: RATE_HZ,
-            intrinsics: None,
-        };
-        let mut recorder =
-            Recorder::create(&folder.path().join(name), &description, RecordingPixels::GreyRaw).expect("a recording");
-        let mut frame = Frame::of_size(width, height);
-        for sequence in 0..frames {
-            frame.grey = pictures[sequence as usize % PICTURES].clone();
-            frame.sequence = sequence;
-            frame.stamps.exposed_at = MonotonicTime::from_nanos((sequence as f64 / RATE_HZ * 1e9) as i64);
-            frame.stamps.arrived = frame.stamps.exposed_at + Duration::from_millis(10);
-            recorder.record(&frame).expect("a frame");
-        }
-        recorder.finish().expect("the recording is whole");
+    rendered::record(folder.path(), RATE_HZ, FRAMES, hidden).expect("two recordings");
+    for (name, _) in CAMERAS {
+        REPEATED.write(&folder.path().join(name)).expect("the folder is writable");
     }
     folder
 }
@@ -124,57 +63,7 @@ fn date(days_ago: f64) -> String {
 
 /// What a calibration of these cameras would have found, `days_ago`.
 fn calibration(days_ago: f64) -> RigCalibration {
-    let date = date(days_ago);
-    let mut rig = RigCalibration::empty("bench", "the test", date.clone());
-    for (index, (name, serial)) in CAMERAS.iter().enumerate() {
-        let (position_m, quat_wxyz) = position_and_quaternion(&place(index));
-        rig.put_camera(CameraRecord {
-            name: (*name).to_owned(),
-            serial: (*serial).to_owned(),
-            resolution_px: SIZE.map(|n| n as u32),
-            intrinsics: IntrinsicsRecord {
-                source: IntrinsicsSource::Calibrated,
-                focal_px: [FOCAL_PX; 2],
-                principal_px: [640.0, 360.0],
-                distortion: [0.0; 5],
-                sigma: None,
-                rms_px: None,
-                views: None,
-                date: date.clone(),
-            },
-            place: Some(PlaceRecord {
-                method: PlaceMethod::Board,
-                position_m,
-                quat_wxyz,
-                covariance: rows(&(nalgebra::Matrix6::identity() * 1e-8)),
-                rms_px: 0.1,
-                views: 60,
-                date: date.clone(),
-            }),
-        });
-    }
-    let (position_m, quat_wxyz) = position_and_quaternion(&T_robot_april_training());
-    rig.board = Some(BoardRecord {
-        method: BoardMethod::TouchOff,
-        position_m,
-        quat_wxyz,
-        covariance: None,
-        date: date.clone(),
-    });
-    rig.proof = Some(ProofRecord {
-        passed: true,
-        views: 20,
-        position_median_m: 1e-3,
-        position_median_interval_m: [1e-3; 2],
-        position_p95_m: 2e-3,
-        rotation_median_rad: 0.01,
-        rotation_median_interval_rad: [0.01; 2],
-        rotation_p95_rad: 0.02,
-        limit_position_m: 3e-3,
-        limit_rotation_rad: 0.03,
-        date,
-    });
-    rig
+    rendered::calibration(&date(days_ago))
 }
 
 /// A one_leg policy that stays within a millimetre of the start.
@@ -231,11 +120,7 @@ impl Workstation {
                  [fusion]\nmax_age_s = 1.5\n[fusion.ages]\ncoasting_after_s = 0.5\nlost_after_s = 1.5\n";
         let config = folder.path().join("robot.toml");
         std::fs::write(&config, text).expect("the folder is writable");
-        let rig = RigFolder::new(folder.path(), "bench").expect("a rig's name");
-        let date = calibration.written.clone();
-        let mut draft = rig.draft("the test", &date).expect("a draft");
-        draft.change(|known| *known = calibration).expect("the draft is written");
-        rig.publish(draft, &date, true).expect("a version");
+        rendered::publish(folder.path(), calibration).expect("a version");
         let bundle = bundle(folder.path());
         Self { folder, config, bundle, services: Vec::new() }
     }
@@ -345,14 +230,32 @@ fn a_missing_part_is_named_before_the_arm_is_armed() {
 }
 
 #[test]
-fn a_part_that_is_lost_during_a_run_stops_it_by_name() {
-    let recordings = recordings();
+fn a_part_that_is_lost_during_a_run_stops_it_by_name_with_its_cameras() {
+    // Of its own: it is told to end.
+    let recordings = record(None);
     let station = Workstation::new(calibration(1.0)).with_arm();
-    // The recordings end before so many actions do.
-    let (output, report) = station.run("600", &recordings.whole);
+    let out = station.folder.path().join("deploy");
+    let (output, report) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let until = Instant::now() + Duration::from_secs(60);
+            while !out.exists() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // From then on it opens the cameras, arms and leads the arm to the start; 600 actions take a minute.
+            std::thread::sleep(Duration::from_secs(15));
+            for (name, _) in CAMERAS {
+                let ended = Playback { camera: Condition::Ended, ..REPEATED };
+                ended.write(&recordings.path().join(name)).expect("the folder is writable");
+            }
+        });
+        station.run("600", &recordings)
+    });
     assert_eq!(output.status.code(), Some(1));
     let fault = report["fault"].as_str().expect("a fault").to_owned();
     assert!(fault.contains("the policy cannot observe: square_table_"), "{fault}");
+    for (name, _) in CAMERAS {
+        assert!(fault.contains(&format!("camera {name}: its recording has ended")), "{fault}");
+    }
     assert!(stderr(&output).contains("the arm holds"), "{}", stderr(&output));
     assert_eq!(report["episodes"][0]["complete"], false);
     station.verify(&report);

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tenon_controller::inference::ChunkSampler;
 use tenon_controller::machine::{Controller, Event, Inputs, Order, Phase, Settings};
+use tenon_controller::perfect_arm::PerfectArm;
 use tenon_core::action::ActionChunk;
 use tenon_core::arm::Joints;
 use tenon_core::avoid;
 use tenon_core::config::{RobotConfig, TaskConfig, Values, parse};
 use tenon_core::diffusion::{Denoiser, DenoisingStep};
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, Request, RobotState};
 use tenon_core::normalizer::{Limits, Normalizer};
 use tenon_core::spec::PolicySpec;
-use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
+use tenon_core::time::MonotonicTime;
 use tenon_polymetis::archive::{ParameterArchive, hybrid_controller, read_parameters};
 use tenon_sim::server::{Law, LawInput, ServerScene, SimulatedArm, panda_urdf};
 
@@ -49,21 +49,6 @@ fn spec() -> PolicySpec {
     task.policy_spec(Normalizer::new(observation, action), task.policy.finetuned_steps())
 }
 
-/// An arm in simulated time.
-trait Plant {
-    /// Advances by `dt` toward the target and returns the measured joints and velocities.
-    fn advance(&mut self, target: Option<Joints>, dt: Duration) -> (Joints, Joints);
-}
-
-struct Perfect(Joints);
-
-impl Plant for Perfect {
-    fn advance(&mut self, target: Option<Joints>, _: Duration) -> (Joints, Joints) {
-        self.0 = target.unwrap_or(self.0);
-        (self.0, [0.0; 7])
-    }
-}
-
 /// The physics and the law of the simulated server, without its clock.
 struct MujocoArm {
     arm: SimulatedArm,
@@ -92,9 +77,8 @@ impl MujocoArm {
             left_over: Duration::ZERO,
         }
     }
-}
 
-impl Plant for MujocoArm {
+    /// Advances by `dt` toward the target and returns the measured joints and velocities.
     fn advance(&mut self, target: Option<Joints>, dt: Duration) -> (Joints, Joints) {
         if let Some(target) = target {
             let parameters = read_parameters(self.update.patch(&target.map(|q| q as f32))).expect("our own archive");
@@ -114,8 +98,13 @@ impl Plant for MujocoArm {
     }
 }
 
-/// What the arm was told and where it was, tick by tick.
-fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -> Vec<(Option<Joints>, Joints)> {
+/// What the arm was told and where it was, tick by tick; without MuJoCo's it is where it was sent.
+fn run(
+    mut mujoco: Option<MujocoArm>,
+    config: &RobotConfig,
+    seed: u64,
+    actions: usize,
+) -> Vec<(Option<Joints>, Joints)> {
     let settings = Settings {
         max_state_age: Duration::from_millis(100),
         max_late_ticks: 5,
@@ -125,53 +114,35 @@ fn run(plant: &mut dyn Plant, config: &RobotConfig, seed: u64, actions: usize) -
     let mut controller = Controller::new(settings, &spec()).expect("the policy fits the robot");
     let mut sampler =
         ChunkSampler::new(spec(), spec().diffusion().expect("Avoid denoises"), Wobble { state: Vec::new() }, seed);
-    let mut status = BridgeStatus {
-        sequence: 1,
-        state: BridgeState::Idle,
-        fault: BridgeFault::None,
-        session: 0,
-        epoch: 1,
-        acknowledged: 0,
-        update_us: 0,
-        robot_hz: 1000,
-    };
+    let mut arm = PerfectArm::at(avoid::START_JOINTS_RAD);
     let mut chunk: Option<ActionChunk> = None;
     let mut now = MonotonicTime::from_nanos(0);
     let mut order = Some(Order::Arm { session: 1 });
     let mut target = None;
     let mut history = Vec::new();
     loop {
-        let (q, dq) = plant.advance(target, controller.tick_period());
+        if let Some(mujoco) = &mut mujoco {
+            (arm.joint_positions_rad, arm.joint_velocities_rad_s) = mujoco.advance(target, controller.tick_period());
+        }
         now = now + controller.tick_period();
-        let state = RobotState {
-            sequence: history.len() as u64,
-            robot_time: RobotTime::from_nanos(now.as_nanos()),
-            joint_positions_rad: q,
-            joint_velocities_rad_s: dq,
-            joint_torques_external_nm: [0.0; 7],
-            gripper_width_m: f64::NAN,
-            gripper: GripperPhase::Absent,
-            error_code: 0,
-        };
+        let measured = arm.joint_positions_rad;
         let inputs = Inputs {
             due: now,
-            state: Some(Stamped { time: now, value: state }),
-            status: Some(Stamped { time: now, value: status }),
+            state: Some(arm.state(now)),
+            status: Some(arm.status(now)),
             chunk: chunk.as_ref(),
             parts: None,
             order: order.take(),
             late_ticks: 0,
         };
         let outcome = controller.tick(now, &inputs);
-        if let Some(Request::Arm { session }) = outcome.request {
-            status = BridgeStatus { state: BridgeState::Running, session, ..status };
-        }
+        arm.follow(&outcome);
         if let Some(request) = outcome.infer {
             let Ok(sampled) = sampler.sample(&request, usize::MAX);
             chunk = Some(sampled);
         }
         target = outcome.target.map(|motion| motion.map(|m| m.position_rad));
-        history.push((target, q));
+        history.push((target, measured));
         match outcome.event {
             Some(Event::Armed) => order = Some(Order::Run { actions }),
             Some(Event::RunEnded { .. }) => return history,
@@ -186,15 +157,16 @@ fn robot() -> RobotConfig {
     parse("configs/robot.toml", include_str!("../configs/robot.toml")).expect("the shipped file is valid")
 }
 
-fn plants(config: &RobotConfig) -> [Box<dyn Plant>; 2] {
-    [Box::new(MujocoArm::new(config)), Box::new(Perfect(avoid::START_JOINTS_RAD))]
+/// The two arms of the suite.
+fn arms(config: &RobotConfig) -> [Option<MujocoArm>; 2] {
+    [Some(MujocoArm::new(config)), None]
 }
 
 #[test]
 fn two_runs_with_one_seed_are_identical_to_the_bit() {
     let config = robot();
     let runs: Vec<Vec<_>> =
-        (0..2).map(|_| plants(&config).into_iter().map(|mut p| run(p.as_mut(), &config, 3, 24)).collect()).collect();
+        (0..2).map(|_| arms(&config).into_iter().map(|arm| run(arm, &config, 3, 24)).collect()).collect();
     assert_eq!(runs[0], runs[1]);
     assert!(runs[0].iter().all(|history| history.len() >= 24 * config.control.targets_per_action));
 }
@@ -202,8 +174,8 @@ fn two_runs_with_one_seed_are_identical_to_the_bit() {
 #[test]
 fn another_seed_moves_the_arm_differently() {
     let config = robot();
-    for (mut a, mut b) in plants(&config).into_iter().zip(plants(&config)) {
-        assert_ne!(run(a.as_mut(), &config, 3, 8), run(b.as_mut(), &config, 4, 8));
+    for (a, b) in arms(&config).into_iter().zip(arms(&config)) {
+        assert_ne!(run(a, &config, 3, 8), run(b, &config, 4, 8));
     }
 }
 
@@ -211,8 +183,8 @@ fn another_seed_moves_the_arm_differently() {
 fn the_arm_follows_and_never_exceeds_the_speed_limit() {
     let config = robot();
     let arm = config.arm();
-    for mut plant in plants(&config) {
-        let history = run(plant.as_mut(), &config, 5, 40);
+    for mujoco in arms(&config) {
+        let history = run(mujoco, &config, 5, 40);
         let limit = config.safety.max_joint_velocity_rad_s * 0.007 + 1e-9;
         let targets: Vec<Joints> = history.iter().filter_map(|(t, _)| *t).collect();
         for pair in targets.windows(2) {

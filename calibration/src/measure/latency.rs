@@ -183,7 +183,7 @@ mod tests {
     fn a_delay_that_changes_shows_in_the_spread() {
         let cause = record(200.0, 40.0, |_| 0.0, 0.0, 1);
         let steady = delay(&cause, &record(30.0, 40.0, |_| 0.06, 1e-4, 3), &LatencySettings::default()).unwrap();
-        let jumping = record(30.0, 40.0, |t| if (t / 5.0) as usize % 2 == 0 { 0.05 } else { 0.08 }, 1e-4, 3);
+        let jumping = record(30.0, 40.0, |t| if ((t / 5.0) as usize).is_multiple_of(2) { 0.05 } else { 0.08 }, 1e-4, 3);
         let jumping = delay(&cause, &jumping, &LatencySettings::default()).unwrap();
         assert!(steady.std_s < 2e-3 && jumping.std_s > 8e-3, "{steady:?} {jumping:?}");
     }

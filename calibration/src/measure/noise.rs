@@ -96,12 +96,13 @@ fn mean(poses: &[Pose]) -> Option<(Vector3<f64>, UnitQuaternion<f64>)> {
 mod tests {
     use super::*;
     use nalgebra::{Quaternion, Translation3};
+    use std::f64::consts::FRAC_1_SQRT_2;
     use tenon_core::noise::{NoiseSource, SeededNoise};
 
     /// About the seam w = 0, where noise flips all four signs.
     fn poses(n: usize, sigma_m: f64, sigma_rad: f64, drift_m: f64) -> Vec<Pose> {
         let mut source = SeededNoise::new(3, 0);
-        let middle = UnitQuaternion::from_quaternion(Quaternion::new(0.0, 0.0, -0.7071, 0.7071));
+        let middle = UnitQuaternion::from_quaternion(Quaternion::new(0.0, 0.0, -FRAC_1_SQRT_2, FRAC_1_SQRT_2));
         let pose = |k: usize| {
             let mut d = [0.0_f32; 6];
             source.fill_standard_normal(&mut d);

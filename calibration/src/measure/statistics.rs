@@ -23,7 +23,7 @@ pub fn quantile(values: &[f64], p: f64) -> Option<Quantile> {
     let upper = below
         .iter()
         .position(|&c| c >= 0.975)
-        .filter(|&i| i + 1 <= n)
+        .filter(|&i| i < n)
         .map_or(f64::INFINITY, |i| sorted.get(i).copied().unwrap_or(f64::INFINITY));
     Some(Quantile { value, interval: [lower, upper] })
 }

@@ -145,7 +145,7 @@ impl Worker<'_> {
                 Err(reason) => {
                     own.last = None;
                     own.without += 1;
-                    if !live || own.without % SAY_EVERY == 0 {
+                    if !live || own.without.is_multiple_of(SAY_EVERY) {
                         let missing = missing(&own.views);
                         let lines = vec![format!("  {name} {}: {reason}", shot.name)];
                         return Ok(Report::View { kept: false, lines, missing, last: false });

@@ -4,7 +4,7 @@
 //! with a manual clock. [`control_loop`] acts: it waits for deadlines, moves messages and records times. [`inference`]
 //! owns the policy. [`seeing`] turns cameras into what the policy observes of parts. [`run`] sequences episodes and, for `--robot sim`, the processes of the simulated robot.
 //! [`service`] is the same without episodes of its own: Disarmed until a person says otherwise. [`shadow`] lets a candidate run along.
-//! [`secure`] makes the certificates of the link. [`record`] is what the flight recorder is told, [`replay`] computes it again, [`top`]
+//! [`perfect_arm`] stands for a robot where a clock of its own does for time. [`secure`] makes the certificates of the link. [`record`] is what the flight recorder is told, [`replay`] computes it again, [`top`]
 //! listens to a bridge.
 
 pub mod allocations;
@@ -18,6 +18,7 @@ pub mod inference;
 pub mod judge;
 pub mod machine;
 pub mod motion;
+pub mod perfect_arm;
 pub mod processes;
 pub mod realtime;
 pub mod record;

@@ -151,7 +151,7 @@ struct SetupArgs {
     #[arg(long, value_name = "NAME")]
     rig: Option<String>,
     /// Where a camera's pictures come from (v4l2:SERIAL or recorded:DIR), once for each; without it every calibrated camera
-    /// by its serial number.
+    /// by its serial number. A recording is played once; with {"repeat":true} in DIR/play.json it begins again.
     #[arg(long = "camera", value_name = "NAME=SOURCE")]
     cameras: Vec<CameraChoice>,
     /// A candidate bundle that is asked what the policy is asked; it moves nothing, and how it differs goes to shadow.jsonl.

@@ -88,8 +88,7 @@ impl Linearised {
         let eigen = JJt.symmetric_eigen();
         let smallest = eigen.eigenvalues.min().max(0.0).sqrt();
         let lambda = match damping {
-            // A NaN is below nothing.
-            Damping::None if !(smallest >= SINGULAR_BELOW) => return Err(smallest),
+            Damping::None if smallest.is_nan() || smallest < SINGULAR_BELOW => return Err(smallest),
             Damping::None => 0.0,
             Damping::NearSingular { sigma_start, lambda_max } => {
                 lambda_max * (1.0 - smallest / sigma_start).clamp(0.0, 1.0)

@@ -26,6 +26,22 @@ pub struct RobotState {
     pub error_code: i32,
 }
 
+impl RobotState {
+    /// The first state of an arm at rest without a hand.
+    pub fn at_rest(joint_positions_rad: Joints) -> Self {
+        Self {
+            sequence: 1,
+            robot_time: RobotTime::default(),
+            joint_positions_rad,
+            joint_velocities_rad_s: [0.0; 7],
+            joint_torques_external_nm: [0.0; 7],
+            gripper_width_m: f64::NAN,
+            gripper: GripperPhase::Absent,
+            error_code: 0,
+        }
+    }
+}
+
 /// What the gripper does, as the bridge sees it (spec robot_control.md §7).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -168,4 +184,20 @@ pub struct BridgeStatus {
     pub update_us: u32,
     /// Control rate that the robot client registered with, Hz; 0 while unknown.
     pub robot_hz: u32,
+}
+
+impl BridgeStatus {
+    /// The first status of a bridge that is ready to be armed, before a robot client of 1 kHz.
+    pub fn idle() -> Self {
+        Self {
+            sequence: 1,
+            state: BridgeState::Idle,
+            fault: BridgeFault::None,
+            session: 0,
+            epoch: 1,
+            acknowledged: 0,
+            update_us: 0,
+            robot_hz: 1000,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Domain randomisation: the noise that is drawn is that of the table, and nothing else moves.
 
 use nalgebra::{Quaternion, UnitQuaternion, Vector3};
+use std::f64::consts::FRAC_1_SQRT_2;
 use tenon_core::config::rig::{NoiseRecord, RigCalibration};
 use tenon_core::config::{FieldNoise, PartNoise, RandomisationConfig, TaskConfig, Values, parse};
 use tenon_core::fusion::quat_xyzw;
@@ -42,7 +43,10 @@ fn observation() -> Vec<f64> {
     let mut x: Vec<f64> = (0..ROBOT).map(|i| 0.1 * i as f64 - 0.7).collect();
     x.splice(3..9, rotation_to_6d(&UnitQuaternion::from_euler_angles(0.3, -1.2, 2.5)));
     for (p, q) in [
-        ([0.0, 0.24, -0.0156], UnitQuaternion::from_quaternion(Quaternion::new(1e-4, 0.0, -0.7071, 0.7071))),
+        (
+            [0.0, 0.24, -0.0156],
+            UnitQuaternion::from_quaternion(Quaternion::new(1e-4, 0.0, -FRAC_1_SQRT_2, FRAC_1_SQRT_2)),
+        ),
         ([0.1, 0.30, -0.02], UnitQuaternion::from_euler_angles(0.2, 0.1, -0.4)),
         ([-0.2, 0.15, -0.03], UnitQuaternion::from_euler_angles(-1.0, 0.5, 1.4)),
     ] {

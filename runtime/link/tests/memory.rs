@@ -3,21 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, JointTarget, Request, RobotState};
-use tenon_core::time::{MonotonicTime, RobotTime};
+use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, JointTarget, Request, RobotState};
+use tenon_core::time::MonotonicTime;
 use tenon_link::{DecodeError, LinkError, MessageKind, RobotLink, codec, memory_link};
 
 fn state(sequence: u64) -> RobotState {
-    RobotState {
-        sequence,
-        robot_time: RobotTime::from_nanos(5),
-        joint_positions_rad: [0.1; 7],
-        joint_velocities_rad_s: [0.0; 7],
-        joint_torques_external_nm: [0.0; 7],
-        gripper_width_m: 0.08,
-        gripper: GripperPhase::Absent,
-        error_code: 0,
-    }
+    RobotState { sequence, gripper_width_m: 0.08, ..RobotState::at_rest([0.1; 7]) }
 }
 
 fn target(sequence: u64) -> JointTarget {

@@ -123,7 +123,7 @@ fn what_led_to_a_fault_is_kept_apart_at_once_and_then_with_what_followed() {
     assert_eq!(first.events, ["stale_state"]);
     push(7001, 7600);
     let recorded = recorder.finish();
-    assert_eq!(recorded.fault_files, [file.clone()]);
+    assert_eq!(recorded.fault_files, std::slice::from_ref(&file));
     let second = read(&file);
     let end = second.ticks.last().unwrap().0;
     assert!(end.tick >= 7000 + 285, "two seconds behind the fault: {}", end.tick);

@@ -13,15 +13,15 @@
 //! Jᵀ W r = 0 a displacement c of a camera shifts the solution by dx = −H⁻¹ Σ Jᵀ W (∂r/∂c) dc, with H = Σ Jᵀ W J, the sums
 //! over that camera's sightings and over all.
 
+mod terms;
+
 use crate::pose::{AMBIGUITY_RATIO, SAME_MINIMUM_RAD, corners_in_tag, tag_pose};
 use crate::refine::{Correspondence, minimise};
 use crate::{Camera, Pose, TagDetection, TagOnBody, VisionError};
-use nalgebra::{
-    Cholesky, Matrix2x3, Matrix2x6, Matrix3, Matrix6, Point3, SymmetricEigen, Translation3, UnitQuaternion, Vector2,
-    Vector3, Vector6,
-};
+use nalgebra::{Cholesky, Matrix3, Matrix6, SymmetricEigen, Translation3, UnitQuaternion, Vector3, Vector6};
 use tenon_core::fusion::{MAX_SOURCES, SystematicError};
 use tenon_core::geometry::skew;
+use terms::{VALUES, huber, place_variance_px};
 
 /// A calibrated camera at its place.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -114,10 +114,6 @@ pub struct PartPose {
 const AMBIGUOUS_CHI_SQUARED: f64 = 13.8;
 /// Starts that are refined in search of another minimum.
 const STARTS_TRIED: usize = 3;
-/// Residual values of one sighting.
-const VALUES: f64 = 8.0;
-/// Huber's threshold on √s: 99 % of sightings without error lie below (χ² with 8 degrees of freedom).
-const HUBER: f64 = 4.48;
 
 impl PartPose {
     /// Covariance of one solution's whole error, systematic errors included.
@@ -462,72 +458,6 @@ impl PartSolver {
     }
 }
 
-/// One sighting's share of the normal equations, before its weight.
-struct Terms {
-    /// JᵀJ and Jᵀr.
-    normal: Matrix6<f64>,
-    gradient: Vector6<f64>,
-    /// ρ'(s) / σ², px⁻².
-    weight: f64,
-    /// Σ r², px².
-    squared_px: f64,
-    /// Of each corner: residual, derivative of the pixel by a displacement in april axes, and the corner from the part's
-    /// origin.
-    corners: [(Vector2<f64>, Matrix2x3<f64>, Vector3<f64>); 4],
-}
-
-impl Terms {
-    /// Σ Jᵀ ∂r/∂c over the corners, c the camera's displacement `[v; ω]` in april axes: a camera that moves by v sees what a
-    /// part that moves by −v shows it, and the same about its own place instead of the part's.
-    fn by_place(&self, placed: &PlacedCamera, pose: &Pose) -> Matrix6<f64> {
-        let from_camera = pose.translation.vector - placed.T_april_camera.translation.vector;
-        let mut sum = Matrix6::zeros();
-        for (_, by_displacement, arm) in &self.corners {
-            let by_step = by_motion(by_displacement, arm);
-            sum -= by_step.transpose() * by_motion(by_displacement, &(from_camera + arm));
-        }
-        sum
-    }
-
-    /// CᵀC and Cᵀr with C = ∂r/∂c.
-    fn at_camera(&self, placed: &PlacedCamera, pose: &Pose) -> (Matrix6<f64>, Vector6<f64>) {
-        let from_camera = pose.translation.vector - placed.T_april_camera.translation.vector;
-        let (mut normal, mut gradient) = (Matrix6::zeros(), Vector6::zeros());
-        for (residual, by_displacement, arm) in &self.corners {
-            let by_place = -by_motion(by_displacement, &(from_camera + arm));
-            normal += by_place.transpose() * by_place;
-            gradient += by_place.transpose() * residual;
-        }
-        (normal, gradient)
-    }
-}
-
-/// Derivative of a pixel by `[v; ω]` of what carries its point, which is `arm` from the origin of the motion.
-fn by_motion(by_displacement: &Matrix2x3<f64>, arm: &Vector3<f64>) -> Matrix2x6<f64> {
-    let mut by_motion = Matrix2x6::zeros();
-    by_motion.fixed_columns_mut::<3>(0).copy_from(by_displacement);
-    by_motion.fixed_columns_mut::<3>(3).copy_from(&(by_displacement * -skew(arm)));
-    by_motion
-}
-
-/// Mean variance of a pixel coordinate of a tag's corners by a camera's place with covariance L Lᵀ, px².
-fn place_variance_px(
-    placed: &PlacedCamera,
-    L: &Matrix6<f64>,
-    T_camera_tag: &Pose,
-    corners_m: &[Point3<f64>; 4],
-) -> Option<f64> {
-    let R_camera_april = placed.T_april_camera.rotation.inverse().to_rotation_matrix();
-    let mut sum = 0.0;
-    for corner in corners_m {
-        let point = T_camera_tag * corner;
-        let (_, by_point) = placed.camera.project_with_jacobian(&point)?;
-        let arm = placed.T_april_camera.rotation * point.coords;
-        sum += (by_motion(&(by_point * R_camera_april.matrix()), &arm) * L).norm_squared();
-    }
-    Some(sum / VALUES)
-}
-
 /// A minimum of the robust cost.
 #[derive(Debug, Clone, Copy)]
 struct Fit {
@@ -544,51 +474,6 @@ impl PartSettings {
         let at_distance = self.placement_sigma_m.hypot(placed.position_sigma_m) * focal / distance_m;
         self.corner_sigma_px.hypot(at_distance).hypot(placed.rotation_sigma_rad * focal)
     }
-}
-
-impl Sighting {
-    fn terms(&self, placed: &PlacedCamera, pose: &Pose) -> Option<Terms> {
-        let T_camera_april = placed.T_april_camera.inverse();
-        let R_camera_april = T_camera_april.rotation.to_rotation_matrix();
-        let mut corners = [(Vector2::zeros(), Matrix2x3::zeros(), Vector3::zeros()); 4];
-        let (mut normal, mut gradient, mut squared) = (Matrix6::zeros(), Vector6::zeros(), 0.0);
-        for (corner, kept) in self.corners.iter().zip(&mut corners) {
-            let arm: Vector3<f64> = pose.rotation * corner.point_m.coords;
-            let point = T_camera_april * (pose.translation * Point3::from(arm));
-            let (pixel, by_point) = placed.camera.project_with_jacobian(&point)?;
-            let by_displacement: Matrix2x3<f64> = by_point * R_camera_april.matrix();
-            let by_step = by_motion(&by_displacement, &arm);
-            let residual = Vector2::new(pixel[0] - corner.pixel[0], pixel[1] - corner.pixel[1]);
-            normal += by_step.transpose() * by_step;
-            gradient += by_step.transpose() * residual;
-            squared += residual.norm_squared();
-            *kept = (residual, by_displacement, arm);
-        }
-        let variance = self.sigma_px.powi(2);
-        let weight = huber(squared / variance).1 / variance;
-        Some(Terms { normal, gradient, weight, squared_px: squared, corners })
-    }
-
-    /// Squared distance of the corners from where `pose` puts them, in units of their variance.
-    fn squared(&self, placed: &PlacedCamera, pose: &Pose) -> Option<f64> {
-        let T_camera_part = placed.T_april_camera.inverse() * pose;
-        let mut sum = 0.0;
-        for corner in &self.corners {
-            let [u, v] = placed.camera.project(&(T_camera_part * corner.point_m))?;
-            sum += (u - corner.pixel[0]).powi(2) + (v - corner.pixel[1]).powi(2);
-        }
-        let squared = sum / self.sigma_px.powi(2);
-        squared.is_finite().then_some(squared)
-    }
-}
-
-/// Huber's loss of √s in units of s, and its derivative by s.
-fn huber(s: f64) -> (f64, f64) {
-    if s <= HUBER * HUBER {
-        return (s, 1.0);
-    }
-    let root = s.sqrt();
-    (HUBER * (2.0 * root - HUBER), HUBER / root)
 }
 
 /// Displaces the origin and turns about it, both in axes of the outer frame.

@@ -4,6 +4,7 @@
 mod bridge;
 mod lag;
 mod observe;
+mod rig;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,7 +4,6 @@
 //! The controller and the policy of a bundle run against an arm that is where it was told to be a lead ago, on a clock of their own, so the
 //! result is the same on any machine. A chunk is there one tick after it was asked for.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,14 +11,14 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tenon_core::action::ActionChunk;
 use tenon_core::diffusion::Denoiser;
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, Request, RobotState};
 use tenon_core::safety::JointMotion;
-use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
+use tenon_core::time::MonotonicTime;
 use tenon_core::timeline::HandOver;
 use tenon_policy::{Bundle, Engine};
 
 use crate::inference::ChunkSampler;
 use crate::machine::{Controller, Event, Inputs, Order, Settings};
+use crate::perfect_arm::PerfectArm;
 use crate::processes::shipped;
 use crate::run::program::Program;
 use crate::run::{load_config, settings};
@@ -140,17 +139,8 @@ where
 {
     let period = controller.tick_period();
     let behind = (settings.lead_s / period.as_secs_f64()).round() as usize;
-    let mut told: VecDeque<[JointMotion; 7]> = VecDeque::from([program.start_joints_rad.map(JointMotion::at_rest)]);
-    let mut status = BridgeStatus {
-        sequence: 1,
-        state: BridgeState::Idle,
-        fault: BridgeFault::None,
-        session: 0,
-        epoch: 1,
-        acknowledged: 0,
-        update_us: 0,
-        robot_hz: 1000,
-    };
+    let mut arm = PerfectArm::at(program.start_joints_rad).behind(behind);
+    let mut last = None;
     let mut now = MonotonicTime::from_nanos(0);
     let mut chunk: Option<ActionChunk> = None;
     let mut order = Some(Order::Arm { session: 1 });
@@ -160,21 +150,10 @@ where
     let limit = program.actions * settings.targets_per_action * 4 + 1000;
     for sequence in 0..limit as u64 {
         now = now + period;
-        let arm = *told.front().context("it began with one")?;
-        let state = RobotState {
-            sequence,
-            robot_time: RobotTime::from_nanos(now.as_nanos()),
-            joint_positions_rad: arm.map(|m| m.position_rad),
-            joint_velocities_rad_s: arm.map(|m| m.velocity_rad_s),
-            joint_torques_external_nm: [0.0; 7],
-            gripper_width_m: f64::NAN,
-            gripper: GripperPhase::Absent,
-            error_code: 0,
-        };
         let inputs = Inputs {
             due: now,
-            state: Some(Stamped { time: now, value: state }),
-            status: Some(Stamped { time: now, value: status }),
+            state: Some(arm.state(now)),
+            status: Some(arm.status(now)),
             chunk: chunk.as_ref(),
             parts: None,
             order: order.take(),
@@ -182,17 +161,11 @@ where
         };
         let outcome = controller.tick(now, &inputs);
         since = since.saturating_add(1);
-        if let Some(Request::Arm { session }) = outcome.request {
-            status = BridgeStatus { state: BridgeState::Running, session, ..status };
-        }
-        if let (Some(motion), Some(last)) = (outcome.target, told.back().copied()) {
-            if running {
-                note(line, &last, &motion, settings, since <= settings.targets_per_action);
-            }
-            told.push_back(motion);
-            while told.len() > behind + 1 {
-                told.pop_front();
-            }
+        arm.follow(&outcome);
+        if let Some(motion) = outcome.target
+            && let Some(before) = last.replace(motion).filter(|_| running)
+        {
+            note(line, &before, &motion, settings, since <= settings.targets_per_action);
         }
         if let Some(request) = outcome.infer {
             chunk = Some(sampler.sample(&request, usize::MAX).context("running the policy")?);

@@ -48,8 +48,19 @@ pub struct Ends {
     pub readonly: bool,
 }
 
-/// Told of the newest view and of what happened lately.
-pub type Watcher = dyn FnMut(&View, u64, &VecDeque<(MonotonicTime, String)>);
+/// How a run stands.
+pub struct Standing<'a> {
+    pub view: &'a View,
+    /// Ticks so far.
+    pub ticks: u64,
+    /// What happened lately, the newest last.
+    pub happenings: &'a VecDeque<(MonotonicTime, String)>,
+    /// What is wrong with the cameras now, a line for each fault.
+    pub cameras: &'a [String],
+}
+
+/// Told how the run stands.
+pub type Watcher = dyn FnMut(&Standing);
 
 /// A run in progress.
 pub struct Session {
@@ -57,7 +68,9 @@ pub struct Session {
     gate: Gate,
     watchdog: Watchdog,
     happenings: VecDeque<(MonotonicTime, String)>,
-    /// Told of the newest view as often as it is looked at.
+    /// What was wrong with the cameras when they were looked at last.
+    cameras: Vec<String>,
+    /// Told as often as there is a look.
     watcher: Option<Box<Watcher>>,
     narrating: bool,
     pub windows: Vec<Window>,
@@ -72,6 +85,7 @@ impl Session {
             ends,
             watchdog: Watchdog::default(),
             happenings: VecDeque::with_capacity(HAPPENINGS),
+            cameras: Vec::new(),
             watcher: None,
             narrating: false,
             windows: Vec::new(),
@@ -84,7 +98,7 @@ impl Session {
         self.gate.clone()
     }
 
-    /// `watcher` is told of the newest view, the ticks so far and what happened lately, as long as the session waits for anything.
+    /// `watcher` is told how the run stands, as long as the session waits for anything.
     pub fn watch(&mut self, watcher: Box<Watcher>) {
         self.watcher = Some(watcher);
     }
@@ -110,7 +124,10 @@ impl Session {
     /// Waits until every part that the policy observes has a pose.
     pub fn await_parts(&mut self) -> Result<()> {
         let Some((mut seeing, limit)) = self.ends.seeing.take() else { return Ok(()) };
-        let ready = seeing.wait_ready(limit, || self.check());
+        let ready = seeing.wait_ready(limit, |seeing| {
+            self.cameras = seeing.faults();
+            self.check()
+        });
         self.ends.seeing = Some((seeing, limit));
         ready.map(|_| ())
     }
@@ -188,11 +205,33 @@ impl Session {
         }
     }
 
+    /// What is wrong with the cameras now, in brackets behind what a missing part has led to; empty where nothing is.
+    fn cameras_in_words(&mut self) -> String {
+        self.look_at_cameras();
+        if self.cameras.is_empty() { String::new() } else { format!(" ({})", self.cameras.join("; ")) }
+    }
+
+    fn look_at_cameras(&mut self) {
+        // While a start waits for the parts, that looks at them.
+        if let Some((seeing, _)) = &mut self.ends.seeing {
+            self.cameras = seeing.faults();
+        }
+    }
+
+    /// A cause as people are told it: with the cameras, where a part is missing.
+    fn cause_in_words(&mut self, cause: FaultCause) -> String {
+        let cameras = match cause {
+            FaultCause::PartMissing(_) | FaultCause::PartsStale { .. } => self.cameras_in_words(),
+            _ => String::new(),
+        };
+        format!("{cause}{cameras}")
+    }
+
     fn remember(&mut self, time: MonotonicTime, event: Event) {
         let words = match event {
-            Event::Faulted(cause) => format!("fault: {cause}"),
-            Event::PartAwaited(part) => format!("the arm holds: {part}"),
-            Event::RunRefused(part) => format!("an episode was not begun: {part}"),
+            Event::Faulted(cause) => format!("fault: {}", self.cause_in_words(cause)),
+            Event::PartAwaited(part) => format!("the arm holds: {part}{}", self.cameras_in_words()),
+            Event::RunRefused(part) => format!("an episode was not begun: {part}{}", self.cameras_in_words()),
             Event::Armed => "armed".to_owned(),
             Event::Disarmed => "disarmed".to_owned(),
             Event::RunStarted => "an episode begins".to_owned(),
@@ -223,12 +262,12 @@ impl Session {
             while let Ok((time, event)) = self.ends.handles.events.pop() {
                 self.remember(time, event);
                 match event {
-                    Event::Faulted(cause) => bail!("while {what}: {cause}. The arm holds."),
-                    Event::RunRefused(part) => bail!("{what}: {part}. The arm holds."),
-                    Event::PartAwaited(part) => {
-                        if !self.ends.quiet {
-                            eprintln!("note: the arm holds: {part}");
-                        }
+                    Event::Faulted(cause) => {
+                        bail!("while {what}: {}. The arm holds.", self.cause_in_words(cause))
+                    }
+                    Event::RunRefused(part) => bail!("{what}: {part}{}. The arm holds.", self.cameras_in_words()),
+                    Event::PartAwaited(part) if !self.ends.quiet => {
+                        eprintln!("note: the arm holds: {part}{}", self.cameras_in_words());
                     }
                     Event::OrderIgnored => bail!("{what}: the controller was not ready for this order"),
                     _ => {}
@@ -283,8 +322,9 @@ impl Session {
         let ticks = self.ends.handles.ticks.load(Ordering::Acquire);
         self.watchdog.feed(ticks);
         let view = self.view();
+        self.look_at_cameras();
         if let Some(watcher) = &mut self.watcher {
-            watcher(&view, ticks, &self.happenings);
+            watcher(&Standing { view: &view, ticks, happenings: &self.happenings, cameras: &self.cameras });
         }
         if self.ends.interrupted.load(Ordering::Acquire) {
             bail!("interrupted; the arm holds");

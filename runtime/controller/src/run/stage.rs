@@ -286,7 +286,7 @@ impl Stage {
             orders,
         );
         Ok(Self {
-            spec: spec,
+            spec,
             program,
             settings,
             session,

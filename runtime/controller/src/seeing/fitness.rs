@@ -96,59 +96,15 @@ pub fn judge(version: &Version, config: &CamerasConfig, now: f64) -> Vec<Finding
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tenon_core::config::rig::{
-        BoardMethod, BoardRecord, CameraRecord, IntrinsicsRecord, PlaceMethod, PlaceRecord, ProofRecord, RigCalibration,
-    };
+    use crate::seeing::rendered;
+    use tenon_core::config::rig::RigCalibration;
 
     const DAY: f64 = 86_400.0;
     const PLACED: &str = "2026-01-31T12:00:00Z";
 
     fn version() -> Version {
-        let mut calibration = RigCalibration::empty("bench", "test", PLACED.into());
-        calibration.board = Some(BoardRecord {
-            method: BoardMethod::TouchOff,
-            position_m: [0.3, 0.0, 0.0],
-            quat_wxyz: [1.0, 0.0, 0.0, 0.0],
-            covariance: None,
-            date: PLACED.into(),
-        });
-        calibration.camera.push(CameraRecord {
-            name: "front".into(),
-            serial: "1".into(),
-            resolution_px: [1280, 720],
-            intrinsics: IntrinsicsRecord {
-                source: IntrinsicsSource::Calibrated,
-                focal_px: [900.0; 2],
-                principal_px: [640.0, 360.0],
-                distortion: [0.0; 5],
-                sigma: None,
-                rms_px: None,
-                views: None,
-                date: PLACED.into(),
-            },
-            place: Some(PlaceRecord {
-                method: PlaceMethod::Board,
-                position_m: [0.0, 0.8, -0.3],
-                quat_wxyz: [1.0, 0.0, 0.0, 0.0],
-                covariance: [[0.0; 6]; 6],
-                rms_px: 0.1,
-                views: 60,
-                date: PLACED.into(),
-            }),
-        });
-        calibration.proof = Some(ProofRecord {
-            passed: true,
-            views: 20,
-            position_median_m: 1e-3,
-            position_median_interval_m: [1e-3; 2],
-            position_p95_m: 2e-3,
-            rotation_median_rad: 0.01,
-            rotation_median_interval_rad: [0.01; 2],
-            rotation_p95_rad: 0.02,
-            limit_position_m: 3e-3,
-            limit_rotation_rad: 0.03,
-            date: PLACED.into(),
-        });
+        let mut calibration = rendered::calibration(PLACED);
+        calibration.camera.truncate(1);
         Version { name: "0001".into(), path: "rigs/bench/0001".into(), calibration }
     }
 

@@ -133,11 +133,22 @@ impl Seeing {
         *self.status.read()
     }
 
-    /// One line for each fault of a camera, and for each error of the threads since the last call.
-    pub fn troubles(&mut self) -> Vec<String> {
+    /// One line for each fault of a camera that stands now.
+    pub fn faults(&mut self) -> Vec<String> {
         let (now, status) = (self.clock.now(), self.status());
-        let cameras = self.names.iter().zip(&status.cameras);
-        let mut lines: Vec<String> = cameras.flat_map(|(name, counts)| counts.status.faults.lines(name, now)).collect();
+        let of = |(name, counts): (&String, &EyeCounts)| {
+            let mut lines = counts.status.faults.lines(name, now);
+            if counts.status.ended {
+                lines.push(format!("camera {name}: its recording has ended: start this program again to play it anew"));
+            }
+            lines
+        };
+        self.names.iter().zip(&status.cameras).flat_map(of).collect()
+    }
+
+    /// [`Self::faults`], and each error of the threads since the last call.
+    pub fn troubles(&mut self) -> Vec<String> {
+        let mut lines = self.faults();
         lines.extend(std::iter::from_fn(|| self.errors.pop()));
         lines
     }
@@ -146,7 +157,11 @@ impl Seeing {
     ///
     /// # Errors
     /// The part that has none, since when, why, and what the cameras say.
-    pub fn wait_ready(&mut self, limit: Duration, mut go_on: impl FnMut() -> Result<()>) -> Result<PartsBlock> {
+    pub fn wait_ready(
+        &mut self,
+        limit: Duration,
+        mut go_on: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<PartsBlock> {
         let until = Instant::now() + limit;
         loop {
             let missing = match self.status().parts {
@@ -154,7 +169,7 @@ impl Seeing {
                 Some(Err(missing)) => Some(missing),
                 None => None,
             };
-            go_on()?;
+            go_on(self)?;
             if Instant::now() > until {
                 let part = missing.map_or_else(
                     || "no part was looked at".to_owned(),

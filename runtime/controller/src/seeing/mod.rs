@@ -12,6 +12,7 @@ pub mod cameras;
 pub mod drift;
 pub mod fitness;
 pub mod fusion;
+pub mod rendered;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ pub fn open(
     if let Realtime::Refused(refused) = threads.realtime() {
         say(&Finding { grade: Grade::Warn, text: refused.to_string() });
     }
-    Ok(fusion::start(board, threads, names, clock)?)
+    fusion::start(board, threads, names, clock)
 }
 
 fn refuse(findings: &[Finding], say: &mut impl FnMut(&Finding)) -> Result<()> {

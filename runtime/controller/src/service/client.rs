@@ -200,6 +200,9 @@ fn text(status: &Status) -> String {
             format!("{}: {} chunks, apart by {mean:.1} mm, at most {most:.1} mm", shadow.candidate, shadow.chunks),
         );
     }
+    for fault in &status.cameras {
+        line("camera", fault.strip_prefix("camera ").unwrap_or(fault).to_owned());
+    }
     for happening in &status.happenings {
         line("", format!("{:>7.1} s ago: {}", happening.seconds_ago, happening.text));
     }

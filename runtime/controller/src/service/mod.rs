@@ -12,7 +12,6 @@ pub mod client;
 pub mod protocol;
 mod socket;
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,8 +23,8 @@ use anyhow::{Context, Result};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use tenon_core::time::MonotonicTime;
 
-use crate::control_loop::View;
 use crate::machine::Phase;
+use crate::run::session::Standing;
 use crate::run::stage::connect_patiently;
 use crate::run::{Planned, Setup, Stage};
 use crate::shadow::ShadowReport;
@@ -108,6 +107,7 @@ fn first_status(setup: &Setup, task: &str) -> Status {
         ticks: 0,
         record: None,
         shadow: None,
+        cameras: Vec::new(),
         happenings: Vec::new(),
         pid: std::process::id(),
     }
@@ -132,9 +132,9 @@ impl Service {
         let shadow = stage.shadow_watch();
         let mut looks = 0u32;
         stage.session.narrate();
-        stage.session.watch(Box::new(move |view, ticks, happenings| {
+        stage.session.watch(Box::new(move |standing| {
             let mut status = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            fill(&mut status, view, ticks, happenings);
+            fill(&mut status, standing);
             status.episodes = episodes.load(Ordering::Relaxed);
             status.episode = Some(episode.load(Ordering::Relaxed)).filter(|&episode| episode > 0);
             if status.record.is_none() {
@@ -269,7 +269,8 @@ fn log_episode(out: &Path, began: MonotonicTime, ended: &Result<Duration>) {
     }
 }
 
-fn fill(status: &mut Status, view: &View, ticks: u64, happenings: &VecDeque<(MonotonicTime, String)>) {
+fn fill(status: &mut Status, standing: &Standing) {
+    let &Standing { view, ticks, happenings, cameras } = standing;
     let now = clock::now();
     let ms = |at: MonotonicTime| now.since(at).as_secs_f64() * 1e3;
     status.state = State::of(&view.phase);
@@ -286,6 +287,7 @@ fn fill(status: &mut Status, view: &View, ticks: u64, happenings: &VecDeque<(Mon
         age_ms: ms(status.time),
     });
     status.ticks = ticks;
+    status.cameras = cameras.to_vec();
     let of = |(at, text): &(MonotonicTime, String)| Happening { seconds_ago: ms(*at) * 1e-3, text: text.clone() };
     status.happenings = happenings.iter().map(of).collect();
 }

@@ -88,6 +88,9 @@ pub struct Status {
     /// Where the flight recorder writes.
     pub record: Option<PathBuf>,
     pub shadow: Option<ShadowReport>,
+    /// What is wrong with the cameras now, a line for each fault.
+    #[serde(default)]
+    pub cameras: Vec<String>,
     /// What happened lately, the newest last.
     pub happenings: Vec<Happening>,
     pub pid: u32,

@@ -6,20 +6,19 @@ pub use tenon_controller::machine::{
     Controller, Event, FaultCause, Inputs, Order, Outcome, Phase, Settings, SettingsError,
 };
 pub use tenon_controller::motion::Motion;
+pub use tenon_controller::perfect_arm::PerfectArm;
 pub use tenon_core::action::ActionChunk;
-pub use tenon_core::arm::{Arm, Joints, RobotModel, tool_along_flange_z};
+pub use tenon_core::arm::{Arm, RobotModel, tool_along_flange_z};
 pub use tenon_core::avoid;
 pub use tenon_core::config::{TaskConfig, Values};
 pub use tenon_core::fusion::{FrozenPart, Furniture, FusionConfig, GripperEvent, PartBoard, T_robot_april_training};
 pub use tenon_core::gripper::ToggleSettings;
 pub use tenon_core::ik::Damping;
-pub use tenon_core::message::{
-    BridgeFault, BridgeState, BridgeStatus, GripperCommand, GripperPhase, Request, RobotState,
-};
+pub use tenon_core::message::{BridgeFault, BridgeState, GripperCommand, GripperPhase, Request};
 pub use tenon_core::normalizer::{Limits, Normalizer};
 pub use tenon_core::safety::{CollisionLimits, Refusal, SafetyLimits, WorkspaceBox};
 pub use tenon_core::spec::{ActionField, ObservationField, PolicySpec};
-pub use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
+pub use tenon_core::time::MonotonicTime;
 pub use tenon_core::timeline::{Anchor, HandOver};
 
 /// The shipped Avoid task, its observation `delay` periods old.
@@ -66,10 +65,8 @@ pub fn settings() -> Settings {
 pub struct Bench {
     pub controller: Controller,
     pub now: MonotonicTime,
-    pub q: Joints,
-    pub gripper: GripperPhase,
+    pub arm: PerfectArm,
     pub state_age: Duration,
-    pub bridge: BridgeStatus,
     pub chunk: Option<ActionChunk>,
     pub parts: Option<PartBoard>,
     /// Answers requests for chunks; `None` leaves the controller waiting.
@@ -93,19 +90,8 @@ impl Bench {
             controller: Controller::new(settings(), &spec).expect("the policy fits"),
             parts: None,
             now: MonotonicTime::from_nanos(1_000_000_000),
-            q: avoid::START_JOINTS_RAD,
-            gripper: GripperPhase::Absent,
+            arm: PerfectArm::at(avoid::START_JOINTS_RAD),
             state_age: Duration::ZERO,
-            bridge: BridgeStatus {
-                sequence: 1,
-                state: BridgeState::Idle,
-                fault: BridgeFault::None,
-                session: 0,
-                epoch: 1,
-                acknowledged: 0,
-                update_us: 0,
-                robot_hz: 1000,
-            },
             chunk: None,
             policy: Some(forward),
             action_dim: 2,
@@ -121,39 +107,23 @@ impl Bench {
     pub fn tick_late(&mut self, order: Option<Order>, late_ticks: usize) -> Outcome {
         self.now = self.now + self.controller.tick_period();
         let time = MonotonicTime::from_nanos(self.now.as_nanos() - self.state_age.as_nanos() as i64);
-        let state = RobotState {
-            sequence: 1,
-            robot_time: RobotTime::from_nanos(0),
-            joint_positions_rad: self.q,
-            joint_velocities_rad_s: [0.0; 7],
-            joint_torques_external_nm: [0.0; 7],
-            gripper_width_m: f64::NAN,
-            gripper: self.gripper,
-            error_code: 0,
-        };
         let now = self.now;
         let view = self.parts.as_mut().map(|board| board.view(now, None));
         let inputs = Inputs {
             due: self.now,
-            state: Some(Stamped { time, value: state }),
-            status: Some(Stamped { time: self.now, value: self.bridge }),
+            state: Some(self.arm.state(time)),
+            status: Some(self.arm.status(now)),
             chunk: self.chunk.as_ref(),
             parts: view.as_ref(),
             order,
             late_ticks,
         };
         let outcome = self.controller.tick(self.now, &inputs);
-        if let Some(Request::Arm { session }) = outcome.request {
-            self.bridge.state = BridgeState::Running;
-            self.bridge.session = session;
-        }
-        if let Some(motion) = outcome.target {
-            let target = motion.map(|m| m.position_rad);
-            for i in 0..7 {
-                assert!(target[i].is_finite());
-                self.largest_step_rad = self.largest_step_rad.max((target[i] - self.q[i]).abs());
-            }
-            self.q = target;
+        let before = self.arm.joint_positions_rad;
+        self.arm.follow(&outcome);
+        for (now, before) in self.arm.joint_positions_rad.iter().zip(before) {
+            assert!(now.is_finite());
+            self.largest_step_rad = self.largest_step_rad.max((now - before).abs());
         }
         if let Some(request) = outcome.infer {
             self.requests.push((request.id, request.observation[..request.len].to_vec()));

@@ -29,7 +29,7 @@ fn with_a_hand() -> Bench {
         Controller::new(Settings { gripper: Some(ToggleSettings::default()), ..settings() }, &spec).unwrap();
     bench.policy = Some(close_late);
     bench.action_dim = 3;
-    bench.gripper = GripperPhase::Open;
+    bench.arm.gripper = GripperPhase::Open;
     bench.arm()
 }
 
@@ -50,18 +50,18 @@ fn the_arm_stands_still_while_the_hand_closes_and_no_action_is_made_up_for() {
     assert_eq!(told, GripperCommand::Close);
     // Action 13 begins when the arm is told 12: after 12 · 5 ticks.
     assert!((60..=62).contains(&ticks), "{ticks}");
-    bench.gripper = GripperPhase::Closing;
+    bench.arm.gripper = GripperPhase::Closing;
     for _ in 0..40 {
         let outcome = bench.tick(None);
         assert!(outcome.event.is_none() && outcome.gripper.is_none());
     }
     assert!(bench.controller.safety().is_at_rest());
-    let held = bench.q;
+    let held = bench.arm.joint_positions_rad;
     for _ in 0..60 {
         bench.tick(None);
     }
-    assert_eq!(bench.q, held);
-    bench.gripper = GripperPhase::Holding;
+    assert_eq!(bench.arm.joint_positions_rad, held);
+    bench.arm.gripper = GripperPhase::Holding;
     let outcome = bench.tick(None);
     assert!(matches!(outcome.gripper, Some(GripperEvent::Closed { .. })), "{outcome:?}");
     let left = bench.until(80, |e| matches!(e, Event::RunEnded { actions: 20 }));
@@ -80,10 +80,10 @@ fn a_hand_that_does_not_answer_or_is_not_done_is_a_fault_by_name() {
             }
         }
         if phase == GripperPhase::TimedOut {
-            bench.gripper = GripperPhase::Closing;
+            bench.arm.gripper = GripperPhase::Closing;
             bench.tick(None);
         }
-        bench.gripper = phase;
+        bench.arm.gripper = phase;
         bench.until(300, |e| matches!(e, Event::Faulted(_)));
         let Phase::Fault(cause) = bench.controller.phase() else { panic!("no fault") };
         cause
@@ -96,15 +96,15 @@ fn a_hand_that_does_not_answer_or_is_not_done_is_a_fault_by_name() {
 #[test]
 fn a_run_begins_with_an_open_hand() {
     let mut bench = with_a_hand();
-    bench.gripper = GripperPhase::Holding;
+    bench.arm.gripper = GripperPhase::Holding;
     let outcome = bench.tick(Some(Order::Run { actions: 8 }));
     assert_eq!(outcome.request, Some(Request::Gripper { session: 9, command: GripperCommand::Open }));
     assert!(matches!(outcome.gripper, Some(GripperEvent::Opening)));
-    bench.gripper = GripperPhase::Opening;
+    bench.arm.gripper = GripperPhase::Opening;
     for _ in 0..50 {
         assert_eq!(bench.tick(None).event, None, "nothing begins before the hand is open");
     }
-    bench.gripper = GripperPhase::Open;
+    bench.arm.gripper = GripperPhase::Open;
     bench.until(3, |e| matches!(e, Event::RunStarted));
     bench.until(60, |e| matches!(e, Event::RunEnded { .. }));
 }

@@ -35,7 +35,7 @@ fn every_mode_goes_on_evenly_from_chunk_to_chunk_and_ends_after_its_actions() {
             bench.tick(Some(Order::Run { actions: 24 }));
             bench.until(3, |e| matches!(e, Event::RunStarted));
             let mut slowest = f64::INFINITY;
-            let (mut ticks, mut last) = (0, bench.q);
+            let (mut ticks, mut last) = (0, bench.arm.joint_positions_rad);
             loop {
                 let outcome = bench.tick(None);
                 ticks += 1;
@@ -46,11 +46,12 @@ fn every_mode_goes_on_evenly_from_chunk_to_chunk_and_ends_after_its_actions() {
                 if matches!(outcome.event, Some(Event::RunEnded { actions: 24 })) {
                     break;
                 }
-                let step: f64 = (0..7).map(|i| (bench.q[i] - last[i]).powi(2)).sum::<f64>().sqrt();
+                let step: f64 =
+                    (0..7).map(|i| (bench.arm.joint_positions_rad[i] - last[i]).powi(2)).sum::<f64>().sqrt();
                 if (20..100).contains(&ticks) {
                     slowest = slowest.min(step);
                 }
-                last = bench.q;
+                last = bench.arm.joint_positions_rad;
             }
             // The lead is on the way to the first action; then 24 · 5 ticks.
             assert!((120..=123).contains(&ticks), "{mode:?} {lead_s}: {ticks}");

@@ -39,10 +39,10 @@ fn the_parts_stand_behind_the_arm_in_the_observation() {
 fn a_run_does_not_begin_without_a_part_and_the_arm_stays_armed() {
     let mut bench = Bench::of(spec_with_parts()).arm();
     bench.parts = Some(board(&["lamp_bulb"]));
-    let q = bench.q;
+    let q = bench.arm.joint_positions_rad;
     let event = bench.tick(Some(Order::Run { actions: 8 })).event;
     assert!(matches!(event, Some(Event::RunRefused(part)) if part.part == "lamp_bulb"), "{event:?}");
-    assert_eq!((bench.controller.phase(), bench.q), (Phase::Holding, q));
+    assert_eq!((bench.controller.phase(), bench.arm.joint_positions_rad), (Phase::Holding, q));
     assert!(bench.requests.is_empty());
     // Without anybody who looks it is a fault.
     bench.parts = None;
@@ -60,11 +60,14 @@ fn a_part_that_goes_missing_is_awaited_and_then_named() {
         bench.parts = Some(board(&["lamp_hood"]));
         bench.until(60, |e| matches!(e, Event::PartAwaited(part) if part.part == "lamp_hood"));
         // The chunk under way was finished first.
-        let q = bench.q;
+        let q = bench.arm.joint_positions_rad;
         for _ in 0..70 {
             bench.tick(None);
         }
-        assert!(bench.q.iter().zip(q).all(|(a, b)| (a - b).abs() < 0.01), "the arm comes to rest");
+        assert!(
+            bench.arm.joint_positions_rad.iter().zip(q).all(|(a, b)| (a - b).abs() < 0.01),
+            "the arm comes to rest"
+        );
         if comes_back {
             bench.parts = Some(board(&[]));
             bench.until(200, |e| matches!(e, Event::RunEnded { actions: 12 }));

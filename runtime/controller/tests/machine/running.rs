@@ -65,10 +65,10 @@ fn a_missing_chunk_holds_the_position_and_then_faults() {
     let mut bench = Bench::armed(1);
     bench.policy = None;
     bench.tick(Some(Order::Run { actions: 8 }));
-    let q = bench.q;
+    let q = bench.arm.joint_positions_rad;
     let ticks = bench.until(200, |e| matches!(e, Event::Faulted(FaultCause::NoChunk(_))));
     assert!((60..90).contains(&ticks), "{ticks}");
-    assert_eq!(bench.q, q);
+    assert_eq!(bench.arm.joint_positions_rad, q);
 }
 
 #[test]
@@ -76,12 +76,12 @@ fn a_stale_chunk_is_never_executed() {
     let mut bench = Bench::armed(1);
     bench.policy = None;
     bench.chunk = ActionChunk::new(77, 2, &forward(77));
-    let q = bench.q;
+    let q = bench.arm.joint_positions_rad;
     bench.tick(Some(Order::Run { actions: 8 }));
     for _ in 0..20 {
         bench.tick(None);
     }
-    assert_eq!(bench.q, q);
+    assert_eq!(bench.arm.joint_positions_rad, q);
 }
 
 #[test]
@@ -101,6 +101,6 @@ fn a_motion_ends_where_it_was_sent_and_keeps_the_speed_limit() {
     bench.tick(Some(Order::Move(Motion::waypoints(&[goal], 0.5).expect("one way-point"))));
     bench.until(2000, |e| matches!(e, Event::MotionEnded));
     let arm = Arm::new(tool_along_flange_z(0.105, -std::f64::consts::FRAC_PI_4));
-    assert!((arm.tcp(&bench.q).translation.vector - goal.translation.vector).norm() < 1e-4);
+    assert!((arm.tcp(&bench.arm.joint_positions_rad).translation.vector - goal.translation.vector).norm() < 1e-4);
     assert!(bench.largest_step_rad <= 1.5 * 0.007 + 1e-9, "{}", bench.largest_step_rad);
 }

@@ -27,32 +27,36 @@ fn a_nan_action_and_a_jump_fault_before_anything_of_them_is_commanded() {
         );
         assert!((bench.tcp()[1] - y).abs() < 1e-6, "nothing of a chunk is done that has a bad action in it");
         // The stop takes at most as long as from full speed.
-        let held = bench.q;
+        let held = bench.arm.joint_positions_rad;
         let mut stop_ticks = 0;
         while bench.tick(None).target.is_some() {
             stop_ticks += 1;
             assert!(stop_ticks <= 50, "0.35 s of 7 ms");
         }
-        assert!(bench.q.iter().zip(held).all(|(a, b)| (a - b).abs() < 0.03), "{:?} {held:?}", bench.q);
-        let held = bench.q;
+        assert!(
+            bench.arm.joint_positions_rad.iter().zip(held).all(|(a, b)| (a - b).abs() < 0.03),
+            "{:?} {held:?}",
+            bench.arm.joint_positions_rad
+        );
+        let held = bench.arm.joint_positions_rad;
         for _ in 0..20 {
             let outcome = bench.tick(None);
             assert!(outcome.target.is_none());
             // It keeps the lease, so that nobody else takes the arm while a person looks at the fault.
             assert!(matches!(outcome.request, Some(Request::Heartbeat { session: 9 })));
         }
-        assert_eq!(bench.q, held);
+        assert_eq!(bench.arm.joint_positions_rad, held);
     }
 }
 
 #[test]
 fn a_fault_is_left_only_by_an_order() {
     let mut bench = Bench::armed(1);
-    bench.bridge.state = BridgeState::Fault;
-    bench.bridge.fault = BridgeFault::ControllerDropped;
+    bench.arm.bridge.state = BridgeState::Fault;
+    bench.arm.bridge.fault = BridgeFault::ControllerDropped;
     bench.tick(None);
-    bench.bridge.state = BridgeState::Running;
-    bench.bridge.fault = BridgeFault::None;
+    bench.arm.bridge.state = BridgeState::Running;
+    bench.arm.bridge.fault = BridgeFault::None;
     for _ in 0..300 {
         bench.tick(None);
     }
@@ -60,7 +64,7 @@ fn a_fault_is_left_only_by_an_order() {
     assert_eq!(bench.tick(Some(Order::Run { actions: 4 })).event, Some(Event::OrderIgnored));
     // Re-armed under the lease that it never gave back, from what is still commanded, wherever the arm has sagged to on its springs.
     let commanded = bench.controller.safety().commanded_rad();
-    bench.q[1] += 0.04;
+    bench.arm.joint_positions_rad[1] += 0.04;
     let outcome = bench.tick(Some(Order::Arm { session: 10 }));
     let held = outcome.target.map(|motion| motion.map(|m| m.position_rad));
     assert_eq!((outcome.event, held), (Some(Event::Armed), Some(commanded)));
@@ -81,7 +85,7 @@ fn old_states_late_ticks_and_a_foreign_lease_are_faults() {
     assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::Late(6)));
 
     let mut bench = Bench::armed(1);
-    bench.bridge.session = 5;
+    bench.arm.bridge.session = 5;
     bench.tick(None);
     assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::LeasedToAnother(5)));
 }
@@ -101,8 +105,8 @@ fn arming_an_arm_that_another_run_holds_names_the_holder() {
             late_ticks: 0,
         },
     );
-    bench.bridge.state = BridgeState::Running;
-    bench.bridge.session = 0xABCD;
+    bench.arm.bridge.state = BridgeState::Running;
+    bench.arm.bridge.session = 0xABCD;
     bench.tick(None);
     assert_eq!(bench.controller.phase(), Phase::Fault(FaultCause::LeasedToAnother(0xABCD)));
     assert!(bench.tick(None).request.is_none(), "it is not our lease to keep alive");
@@ -121,11 +125,11 @@ fn hold_stops_a_run_and_disarm_gives_the_lease_back() {
         assert!(bench.tick(None).target.is_some(), "the stop is sent, and then the held joints");
     }
     assert_eq!(bench.controller.phase(), Phase::Holding);
-    let q = bench.q;
+    let q = bench.arm.joint_positions_rad;
     for _ in 0..30 {
         bench.tick(None);
     }
-    assert_eq!(bench.q, q);
+    assert_eq!(bench.arm.joint_positions_rad, q);
     let outcome = bench.tick(Some(Order::Disarm));
     assert_eq!(outcome.request, Some(Request::Release { session: 9 }));
     assert_eq!(bench.controller.phase(), Phase::Disarmed);
@@ -145,10 +149,10 @@ fn disarming_a_moving_arm_stops_it_first_also_after_a_fault() {
         }
         let mut order = Some(Order::Disarm);
         let released = (0..60).find(|_| {
-            let before = bench.q;
+            let before = bench.arm.joint_positions_rad;
             let outcome = bench.tick(order.take());
             let released = outcome.request == Some(Request::Release { session: 9 });
-            assert!(!released || before == bench.q, "it rests when it is given back");
+            assert!(!released || before == bench.arm.joint_positions_rad, "it rests when it is given back");
             assert!(released || outcome.target.is_some(), "until then the stop is sent");
             released
         });
@@ -211,11 +215,11 @@ fn an_arming_in_the_middle_of_a_stop_lets_it_go_on() {
         assert!(matches!(faulted.event, Some(Event::Faulted(FaultCause::Late(9)))), "{faulted:?}");
         if silent {
             // The bridge says for a while that it is not running, so that nothing is granted at once.
-            bench.bridge.state = BridgeState::Idle;
+            bench.arm.bridge.state = BridgeState::Idle;
         }
         let armed = bench.tick(Some(Order::Arm { session: 12 }));
         assert!(armed.target.is_some(), "silent: {silent}");
-        bench.bridge.state = BridgeState::Running;
+        bench.arm.bridge.state = BridgeState::Running;
         assert!(come_to_rest(&mut bench, armed) > 1);
         assert_eq!(bench.controller.phase(), Phase::Holding);
         assert_eq!(bench.controller.session(), 9, "the lease was never given back");
@@ -263,7 +267,7 @@ fn a_bridge_that_lets_go_without_a_fault_is_named() {
         (BridgeState::NoServer, "the bridge let the arm go: it reaches no Polymetis server"),
     ] {
         let mut bench = Bench::armed(1);
-        (bench.bridge.state, bench.bridge.session) = (state, 0);
+        (bench.arm.bridge.state, bench.arm.bridge.session) = (state, 0);
         bench.tick(None);
         let Phase::Fault(cause) = bench.controller.phase() else { panic!("{:?}", bench.controller.phase()) };
         assert_eq!(cause.to_string(), words);
@@ -285,8 +289,8 @@ fn an_arm_that_was_left_behind_is_released_and_taken_anew_where_it_stands() {
         }
         assert!(matches!(bench.controller.phase(), Phase::Fault(FaultCause::StaleState { .. })));
         bench.state_age = Duration::ZERO;
-        bench.q[0] += left_behind_rad;
-        let stands = bench.q;
+        bench.arm.joint_positions_rad[0] += left_behind_rad;
+        let stands = bench.arm.joint_positions_rad;
         let asked = bench.tick(Some(Order::Arm { session: 9 })).request;
         if left_behind_rad == 0.0 {
             assert_eq!(bench.controller.phase(), Phase::Holding, "what was commanded is in force");
@@ -297,7 +301,7 @@ fn an_arm_that_was_left_behind_is_released_and_taken_anew_where_it_stands() {
             let outcome = bench.tick(None);
             assert!(outcome.target.is_none() && bench.controller.phase() == Phase::Arming, "nothing is commanded yet");
         }
-        (bench.bridge.state, bench.bridge.session) = (BridgeState::Idle, 0);
+        (bench.arm.bridge.state, bench.arm.bridge.session) = (BridgeState::Idle, 0);
         bench.until(40, |e| matches!(e, Event::Armed));
         assert_eq!(bench.controller.phase(), Phase::Holding);
         assert!((0..7).all(|i| (bench.controller.safety().commanded_rad()[i] - stands[i]).abs() < 1e-12));
@@ -307,7 +311,7 @@ fn an_arm_that_was_left_behind_is_released_and_taken_anew_where_it_stands() {
 #[test]
 fn there_is_no_arming_without_a_lease() {
     let mut bench = Bench::new(1);
-    (bench.bridge.state, bench.bridge.session) = (BridgeState::Running, 0);
+    (bench.arm.bridge.state, bench.arm.bridge.session) = (BridgeState::Running, 0);
     let outcome = bench.tick(Some(Order::Arm { session: 0 }));
     assert_eq!((outcome.event, outcome.request), (Some(Event::OrderIgnored), None));
     assert_eq!(bench.controller.phase(), Phase::Disarmed);

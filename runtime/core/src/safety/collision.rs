@@ -195,6 +195,7 @@ mod tests {
     use super::*;
     use crate::arm::T_flange_hand_tcp;
     use proptest::prelude::*;
+    use std::f64::consts::{FRAC_PI_2, FRAC_PI_4};
 
     const LIMITS: CollisionLimits = CollisionLimits { clearance_m: 0.02, table_z_m: 0.0 };
     const RESET: Joints = [-0.0046, 0.2833, 0.0664, -2.2494, -0.1338, 2.5323, 0.0317];
@@ -205,7 +206,8 @@ mod tests {
 
     #[test]
     fn usual_poses_are_free() {
-        for q in [RESET, [0.0, -0.7854, 0.0, -2.3562, 0.0, 1.5708, 0.7854], [0.0, 0.6, 0.0, -1.9, 0.0, 2.5, 0.8]] {
+        let ready = [0.0, -FRAC_PI_4, 0.0, -3.0 * FRAC_PI_4, 0.0, FRAC_PI_2, FRAC_PI_4];
+        for q in [RESET, ready, [0.0, 0.6, 0.0, -1.9, 0.0, 2.5, 0.8]] {
             assert_eq!(collision(&arm(), &q, &q.map(|v| v + 0.01), &LIMITS), None);
         }
     }

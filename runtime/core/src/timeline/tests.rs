@@ -104,7 +104,7 @@ fn a_blend_fades_in_and_an_ensemble_is_the_weighted_mean() {
     assert!(close(&blend, &[0.3, 0.325, 0.35, 0.375, 0.4, 0.4, 0.4, 0.4, 0.4]), "{blend:?}");
     let decay = 0.5;
     let ensemble = both(HandOver::Ensemble { executed: 2, decay });
-    let w = (-decay as f64).exp();
+    let w = (-decay).exp();
     let mean = (0.3 + 0.4 * w) / (1.0 + w);
     assert!(close(&x(&ensemble), &[0.3, mean, mean, mean, mean, mean, mean, 0.4, 0.4]), "{:?}", x(&ensemble));
     // A third one weighs exp(−2·decay).

@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use tenon_core::config::{LinkConfig, LinkTlsConfig};
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, JointTarget, RobotState};
+use tenon_core::message::{BridgeStatus, JointTarget, RobotState};
 use tenon_core::time::{MonotonicTime, RobotTime};
 use tenon_link::{Clock, Endpoint, RobotKeys, Role};
 
@@ -60,29 +60,12 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 pub fn state(sequence: u64) -> RobotState {
-    RobotState {
-        sequence,
-        robot_time: RobotTime::from_nanos(5),
-        joint_positions_rad: [0.1; 7],
-        joint_velocities_rad_s: [0.0; 7],
-        joint_torques_external_nm: [0.0; 7],
-        gripper_width_m: 0.08,
-        gripper: GripperPhase::Absent,
-        error_code: 0,
-    }
+    let robot_time = RobotTime::from_nanos(5);
+    RobotState { sequence, robot_time, gripper_width_m: 0.08, ..RobotState::at_rest([0.1; 7]) }
 }
 
 pub fn status(sequence: u64) -> BridgeStatus {
-    BridgeStatus {
-        sequence,
-        state: BridgeState::Idle,
-        fault: BridgeFault::None,
-        session: 0,
-        epoch: 1,
-        acknowledged: 0,
-        update_us: 0,
-        robot_hz: 1000,
-    }
+    BridgeStatus { sequence, ..BridgeStatus::idle() }
 }
 
 pub fn target(sequence: u64) -> JointTarget {

@@ -105,6 +105,12 @@ impl Timeline {
         let exposed_at = moved(recorded.exposed_at);
         Some(FrameStamps { exposed_at, arrived: self.clock.now(), device: recorded.device })
     }
+
+    /// Lets `time` pass without a frame: the next one arrives as the first did.
+    pub fn pause(&mut self, time: Duration) {
+        self.clock.sleep_until(self.clock.now() + time);
+        self.shift_nanos = None;
+    }
 }
 
 /// Settings of a [`ClockMap`].

@@ -39,7 +39,7 @@ pub use delayed::Delayed;
 pub use error::SourceError;
 pub use fault::{CameraFault, CameraFaults, FaultKind};
 pub use frame::{Colour, ColourFormat, DeviceTime, Frame, FrameStamps, Serial, SourceDescription};
-pub use recording::{RecordedRun, Recorder, RecordingPixels};
+pub use recording::{Condition, Playback, RecordedRun, Recorder, RecordingPixels};
 pub use simulated::{Injection, Scene, SimulatedCamera, SimulatedDevice, SimulatedSettings};
 pub use still_files::StillFiles;
 pub use thread::{Backoff, CameraReader, CameraStatus, CameraThreadSettings, Doorbell, Opener, spawn};

@@ -13,13 +13,18 @@ use std::time::Duration;
 use image::ImageEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
-use super::clock::{Clock, Pace, Timeline, timed_out};
+use super::clock::{Clock, ClockMap, ClockMapSettings, Pace, Timeline, nanos, timed_out};
 use super::convert::rgb8_to_grey;
 use super::error::SourceError;
-use super::frame::{ColourFormat, Frame, SourceDescription};
+use super::frame::{ColourFormat, DeviceTime, Frame, FrameStamps, SourceDescription};
 pub use super::sidecar::RecordingPixels;
 use super::sidecar::{Entry, FILE_NAME, Header};
 use super::{FrameSource, sidecar, still_files};
+use playback::Following;
+pub use playback::{Condition, Playback};
+use tenon_core::time::MonotonicTime;
+
+mod playback;
 
 const RAW_NAME: &str = "frames.raw";
 
@@ -172,7 +177,8 @@ fn write_png(path: &Path, pixels: &[u8], width: usize, height: usize) -> image::
 
 /// Plays a recording.
 ///
-/// In real time its stamps are moved so that the first frame arrives now; as fast as possible they stay as recorded.
+/// In real time its stamps are moved so that the first frame arrives now, and a [`Playback`] in its folder is heeded; as fast as possible
+/// they stay as recorded.
 pub struct RecordedRun {
     folder: PathBuf,
     header: Header,
@@ -181,7 +187,15 @@ pub struct RecordedRun {
     rgb: Vec<u8>,
     keep_colour: bool,
     timeline: Timeline,
+    /// In real time.
+    playback: Option<Following>,
+    /// From the camera's clock to ours, where a playback may set that.
+    map: ClockMap,
     next: usize,
+    /// The picture that was given last.
+    shown: usize,
+    /// How often the end has been reached.
+    laps: u64,
 }
 
 impl RecordedRun {
@@ -193,12 +207,34 @@ impl RecordedRun {
         let Some(header) = header else {
             return Err(none("its frames.jsonl does not name the camera, so it is no recording; open it as pictures"));
         };
+        let mut playback = (pace == Pace::RealTime).then(|| Following::new(folder));
+        let said = playback.as_mut().map(Following::look).transpose()?.flatten();
+        if said.is_some_and(|said| said.camera == Condition::Unplugged) {
+            let wanted = header.description.name.clone();
+            return Err(SourceError::NoCamera {
+                wanted,
+                reason: "its recording's play.json has it unplugged".to_owned(),
+            });
+        }
         let raw = match header.pixels.raw_bytes_per_pixel() {
             None => None,
             Some(bytes) => Some(open_raw(&folder.join(RAW_NAME), &header.description, bytes, entries.len())?),
         };
-        let timeline = Timeline::new(pace, clock);
-        Ok(Self { folder: folder.to_owned(), header, entries, raw, rgb: Vec::new(), keep_colour, timeline, next: 0 })
+        let least_delay = entries.first().map_or(Duration::ZERO, |e| e.stamps.arrived.since(e.stamps.exposed_at));
+        Ok(Self {
+            folder: folder.to_owned(),
+            header,
+            entries,
+            raw,
+            rgb: Vec::new(),
+            keep_colour,
+            timeline: Timeline::new(pace, clock),
+            playback,
+            map: ClockMap::new(ClockMapSettings { least_delay, ..ClockMapSettings::default() }),
+            next: 0,
+            shown: 0,
+            laps: 0,
+        })
     }
 
     /// Number of frames.
@@ -208,6 +244,71 @@ impl RecordedRun {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The entry that comes next, in the lap that is under way; `None` at the end.
+    fn upcoming(&mut self, repeat: bool) -> Option<Entry> {
+        let [.., last] = &self.entries[..] else { return None };
+        if self.next == self.entries.len() && repeat {
+            (self.next, self.laps) = (0, self.laps.saturating_add(1));
+        }
+        let first = &self.entries[0];
+        let mut entry = self.entries.get(self.next)?.clone();
+        // From the last frame to the first of the next lap it is one frame, too.
+        let frame = Duration::from_secs_f64(1.0 / self.header.description.nominal_rate_hz);
+        let lap = last.stamps.arrived.since(first.stamps.arrived) + frame;
+        let passed = i64::try_from(self.laps).unwrap_or(i64::MAX).saturating_mul(nanos(lap));
+        entry.sequence = entry.sequence.saturating_add(self.laps.saturating_mul(last.sequence - first.sequence + 1));
+        entry.stamps = later(&entry.stamps, passed);
+        Some(entry)
+    }
+
+    fn ended(&self) -> SourceError {
+        let frames = self.laps.saturating_mul(self.entries.len() as u64).saturating_add(self.next as u64);
+        SourceError::Ended { source_name: self.header.description.name.clone(), frames }
+    }
+
+    /// Reads the picture of entry `index`.
+    fn load(&mut self, index: usize, into: &mut Frame) -> Result<(), SourceError> {
+        let SourceDescription { width, height, .. } = self.header.description;
+        let Some(raw) = &mut self.raw else {
+            let place = self.folder.join(FILE_NAME).display().to_string();
+            let file = self.entries.get(index).and_then(|entry| entry.file.as_ref());
+            let file = file.ok_or_else(|| SourceError::damaged(&place, "a line without a file"))?;
+            still_files::load(&self.folder.join(file), self.keep_colour, into)?;
+            if [into.grey.width(), into.grey.height()] != [width, height] {
+                return Err(SourceError::damaged(place, format!("{file} is not of {width}x{height} px")));
+            }
+            return Ok(());
+        };
+        let folder = &self.folder;
+        let fail = |error: std::io::Error| SourceError::file(&folder.join(RAW_NAME), "read", error);
+        let colour = self.header.pixels.is_colour();
+        let frame_bytes = width * height * if colour { 3 } else { 1 };
+        raw.seek(SeekFrom::Start(index as u64 * frame_bytes as u64)).map_err(fail)?;
+        into.grey.resize(width, height);
+        into.colour.clear();
+        if !colour {
+            return raw.read_exact(into.grey.pixels_mut()).map_err(fail);
+        }
+        let rgb = if self.keep_colour {
+            into.colour.prepare(ColourFormat::Rgb8, width, height)
+        } else {
+            self.rgb.resize(frame_bytes, 0);
+            &mut self.rgb[..]
+        };
+        raw.read_exact(rgb).map_err(fail)?;
+        rgb8_to_grey(rgb, into.grey.pixels_mut());
+        Ok(())
+    }
+}
+
+fn later(stamps: &FrameStamps, by_nanos: i64) -> FrameStamps {
+    let moved = |time: MonotonicTime| MonotonicTime::from_nanos(time.as_nanos().saturating_add(by_nanos));
+    FrameStamps {
+        exposed_at: moved(stamps.exposed_at),
+        device: stamps.device.map(|device| DeviceTime::from_nanos(device.as_nanos().saturating_add(by_nanos))),
+        arrived: moved(stamps.arrived),
     }
 }
 
@@ -236,42 +337,36 @@ impl FrameSource for RecordedRun {
     }
 
     fn next_frame(&mut self, into: &mut Frame, timeout: Duration) -> Result<(), SourceError> {
-        let SourceDescription { ref name, width, height, .. } = self.header.description;
-        let Some(entry) = self.entries.get(self.next) else {
-            return Err(SourceError::Ended { source_name: name.clone(), frames: self.entries.len() as u64 });
-        };
-        into.stamps = self.timeline.wait_for(&entry.stamps, timeout).ok_or_else(|| timed_out(name, timeout))?;
-        into.sequence = entry.sequence;
-        let index = self.next;
-        self.next += 1;
-        let Some(raw) = &mut self.raw else {
-            let place = self.folder.join(FILE_NAME).display().to_string();
-            let file = entry.file.as_ref().ok_or_else(|| SourceError::damaged(&place, "a line without a file"))?;
-            still_files::load(&self.folder.join(file), self.keep_colour, into)?;
-            if [into.grey.width(), into.grey.height()] != [width, height] {
-                return Err(SourceError::damaged(place, format!("{file} is not of {width}x{height} px")));
+        let said = self.playback.as_mut().map(Following::look).transpose()?.flatten();
+        let playback = said.unwrap_or_default();
+        let name = &self.header.description.name;
+        match playback.camera {
+            Condition::Works | Condition::Frozen => {}
+            Condition::Unplugged => {
+                let reason = "its recording's play.json has it unplugged".to_owned();
+                return Err(SourceError::Disconnected { source_name: name.clone(), reason });
             }
-            return Ok(());
-        };
-        let folder = &self.folder;
-        let fail = |error: std::io::Error| SourceError::file(&folder.join(RAW_NAME), "read", error);
-        let colour = self.header.pixels.is_colour();
-        let frame_bytes = width * height * if colour { 3 } else { 1 };
-        raw.seek(SeekFrom::Start(index as u64 * frame_bytes as u64)).map_err(fail)?;
-        into.grey.resize(width, height);
-        into.colour.clear();
-        if !colour {
-            return raw.read_exact(into.grey.pixels_mut()).map_err(fail);
+            Condition::Hangs => {
+                self.timeline.pause(timeout);
+                return Err(timed_out(name, timeout));
+            }
+            Condition::Ended => return Err(self.ended()),
         }
-        let rgb = if self.keep_colour {
-            into.colour.prepare(ColourFormat::Rgb8, width, height)
-        } else {
-            self.rgb.resize(frame_bytes, 0);
-            &mut self.rgb[..]
-        };
-        raw.read_exact(rgb).map_err(fail)?;
-        rgb8_to_grey(rgb, into.grey.pixels_mut());
-        Ok(())
+        let Some(entry) = self.upcoming(playback.repeat) else { return Err(self.ended()) };
+        let waited = self.timeline.wait_for(&entry.stamps, timeout);
+        into.stamps = waited.ok_or_else(|| timed_out(&self.header.description.name, timeout))?;
+        into.sequence = entry.sequence;
+        if let (true, Some(device)) = (said.is_some(), into.stamps.device) {
+            let device = device.as_nanos().saturating_add(playback.clock_ms.saturating_mul(1_000_000));
+            let device = DeviceTime::from_nanos(device);
+            into.stamps.device = Some(device);
+            into.stamps.exposed_at = self.map.observe(device, into.stamps.arrived).time;
+        }
+        if playback.camera == Condition::Works {
+            self.shown = self.next;
+        }
+        self.next += 1;
+        self.load(self.shown, into)
     }
 }
 

@@ -185,6 +185,7 @@ impl CameraReader {
     }
 
     /// [`Self::newest`], refused while a fault makes its pose wrong or old.
+    #[allow(clippy::result_large_err, reason = "a few hundred bytes a frame, and a box would be an allocation")]
     pub fn trusted(&mut self, now: MonotonicTime) -> Result<Option<&Frame>, CameraFault> {
         let fresh = self.update();
         match self.status(now).faults.spoiling() {

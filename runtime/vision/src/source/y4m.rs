@@ -45,7 +45,7 @@ impl Y4mHeader {
                     let parsed = value.split_once(':').and_then(|(n, d)| Some((n.parse().ok()?, d.parse().ok()?)));
                     let (n, d): (u32, u32) = parsed.ok_or_else(|| damaged(format!("{word:?} is no frame rate")))?;
                     let rate = f64::from(n) / f64::from(d);
-                    rate_hz = (n > 0 && d > 0 && rate <= 10_000.0 && rate >= 0.001).then_some(rate);
+                    rate_hz = (n > 0 && d > 0 && (0.001..=10_000.0).contains(&rate)).then_some(rate);
                 }
                 Some('C') => {
                     chroma = match value {

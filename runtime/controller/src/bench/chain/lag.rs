@@ -5,21 +5,17 @@
 //! fits a joint's positions best.
 
 use std::f64::consts::TAU;
-use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
-use tenon_bridge::{Bridge, BridgeOptions};
+use anyhow::{Result, ensure};
 use tenon_core::arm::Joints;
 use tenon_core::config::{BridgeController, RobotConfig};
-use tenon_core::message::{BridgeState, JointTarget, Request};
-use tenon_link::{DEFAULT_ROBOT, RobotKeys, RobotLink, ZenohLink};
+use tenon_core::message::{BridgeState, JointTarget};
+use tenon_link::RobotLink;
 
-use super::bridge::{PATIENCE, SESSION, arm, free_port};
+use super::rig::{Rig, SESSION};
 use super::{ChainArgs, Line};
 use crate::clock;
-use crate::processes::{Service, sibling};
 
 /// As Avoid's.
 const PERIOD: Duration = Duration::from_millis(7);
@@ -85,24 +81,8 @@ pub fn measure(args: &ChainArgs, config: &RobotConfig) -> Result<Vec<Line>> {
 
 /// Leads the arm along the way, and says where it was.
 fn follow(args: &ChainArgs, config: &RobotConfig, controller: BridgeController) -> Result<(Way, Track)> {
-    let (server_port, link_port) = (free_port()?, free_port()?);
-    let mut command = Command::new(sibling("tenon-sim-server")?);
-    command.args(["--port", &server_port.to_string(), "--scene", "none", "--json", "--die-with-parent"]);
-    command.env("RUST_LOG", "warn");
-    let _server = Service::start("tenon-sim-server", command, Duration::from_secs(20))?;
-    crate::processes::prefer();
-    // The bridge of a bench is here, wherever the configured one is.
-    let mut config = config.clone();
-    config.link.endpoint = format!("tcp/127.0.0.1:{link_port}");
-    let mut options = BridgeOptions::new(&config)?;
-    options.server = format!("127.0.0.1:{server_port}");
-    options.gripper = None;
-    options.controller = controller;
-    let endpoint = options.endpoint.clone();
-    let bridge = Bridge::listen(options).context("starting the bridge")?;
-    let keys = RobotKeys::new(DEFAULT_ROBOT)?;
-    let mut link = ZenohLink::connect(&endpoint, &keys, Arc::new(clock::now), PATIENCE).context("connecting to it")?;
-    let way = Way { held: arm(&mut link)? };
+    let mut rig = Rig::start(config, &[], |bridge| bridge.controller = controller)?;
+    let way = Way { held: rig.held };
     let seconds = if args.quick { QUICK_SECONDS } else { SECONDS };
     if !args.json {
         eprintln!("{controller:?}: {seconds} s along the way");
@@ -117,7 +97,7 @@ fn follow(args: &ChainArgs, config: &RobotConfig, controller: BridgeController) 
         clock::sleep_until(due);
         let t = due.seconds_since(begin);
         let motion: [[f64; 3]; 7] = std::array::from_fn(|joint| way.at(joint, t));
-        link.send_target(&JointTarget {
+        rig.link.send_target(&JointTarget {
             session: SESSION,
             sequence: u64::from(k) + 1,
             due,
@@ -125,20 +105,18 @@ fn follow(args: &ChainArgs, config: &RobotConfig, controller: BridgeController) 
             joint_velocities_rad_s: motion.map(|m| m[1]),
             joint_accelerations_rad_s2: motion.map(|m| m[2]),
         })?;
-        if let Some(state) = link.latest_state().map(|state| state.value).filter(|state| state.sequence != seen) {
+        if let Some(state) = rig.link.latest_state().map(|state| state.value).filter(|state| state.sequence != seen) {
             seen = state.sequence;
             let at_ns = state.robot_time.as_nanos() - wall_offset_ns - begin.as_nanos();
             track.push((at_ns as f64 * 1e-9, state.joint_positions_rad));
         }
-        let status = link.latest_status().map(|status| status.value);
+        let status = rig.link.latest_status().map(|status| status.value);
         ensure!(
             status.is_some_and(|status| status.state == BridgeState::Running),
             "the bridge stopped following after {t:.2} s: {status:?}"
         );
     }
-    link.send_request(Request::Release { session: SESSION }).context("releasing the arm")?;
-    std::thread::sleep(Duration::from_millis(100));
-    bridge.stop();
+    rig.finish()?;
     track.retain(|(t, _)| *t > RAMP_S + LONGEST_S);
     ensure!(track.len() > 100, "only {} states of the arm arrived", track.len());
     Ok((way, track))

@@ -14,6 +14,7 @@ use tenon_core::config::RobotConfig;
 use tenon_core::time::MonotonicTime;
 use tenon_link::security::unix_now;
 
+use super::cameras::Rig;
 use super::judge::Truth;
 use super::process::Process;
 use super::proxy::Proxy;
@@ -54,6 +55,8 @@ pub struct Bench {
     pub config: RobotConfig,
     config_file: PathBuf,
     bundle: PathBuf,
+    /// Cameras, where the policy sees.
+    rig: Option<Rig>,
     folder: PathBuf,
     place: Place,
     zenoh: SocketAddr,
@@ -81,11 +84,16 @@ fn free_address() -> Result<SocketAddr> {
 }
 
 impl Bench {
-    /// Writes the configuration into `folder` and makes the proxies; nothing is started. `text`: robot.toml.
+    /// Writes the configuration into `folder` and makes the proxies; nothing is started. `text`: robot.toml. `rig`: the cameras, and the
+    /// policy before them, in place of `bundle`.
     ///
     /// # Errors
     /// The configuration is not for these runs, or a file cannot be written.
-    pub fn new(folder: &Path, text: &str, bundle: &Path, place: Place) -> Result<Self> {
+    pub fn new(folder: &Path, text: &str, bundle: &Path, rig: Option<Rig>, place: Place) -> Result<Self> {
+        let text = &match &rig {
+            Some(_) => Rig::in_config(text)?,
+            None => text.to_owned(),
+        };
         let given: RobotConfig = tenon_core::config::parse("robot.toml", text)?;
         if given.gripper.is_some() {
             bail!("`tenon test faults` tries an arm without a hand: name a robot.toml without [gripper] (--config)");
@@ -119,6 +127,9 @@ impl Bench {
                 None => text.push_str(&format!("\n[link.tls]\nfolder = \"{}\"\n", certificates.escape_default())),
             }
         }
+        if let Some(rig) = &rig {
+            rig.calibrate(&folder.join("state"))?;
+        }
         let text = replace(&text, &given.bridge.server, &server)?;
         let config_file = folder.join("robot.toml");
         std::fs::write(&config_file, &text).with_context(|| format!("writing {}", config_file.display()))?;
@@ -126,7 +137,8 @@ impl Bench {
         Ok(Self {
             config,
             config_file,
-            bundle: bundle.to_owned(),
+            bundle: rig.as_ref().map_or(bundle, |rig| rig.bundle.as_path()).to_owned(),
+            rig,
             folder: folder.to_owned(),
             place,
             zenoh,
@@ -147,6 +159,11 @@ impl Bench {
 
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The cameras, where there are any.
+    pub fn rig(&self) -> Option<&Rig> {
+        self.rig.as_ref()
     }
 
     pub fn folders(&self) -> &Folders {
@@ -214,7 +231,8 @@ impl Bench {
         self.truth_file = Some((truth.clone(), 0));
         let log = self.log("server");
         let mut command = self.command("tenon-sim-server")?;
-        command.args(["--address", "127.0.0.1", "--port", &self.polymetis.port().to_string(), "--scene", "avoid"]);
+        let scene = if self.rig.is_some() { "none" } else { "avoid" };
+        command.args(["--address", "127.0.0.1", "--port", &self.polymetis.port().to_string(), "--scene", scene]);
         command.args(["--json", "--die-with-parent", "--truth"]).arg(truth);
         command.arg("--silent-while").arg(self.silence());
         let mut server = Process::start("tenon-sim-server", command, log)?;
@@ -252,6 +270,7 @@ impl Bench {
         command.args(["serve", "--robot", "panda", "--bundle"]).arg(&self.bundle);
         command.arg("--config").arg(&self.config_file).arg("--out").arg(&self.folders.out);
         command.arg("--record").arg(&self.record).env("TENON_STATE", self.folder.join("state"));
+        command.args(self.rig.iter().flat_map(Rig::options));
         let mut service = Process::start("tenon serve", command, log)?;
         service.wait_for("ready: the arm is disarmed", READY)?;
         self.service = Some(service);

@@ -14,7 +14,8 @@ use tenon_link::codec::{TARGET_BYTES, encode_request, encode_target};
 use tenon_link::{DEFAULT_ROBOT, Endpoint, RobotKeys, Stranger};
 
 use super::bench::{Bench, Folders};
-use super::kinds::Kind;
+use super::cameras::{self, Struck};
+use super::kinds::{Kind, Times};
 use super::proxy::{Proxy, Way};
 use crate::clock;
 use crate::service::protocol::Status;
@@ -34,16 +35,30 @@ pub struct Injected {
     pub status: Option<Status>,
     /// What was drawn, for people.
     pub detail: String,
+    /// Where cameras failed.
+    pub struck: Struck,
 }
 
 /// Does what `kind` is about, and mends it: what died is started again. The arm is left as it is.
 ///
 /// # Errors
 /// It cannot be done, or what was mended does not come up again.
-pub fn inject(kind: Kind, bench: &mut Bench, random: &mut ChaCha8Rng) -> Result<Injected> {
+pub fn inject(kind: Kind, bench: &mut Bench, times: &Times, random: &mut ChaCha8Rng) -> Result<Injected> {
     let at = clock::now();
     let mut detail = String::new();
+    let mut struck = Struck::default();
     match kind {
+        Kind::CameraGone
+        | Kind::CameraFrozen
+        | Kind::CamerasGone
+        | Kind::CamerasFrozen
+        | Kind::CamerasHang
+        | Kind::CamerasHangShortly
+        | Kind::CamerasEnded
+        | Kind::CamerasClock => {
+            struck = cameras::strike(kind, bench, times, random)?;
+            detail.clone_from(&struck.detail);
+        }
         Kind::ServiceKilled => service(bench)?.kill()?,
         Kind::BridgeKilled => bridge(bench)?.kill()?,
         Kind::ServerKilled => server(bench)?.kill()?,
@@ -92,6 +107,7 @@ pub fn inject(kind: Kind, bench: &mut Bench, random: &mut ChaCha8Rng) -> Result<
         Kind::ClockForward | Kind::ClockBack | Kind::StateFrozen => bail!("{} is not done to processes", kind.name()),
     }
     let lasts = match kind {
+        _ if kind.is_of_cameras() => Duration::ZERO,
         Kind::ServiceStopped | Kind::BridgeStopped | Kind::ServerStopped => Duration::ZERO,
         Kind::RobotSilent | Kind::RobotSilentShortly | Kind::SecondCommander | Kind::Garbage => Duration::ZERO,
         Kind::DiskFull | Kind::DiskReserve => Duration::ZERO,
@@ -105,11 +121,12 @@ pub fn inject(kind: Kind, bench: &mut Bench, random: &mut ChaCha8Rng) -> Result<
     let status = if silent { None } else { Some(bench.status()?) };
     let healed_at = clock::now();
     mend(kind, bench)?;
-    Ok(Injected { at, healed_at, status, detail })
+    Ok(Injected { at, healed_at, status, detail, struck })
 }
 
 fn mend(kind: Kind, bench: &mut Bench) -> Result<()> {
     match kind {
+        _ if kind.is_of_cameras() => cameras::mend(kind, bench)?,
         Kind::ServiceStopped => service(bench)?.signal(libc::SIGCONT)?,
         Kind::BridgeStopped => bridge(bench)?.signal(libc::SIGCONT)?,
         Kind::ServerStopped => server(bench)?.signal(libc::SIGCONT)?,

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use tenon_core::arm::RobotModel;
 use tenon_core::config::RobotConfig;
+use tenon_core::spec::PolicySpec;
 
+use super::cameras::SeenTimes;
 use crate::checks::limits::LONGEST_STOP_S;
 
 /// A kind of fault.
@@ -43,6 +45,14 @@ pub enum Kind {
     DiskReserve,
     NetworkDown,
     NetworkLate,
+    CameraGone,
+    CameraFrozen,
+    CamerasGone,
+    CamerasFrozen,
+    CamerasHang,
+    CamerasHangShortly,
+    CamerasEnded,
+    CamerasClock,
 }
 
 /// What must come of it.
@@ -54,6 +64,8 @@ pub enum Expected {
     GoOn,
     /// Either of them.
     Either,
+    /// The arm comes to rest, armed, and goes on by itself.
+    Hold,
 }
 
 /// From when a bound counts.
@@ -88,6 +100,7 @@ const DROPPED: &str = "the controller was dropped by the server";
 pub const LATE: &str = "ticks late in a row";
 const LET_GO: &str = "the bridge let the arm go";
 const UPDATE: &str = "the server refused an update";
+const PARTS: &str = "the policy cannot observe";
 
 /// Until the simulated robot client sees that it is to be silent no more, s.
 const SILENCE_LOOK_S: f64 = 0.05;
@@ -103,10 +116,12 @@ pub struct Times {
     pub state_age_s: f64,
     /// From full speed to rest.
     pub stop_s: f64,
+    pub seen: SeenTimes,
 }
 
 impl Times {
-    pub fn of(config: &RobotConfig, period_s: f64) -> Self {
+    /// `period_s`: between two commands; `seeing`: the policy that observes parts.
+    pub fn of(config: &RobotConfig, period_s: f64, seeing: &PolicySpec) -> Self {
         let stop_s = match config.model {
             RobotModel::Fer => LONGEST_STOP_S,
             RobotModel::Fr3 => config.safety_limits().longest_stop_s(),
@@ -117,6 +132,7 @@ impl Times {
             heartbeat_s: config.link.heartbeat_timeout_s,
             state_age_s: config.control.max_state_age_s,
             stop_s,
+            seen: SeenTimes::of(config, seeing),
         }
     }
 
@@ -132,7 +148,7 @@ impl Times {
 }
 
 impl Kind {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 42] = [
         Self::ServiceKilled,
         Self::BridgeKilled,
         Self::ServerKilled,
@@ -167,6 +183,14 @@ impl Kind {
         Self::DiskReserve,
         Self::NetworkDown,
         Self::NetworkLate,
+        Self::CameraGone,
+        Self::CameraFrozen,
+        Self::CamerasGone,
+        Self::CamerasFrozen,
+        Self::CamerasHang,
+        Self::CamerasHangShortly,
+        Self::CamerasEnded,
+        Self::CamerasClock,
     ];
 
     pub fn name(self) -> &'static str {
@@ -205,6 +229,14 @@ impl Kind {
             Self::DiskReserve => "disk-reserve",
             Self::NetworkDown => "network-down",
             Self::NetworkLate => "network-late",
+            Self::CameraGone => "camera-gone",
+            Self::CameraFrozen => "camera-frozen",
+            Self::CamerasGone => "cameras-gone",
+            Self::CamerasFrozen => "cameras-frozen",
+            Self::CamerasHang => "cameras-hang",
+            Self::CamerasHangShortly => "cameras-hang-shortly",
+            Self::CamerasEnded => "cameras-ended",
+            Self::CamerasClock => "cameras-clock",
         }
     }
 
@@ -255,6 +287,16 @@ impl Kind {
             Self::DiskReserve => "the disk of the record gets less room than the recorder leaves free",
             Self::NetworkDown => "the network between service and bridge (a pair of a namespace) goes down for 1.2 s",
             Self::NetworkLate => "the network between service and bridge delays by 400 ms (netem) for 1.5 s",
+            Self::CameraGone => "one of two cameras is unplugged for 3 s",
+            Self::CameraFrozen => "one of two cameras shows the same picture again and again for 3 s",
+            Self::CamerasGone => "all cameras are unplugged, until the run has ended by itself",
+            Self::CamerasFrozen => {
+                "all cameras show the same picture again and again, until the run has ended by itself"
+            }
+            Self::CamerasHang => "no picture of any camera comes any more, until the run has ended by itself",
+            Self::CamerasHangShortly => "no picture of any camera comes for 0.8 to 1.1 s",
+            Self::CamerasEnded => "the pictures of all cameras end for good; another service is started",
+            Self::CamerasClock => "the clocks of all cameras jump by 0.5 to 60 s, forward or back",
         }
     }
 
@@ -267,6 +309,11 @@ impl Kind {
             Self::LinkSlow50 | Self::LinkJitter | Self::WireSlow5 | Self::WireSlow50 | Self::RobotSilentShortly => {
                 Expected::Either
             }
+            // The other camera may see all that is needed.
+            Self::CameraGone | Self::CameraFrozen => Expected::Either,
+            Self::CamerasHangShortly => Expected::Hold,
+            // The frames until a clock runs evenly are distrusted: the arm may have to wait for the next ones.
+            Self::CamerasClock => Expected::GoOn,
             _ => Expected::Stop,
         }
     }
@@ -276,6 +323,18 @@ impl Kind {
         matches!(self, Self::ClockForward | Self::ClockBack | Self::StateFrozen)
     }
 
+    /// Cameras fail: a policy that observes parts runs before cameras.
+    pub fn is_of_cameras(self) -> bool {
+        super::cameras::said_of(self).is_some()
+    }
+
+    /// Where cameras fail for so long that the run has to end: until it has, s.
+    pub fn ends_within_s(self, times: &Times) -> Option<f64> {
+        let still_s = self.bound(times).filter(|_| self.is_of_cameras() && self.expected() != Expected::Hold)?.0;
+        // The arm waits from the moment in which it begins to stop.
+        Some(still_s - times.stop_s + times.seen.missing_s)
+    }
+
     /// From when the bound counts.
     pub fn counts_from(self) -> From {
         match self {
@@ -283,7 +342,7 @@ impl Kind {
             Self::ServerStopped | Self::RobotSilent | Self::RobotSilentShortly => From::Healed,
             // The arm is gone with its server: what is judged is what it was told.
             Self::ServerKilled | Self::ServerRestarted => From::Command,
-            _ if self.expected() == Expected::Either => From::Named,
+            _ if self.expected() == Expected::Either && !self.is_of_cameras() => From::Named,
             _ => From::Fault,
         }
     }
@@ -303,6 +362,14 @@ impl Kind {
                 Self::StateFrozen => {
                     (times.state_age_s + 2.0 * times.period_s + times.stop_s, "state age + 2 periods + stop")
                 }
+                Self::CameraFrozen | Self::CamerasFrozen => (
+                    times.seen.frozen_s + times.seen.blind_s() + times.played_out_s(),
+                    "frozen pictures + 2 pictures + pose age + chunk + lead + 2 periods + stop",
+                ),
+                _ if self.is_of_cameras() => (
+                    times.seen.blind_s() + times.played_out_s(),
+                    "2 pictures + pose age + chunk + lead + 2 periods + stop",
+                ),
                 _ => (times.played_out_s(), "lead + 2 periods + stop"),
             }),
         }
@@ -339,7 +406,10 @@ impl Kind {
             Self::ClockForward => &[(Status, &[LATE, STALE, SILENT])],
             Self::ClockBack => &[(Status, &["the clock ran back"])],
             Self::StateFrozen => &[(Status, &[STALE])],
-            Self::LinkSlow5 => &[],
+            Self::CameraGone | Self::CameraFrozen => &[(Status, &[PARTS])],
+            Self::CamerasGone | Self::CamerasFrozen | Self::CamerasHang | Self::CamerasEnded => &[(Status, &[PARTS])],
+            // What is said of cameras is judged beside this.
+            Self::LinkSlow5 | Self::CamerasHangShortly | Self::CamerasClock => &[],
         }
     }
 }
@@ -350,12 +420,13 @@ mod tests {
 
     #[test]
     fn kinds_are_listed_once_and_say_what_they_expect() {
-        let times = Times { period_s: 0.007, lead_s: 0.02, heartbeat_s: 0.3, state_age_s: 0.25, stop_s: 0.35 };
+        let seen = SeenTimes { frame_s: 0.067, pose_age_s: 0.5, chunk_s: 0.175, frozen_s: 0.4, missing_s: 2.0 };
+        let times = Times { period_s: 0.007, lead_s: 0.02, heartbeat_s: 0.3, state_age_s: 0.25, stop_s: 0.35, seen };
         for (i, kind) in Kind::ALL.iter().enumerate() {
             assert!(!Kind::ALL[..i].contains(kind), "{kind:?}");
             assert!(Kind::ALL[..i].iter().all(|other| other.name() != kind.name()), "{kind:?}");
             assert_eq!(kind.bound(&times).is_none(), kind.expected() == Expected::GoOn, "{kind:?}");
-            assert!(*kind == Kind::LinkSlow5 || !kind.names().is_empty(), "{kind:?}");
+            assert!(*kind == Kind::LinkSlow5 || kind.is_of_cameras() || !kind.names().is_empty(), "{kind:?}");
         }
     }
 }

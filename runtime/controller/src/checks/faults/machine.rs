@@ -5,17 +5,17 @@
 use anyhow::{Context, Result, bail};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use tenon_core::arm::Joints;
 use tenon_core::avoid;
 use tenon_core::config::RobotConfig;
-use tenon_core::message::{BridgeFault, BridgeState, BridgeStatus, GripperPhase, Request, RobotState};
+use tenon_core::message::RobotState;
 use tenon_core::safety::JointMotion;
-use tenon_core::time::{MonotonicTime, RobotTime, Stamped};
+use tenon_core::time::{MonotonicTime, Stamped};
 use tenon_policy::{Bundle, Engine, OnnxDenoiser};
 
 use super::kinds::Kind;
 use crate::inference::ChunkSampler;
 use crate::machine::{Controller, Event, Inputs, Order, Outcome, Phase};
+use crate::perfect_arm::PerfectArm;
 use crate::run::settings;
 
 const SESSION: u64 = 9;
@@ -46,7 +46,8 @@ struct Rig {
     /// The robot's state as it arrived last.
     state: Stamped<RobotState>,
     frozen: bool,
-    bridge: BridgeStatus,
+    arm: PerfectArm,
+    /// What was commanded last.
     motion: [JointMotion; 7],
     last: Option<[JointMotion; 7]>,
     late_ticks: usize,
@@ -60,37 +61,18 @@ impl Rig {
         let controller = Controller::new(settings(config), &spec).context("the policy on this controller")?;
         let sampler = ChunkSampler::new(spec, bundle.denoising(), bundle.denoiser(Engine::Tract)?, seed);
         let now = MonotonicTime::from_nanos(1_000_000_000_000);
-        let q = avoid::START_JOINTS_RAD;
-        let value = RobotState {
-            sequence: 1,
-            robot_time: RobotTime::from_nanos(1),
-            joint_positions_rad: q,
-            joint_velocities_rad_s: [0.0; 7],
-            joint_torques_external_nm: [0.0; 7],
-            gripper_width_m: f64::NAN,
-            gripper: GripperPhase::Absent,
-            error_code: 0,
-        };
-        let bridge = BridgeStatus {
-            sequence: 1,
-            state: BridgeState::Idle,
-            fault: BridgeFault::None,
-            session: 0,
-            epoch: 1,
-            acknowledged: 0,
-            update_us: 0,
-            robot_hz: 1000,
-        };
+        let mut arm = PerfectArm::at(avoid::START_JOINTS_RAD);
+        let state = arm.state(now);
         Ok(Self {
             config: config.clone(),
             controller,
             sampler,
             chunk: None,
             now,
-            state: Stamped { time: now, value },
+            state,
             frozen: false,
-            bridge,
-            motion: q.map(JointMotion::at_rest),
+            motion: arm.joint_positions_rad.map(JointMotion::at_rest),
+            arm,
             last: None,
             late_ticks: 0,
             wrong: Vec::new(),
@@ -101,10 +83,7 @@ impl Rig {
     fn tick(&mut self, order: Option<Order>) -> Result<Outcome> {
         self.now = self.now + self.controller.tick_period();
         if !self.frozen {
-            let joints = |of: fn(&JointMotion) -> f64| -> Joints { std::array::from_fn(|i| of(&self.motion[i])) };
-            self.state.value.joint_positions_rad = joints(|m| m.position_rad);
-            self.state.value.joint_velocities_rad_s = joints(|m| m.velocity_rad_s);
-            self.state.time = self.now;
+            self.state = self.arm.state(self.now);
         }
         // A chunk is there a tick after it was asked for.
         if let Some(request) = self.pending.take() {
@@ -114,16 +93,14 @@ impl Rig {
         let inputs = Inputs {
             due: self.now,
             state: Some(self.state),
-            status: Some(Stamped { time: self.now, value: self.bridge }),
+            status: Some(self.arm.status(self.now)),
             chunk: self.chunk.as_ref(),
             parts: None,
             order,
             late_ticks: std::mem::take(&mut self.late_ticks),
         };
         let outcome = self.controller.tick(self.now, &inputs);
-        if let Some(Request::Arm { session }) = outcome.request {
-            (self.bridge.state, self.bridge.session) = (BridgeState::Running, session);
-        }
+        self.arm.follow(&outcome);
         self.pending = outcome.infer;
         if matches!(outcome.event, Some(Event::Armed)) {
             self.last = None;

@@ -2,8 +2,10 @@
 //!
 //! The real programs run: service, bridge and the simulated Polymetis server, with the time-outs of robot.toml. Each run arms, starts,
 //! does one thing, and is judged from outside: by what the simulator saw, by what is said, by the flight record, and by arming again.
+//! Where cameras fail, a policy that observes parts runs before recordings of a rendered bench.
 
 mod bench;
+mod cameras;
 mod inject;
 mod judge;
 mod kinds;
@@ -26,13 +28,16 @@ use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tenon_core::config::RobotConfig;
+use tenon_core::spec::PolicySpec;
 use tenon_policy::Bundle;
 
 use crate::processes::shipped;
 use bench::{Bench, Place};
+use cameras::Rig;
 use inject::SmallDisk;
 use kinds::{Expected, Kind, Times};
 use namespace::Namespace;
+use policy::Round;
 use report::{Report, Row};
 use trial::{Outcome, Ran};
 
@@ -61,7 +66,8 @@ pub struct Options {
     /// Of the moments and of what else is drawn. A kind's draws do not depend on the other kinds.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// An Avoid policy [default: one that goes round and round at up to 0.44 m/s].
+    /// An Avoid policy [default: one that goes round and round at up to 0.44 m/s]. Where cameras fail, one that
+    /// observes parts runs.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// The robot whose limits and time-outs are to be kept; end points are replaced by free ones.
@@ -96,18 +102,21 @@ pub fn run(options: &Options, interrupted: &AtomicBool) -> Result<ExitCode> {
     // A folder of its own, because it is removed.
     let folder = options.out.clone().unwrap_or_else(std::env::temp_dir);
     let folder = folder.join(format!("tenon-faults-{}", std::process::id()));
+    let (avoid, seeing) = (Round::of_avoid()?, Round::of_one_leg(&config.arm())?);
+    let times =
+        |spec: &PolicySpec| Times::of(&config, spec.period_s / config.control.targets_per_action as f64, &seeing.spec);
     if options.list {
-        print!("{}", list(&Times::of(&config, policy::spec()?.period_s / config.control.targets_per_action as f64)));
+        print!("{}", list(&times(&avoid.spec)));
         return Ok(ExitCode::SUCCESS);
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let folder = folder.canonicalize().with_context(|| format!("finding {}", folder.display()))?;
     let bundle = match &options.bundle {
         Some(bundle) => bundle.canonicalize().with_context(|| format!("the policy bundle {}", bundle.display()))?,
-        None => policy::write(&folder)?,
+        None => policy::write(&avoid, &folder)?,
     };
     let opened = Bundle::open(&bundle)?;
-    let times = Times::of(&config, opened.spec().period_s / config.control.targets_per_action as f64);
+    let times = times(opened.spec());
     let mut runs = Runs {
         options,
         text,
@@ -116,6 +125,7 @@ pub fn run(options: &Options, interrupted: &AtomicBool) -> Result<ExitCode> {
         times,
         folder,
         main: None,
+        rig: None,
         benches: 0,
         since_new: 0,
         disturbed: Vec::new(),
@@ -139,7 +149,14 @@ fn list(times: &Times) -> String {
     let mut out = String::new();
     for kind in Kind::ALL {
         let must = match (kind.expected(), kind.bound(times)) {
-            (Expected::Stop, Some((bound_s, of))) => format!("at rest within {bound_s:.3} s ({of}), named"),
+            (Expected::Stop, Some((bound_s, of))) => {
+                let ends =
+                    kind.ends_within_s(times).map_or_else(String::new, |s| format!("; the run ends within {s:.3} s"));
+                format!("at rest within {bound_s:.3} s ({of}), named{ends}")
+            }
+            (Expected::Hold, Some((bound_s, of))) => {
+                format!("at rest within {bound_s:.3} s ({of}), named, and goes on by itself")
+            }
             (Expected::Either, Some((bound_s, of))) => {
                 format!("goes on, or named and at rest within {bound_s:.3} s ({of})")
             }
@@ -160,6 +177,8 @@ struct Runs<'a> {
     folder: PathBuf,
     /// The bench that lives from run to run.
     main: Option<Bench>,
+    /// Made when it is first needed.
+    rig: Option<Rig>,
     benches: usize,
     /// Runs that the service has seen.
     since_new: usize,
@@ -262,11 +281,11 @@ impl Runs<'_> {
                 // A bench of its own, gone before its network is.
                 let namespace = Namespace::new()?;
                 let (name, address) = (namespace.name().to_owned(), namespace.address().to_owned());
-                let mut bench = self.new_bench(Place::Namespace { name, address })?;
+                let mut bench = self.new_bench(Place::Namespace { name, address }, false)?;
                 trial::run(kind, &mut bench, &times, moment_s, random)
             }
             Kind::DiskFull | Kind::DiskReserve => {
-                let mut bench = self.main()?;
+                let mut bench = self.main(false)?;
                 let disk = SmallDisk::mount(&bench.folder().join("disk"), DISK)?;
                 bench.service = None;
                 bench.write_to(Some(disk.folders()));
@@ -277,7 +296,7 @@ impl Runs<'_> {
                 ran
             }
             _ => {
-                let mut bench = self.main()?;
+                let mut bench = self.main(kind.is_of_cameras())?;
                 let ran = trial::run(kind, &mut bench, &times, moment_s, random);
                 self.keep(bench, &ran);
                 ran
@@ -290,11 +309,12 @@ impl Runs<'_> {
         self.main = ran.is_ok().then_some(bench);
     }
 
-    fn main(&mut self) -> Result<Bench> {
+    /// `sees`: with cameras. Of the two benches there is one at a time.
+    fn main(&mut self, sees: bool) -> Result<Bench> {
         self.since_new += 1;
-        let mut bench = match self.main.take() {
+        let mut bench = match self.main.take().filter(|bench| bench.rig().is_some() == sees) {
             Some(bench) => bench,
-            None => self.new_bench(Place::Here)?,
+            None => self.new_bench(Place::Here, sees)?,
         };
         if self.since_new > RUNS_OF_A_SERVICE {
             self.since_new = 0;
@@ -303,9 +323,20 @@ impl Runs<'_> {
         Ok(bench)
     }
 
-    fn new_bench(&mut self, place: Place) -> Result<Bench> {
+    fn new_bench(&mut self, place: Place, sees: bool) -> Result<Bench> {
         self.benches += 1;
-        Bench::new(&self.folder.join(format!("bench-{}", self.benches)), &self.text, &self.bundle, place)
+        let folder = self.folder.join(format!("bench-{}", self.benches));
+        let rig = if sees { Some(self.rig()?) } else { None };
+        Bench::new(&folder, &self.text, &self.bundle, rig, place)
+    }
+
+    fn rig(&mut self) -> Result<Rig> {
+        if let Some(rig) = &self.rig {
+            return Ok(rig.clone());
+        }
+        let config: RobotConfig = tenon_core::config::parse("robot.toml", &self.text)?;
+        let rig = Rig::new(&self.folder.join("cameras"), &config)?;
+        Ok(self.rig.insert(rig).clone())
     }
 }
 
@@ -354,6 +385,7 @@ fn line(outcome: &Outcome, runs: usize) -> String {
     let what = match (outcome.went_on, outcome.rest_s, outcome.bound_s) {
         (false, Some(rest_s), Some(bound_s)) => format!("at rest after {rest_s:.3} of {bound_s:.3} s"),
         (false, ..) => "stopped".to_owned(),
+        (true, Some(rest_s), Some(bound_s)) => format!("held after {rest_s:.3} of {bound_s:.3} s, and went on"),
         (true, ..) => "went on".to_owned(),
     };
     let speed = outcome.speed_m_s.map_or_else(String::new, |speed| format!(" from {speed:.2} m/s"));

@@ -88,16 +88,22 @@ impl Row {
 impl Report {
     /// As text for a person.
     pub fn text(&self) -> String {
-        let Times { period_s, lead_s, heartbeat_s, state_age_s, stop_s } = self.times;
+        let Times { period_s, lead_s, heartbeat_s, state_age_s, stop_s, seen } = self.times;
         let mut out = format!(
-            "bounds: a period is {:.1} ms, the lead {:.0} ms, a stop at most {:.0} ms, state age {:.0} ms, heartbeat {:.0} ms\n\
+            "bounds: a period is {:.1} ms, the lead {:.0} ms, a stop at most {:.0} ms, state age {:.0} ms, heartbeat {:.0} ms;\n\
+             cameras: a picture {:.0} ms, frozen after {:.0} ms, pose age {:.0} ms, a chunk {:.0} ms, the arm waits {:.1} s for parts\n\
              rest: of what the law in the server commands; still: the arm itself, on the springs of that law; swing: its tool\n\
              point behind the bound, from where it rests; on: runs in which the arm went on\n\n",
             period_s * 1e3,
             lead_s * 1e3,
             stop_s * 1e3,
             state_age_s * 1e3,
-            heartbeat_s * 1e3
+            heartbeat_s * 1e3,
+            seen.frame_s * 1e3,
+            seen.frozen_s * 1e3,
+            seen.pose_age_s * 1e3,
+            seen.chunk_s * 1e3,
+            seen.missing_s
         );
         let seconds = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |s| format!("{s:.3}"));
         // Writing into a string does not fail.

@@ -10,6 +10,7 @@ use tenon_core::message::BridgeFault;
 use tenon_core::time::MonotonicTime;
 
 use super::bench::Bench;
+use super::cameras;
 use super::inject::{Injected, inject};
 use super::judge::{Of, Rest, swing_limit_m};
 use super::kinds::{Expected, From, Kind, LATE, Times, Where};
@@ -24,6 +25,8 @@ const LOOKED_AT_S: f64 = 0.4;
 /// How long the arm may swing before somebody arms again. Polymetis' default law, which may have it by then, damps the first joint with
 /// 4 N·m·s/rad: a swing takes 2 I/D = 0.7 to 1 s for each factor of e, and from the speed limit to rest are five of them.
 const SWINGS: Duration = Duration::from_secs(6);
+/// How long an arm that waits is looked at behind the bound, s.
+const HELD_S: f64 = 0.1;
 /// What is said where the machine itself stood still.
 const STALLED: [&str; 3] = [LATE, "no robot state for", "the server refused an update"];
 /// How long a file may be on its way to its name.
@@ -108,7 +111,7 @@ pub fn run(kind: Kind, bench: &mut Bench, times: &Times, moment_s: f64, random: 
     }
     let record = bench.record.clone();
     let logs = [Log::of(&bench.bridge), Log::of(&bench.service)];
-    let injected = inject(kind, bench, random).context("doing it")?;
+    let injected = inject(kind, bench, times, random).context("doing it")?;
     let bound = kind.bound(times);
     // Until it must be at rest, and a while longer.
     let from = if kind.counts_from() == From::Healed { injected.healed_at } else { injected.at };
@@ -128,13 +131,22 @@ pub fn run(kind: Kind, bench: &mut Bench, times: &Times, moment_s: f64, random: 
         return Ok(Ran::Disturbed(status.fault.unwrap_or_default()));
     }
 
+    let stalled = |status: &Status| {
+        let fault = status.fault.as_deref().unwrap_or_default();
+        STALLED.iter().any(|stalled| fault.contains(stalled))
+    };
+    if kind.is_of_cameras() && (stalled(&status) || injected.status.as_ref().is_some_and(stalled)) {
+        // Nothing was done to the robot's state, nor to the time.
+        return Ok(Ran::Disturbed(status.fault.unwrap_or_else(|| "something stood still".to_owned())));
+    }
+
     let mut outcome = Outcome { kind: kind.name(), moment_s, detail: injected.detail.clone(), ..Outcome::default() };
     outcome.went_on = !stopped;
     match kind.expected() {
         Expected::Stop if !stopped => {
             outcome.violations.push(format!("the arm should have been given up, but it is {:?}", status.state));
         }
-        Expected::GoOn if stopped => {
+        Expected::GoOn | Expected::Hold if stopped => {
             let fault = status.fault.as_deref().unwrap_or("it was disarmed");
             outcome.violations.push(format!("the arm should have gone on, but: {fault}"));
         }
@@ -146,8 +158,7 @@ pub fn run(kind: Kind, bench: &mut Bench, times: &Times, moment_s: f64, random: 
     if let Err(error) = goes_on {
         // What a machine that stands still for a quarter of a second makes of any motion says nothing about this fault.
         let status = bench.status().context("after the fault")?;
-        let fault = status.fault.unwrap_or_default();
-        if STALLED.iter().any(|stalled| fault.contains(stalled)) {
+        if stalled(&status) {
             return Ok(Ran::Disturbed(format!("{error:#}")));
         }
         return Err(error);
@@ -158,6 +169,9 @@ pub fn run(kind: Kind, bench: &mut Bench, times: &Times, moment_s: f64, random: 
     judge_motion(kind, bench, times, began, rearm_at, &injected, &commanded, stopped, &mut outcome)?;
     if stopped || kind.expected() == Expected::GoOn {
         judge_names(kind, &injected, &status, &logs, &mut outcome);
+    }
+    if kind.is_of_cameras() {
+        judge_cameras(kind, times, &injected, &commanded, &mut outcome);
     }
     judge_files(bench, &mut outcome)?;
     outcome.intact &= outcome.violations.iter().all(|violation| !violation.contains(FILE));
@@ -235,7 +249,10 @@ fn judge_motion(
     let truth = bench.truth()?;
     (outcome.speed_m_s, outcome.speed_rad_s) = truth.speeds(injected.at).unzip();
     outcome.violations.extend(truth.beyond(&config, began, clock::now()));
-    let Some((bound_s, of)) = kind.bound(times).filter(|_| stopped) else { return Ok(()) };
+    let holds = kind.expected() == Expected::Hold;
+    let Some((bound_s, of)) = kind.bound(times).filter(|_| stopped || holds) else { return Ok(()) };
+    // What goes on by itself rests only for a while.
+    let rearm_at = if holds { injected.at + Duration::from_secs_f64(bound_s + HELD_S) } else { rearm_at };
     outcome.bound_s = Some(bound_s);
     let named_at = commanded.fault.as_ref().map_or(injected.at, |(at, _)| *at);
     let from = match kind.counts_from() {
@@ -257,7 +274,7 @@ fn judge_motion(
         Rest::Never => outcome.violations.push("what is commanded did not come to rest".to_owned()),
         Rest::Unseen => outcome.violations.push("the simulator wrote nothing while the arm had to rest".to_owned()),
     }
-    if kind.counts_from() == From::Command {
+    if kind.counts_from() == From::Command || holds {
         return Ok(());
     }
     // A server that drops a controller of its own accord is not Tenon's doing.
@@ -278,6 +295,15 @@ fn judge_motion(
         Rest::Unseen => {}
     }
     Ok(())
+}
+
+fn judge_cameras(kind: Kind, times: &Times, injected: &Injected, commanded: &Commanded, outcome: &mut Outcome) {
+    let (named, wrong) = injected.struck.names(kind);
+    outcome.violations.extend(wrong);
+    let words = [outcome.named.take(), named].into_iter().flatten().filter(|words| !words.is_empty());
+    outcome.named = Some(words.collect::<Vec<_>>().join(" + ")).filter(|words| !words.is_empty());
+    let fault = commanded.fault.as_ref().map(|(at, cause)| (at.seconds_since(injected.at), cause.as_str()));
+    outcome.violations.extend(cameras::judge_end(kind, times, fault));
 }
 
 /// Everything that `tenon status` shows of causes.

@@ -136,7 +136,7 @@ impl Trial {
             }
             Asked::Ends { speed } => {
                 // Toward an end in steps that are no jumps, pushing as hard as it can.
-                let up: [bool; 7] = std::array::from_fn(|i| (i + self.left as usize / 200) % 2 == 0);
+                let up: [bool; 7] = std::array::from_fn(|i| (i + self.left as usize / 200).is_multiple_of(2));
                 let sign = |i: usize| if up[i] { 1.0 } else { -1.0 };
                 Wanted {
                     position_rad: std::array::from_fn(|i| q[i] + sign(i) * 0.02 * speed),
