@@ -6,7 +6,9 @@ use rand::Rng;
 use robomimic_data::{reference_scene, scenes_are_there};
 use tenon_core::noise::SeededNoise;
 use tenon_sim::batch::{BatchEnv, BatchOptions, Environment, EnvironmentFault};
+use tenon_sim::mujoco::Simulation;
 use tenon_sim::robomimic::{RobomimicEnv, RobomimicOptions, RobomimicScene, RobomimicTask, SceneSizes, Visuals};
+use tenon_sim::speed::{Physics, Rows, Trace};
 
 fn environment(task: RobomimicTask) -> RobomimicEnv {
     RobomimicEnv::new(&reference_scene(task, Visuals::Without), RobomimicOptions::default())
@@ -218,4 +220,49 @@ fn the_grip_site_follows_its_goal_and_holds_without_one() {
         env.step(&[0.0; 7], &mut observation);
     }
     assert!((observation[2] - held).abs() < 2e-3);
+}
+
+/// The physics of the environments, repeated with the torques that their controllers gave, goes the same way: what a control step costs
+/// beyond it is the controller's, the observation's and the reward's.
+#[test]
+fn a_recorded_trace_repeats_what_the_environments_did() {
+    if !scenes_are_there() {
+        return;
+    }
+    let rows = Rows { count: 2, steps: 4, chunk_steps: 4, action_bound: 0.5, seed: 7 };
+    for task in RobomimicTask::ALL {
+        let mut recorded = environment(task);
+        let trace = Trace::record(&mut recorded, rows).unwrap();
+        assert_eq!(trace.frame_skip(), 25);
+        let end = recorded.world().unwrap();
+        let mut physics = Physics::new(trace, vec![Simulation::new(end.model())]).unwrap();
+        physics.run().unwrap();
+        assert_eq!(physics.last_positions(), end.qpos(), "{task}");
+    }
+}
+
+/// What is drawn stands where the observation says, which is 2 ms before where the joints are; a restored environment draws the same.
+#[test]
+fn what_is_drawn_is_what_was_observed() {
+    if !scenes_are_there() {
+        return;
+    }
+    let mut env = environment(RobomimicTask::Lift);
+    let mut observation = vec![0.0; env.observation_dim()];
+    env.reset(3, &mut observation);
+    for action in random_actions(8 * 7, 2).chunks_exact(7) {
+        env.step(action, &mut observation);
+    }
+    let grip = |env: &mut RobomimicEnv| {
+        let drawn = env.world_to_draw().unwrap();
+        let site = drawn.model().site("gripper0_grip_site").unwrap();
+        drawn.site_pose(site).position_m
+    };
+    let drawn = grip(&mut env);
+    assert!(drawn.iter().zip(&observation).all(|(drawn, seen)| (drawn - seen).abs() < 1e-12), "{drawn:?}");
+    let mut bytes = Vec::new();
+    env.save_state(&mut bytes);
+    let mut other = environment(RobomimicTask::Lift);
+    other.restore_state(&bytes).unwrap();
+    assert_eq!(grip(&mut other), drawn);
 }
