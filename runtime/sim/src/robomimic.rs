@@ -20,14 +20,12 @@ mod observation;
 mod osc;
 mod reset;
 mod scene;
-mod speed;
 mod square;
 mod task;
 mod transport;
 
 pub use assets::{FOLDER_VARIABLE, scene_path};
 pub use scene::{RobomimicScene, SceneSizes, Visuals};
-pub use speed::{RobomimicSpeed, measure_speed};
 pub use task::{ARM_ACTION_DIM, ARM_OBSERVATION_DIM, PHYSICS_STEPS, RobomimicTask};
 
 use nalgebra::SVector;
