@@ -144,12 +144,18 @@ impl Planned {
     }
 }
 
-/// What the rig's calibration knows of delays; nothing of the simulated robot, which is no rig. A calibration that is not there is refused
-/// where one is needed (`seeing::open`), with what to do about it.
+/// What the rig's calibration knows of delays; nothing of the simulated robot, which is no rig. A calibration that cannot be read is refused
+/// where one is needed (`seeing::open`); elsewhere it is said that nothing is compensated.
 fn delays_of(setup: &Setup, config: &RobotConfig) -> Delays {
     let cameras = config.cameras.as_ref().filter(|_| setup.robot != Robot::Sim);
-    let version = cameras.and_then(|cameras| seeing::calibration(cameras, setup.rig.as_deref()).ok());
-    version.map_or_else(Delays::default, |version| Delays::of(&version.calibration))
+    let Some(cameras) = cameras else { return Delays::default() };
+    match seeing::calibration(cameras, setup.rig.as_deref()) {
+        Ok(version) => Delays::of(&version.calibration),
+        Err(error) => {
+            eprintln!("warning: no measured delay is compensated: {error:#}");
+            Delays::default()
+        }
+    }
 }
 
 /// How the link to the bridge is made: a function from "try for this long" to a link.
