@@ -25,6 +25,9 @@ import time
 import types
 import warnings
 
+# Read when mujoco and robosuite are loaded: without a card their usual back end, GLFW, wants a display.
+os.environ.setdefault("MUJOCO_GL", "osmesa")
+
 import numpy as np
 
 GYM = {"hopper": "Hopper-v4", "walker2d": "Walker2d-v4", "half_cheetah": "HalfCheetah-v4"}

@@ -6,12 +6,14 @@ use tenon_core::avoid::{CHUNK_STEPS, COMMANDED_HEIGHT_M, DemonstrationSet, MODE_
 use tenon_core::task::TaskName;
 use tenon_sim::avoid::{AvoidEnv, AvoidScene};
 use tenon_sim::batch::Environment;
+use tenon_sim::render::Quality;
 use tenon_sim::robomimic::{RobomimicTask, scene_path};
 use tenon_train::dataset::Dataset;
 use tenon_train::demos::{
-    Alignment, MAX_INCREMENT_M, RobomimicOptions, ScriptOptions, ScriptReport, demonstrate, read_human, script, select,
-    write_demonstrations,
+    Alignment, MAX_INCREMENT_M, RobomimicOptions, ScriptOptions, ScriptReport, demonstrate, read_human,
+    recorded_quality, script, select, write_demonstrations,
 };
+use tenon_train::film::FilmOptions;
 
 fn scripted(threads: usize) -> ScriptReport {
     script(ScriptOptions { seed: 5, per_mode: 1, threads }, &|| false, &|_| {}).unwrap()
@@ -193,9 +195,16 @@ fn demonstrations_of_lift_are_the_same_for_any_thread_count_and_make_a_data_set(
         println!("skipped: {error}");
         return;
     }
-    let options = RobomimicOptions { task: TaskName::Lift, episodes: 4, seed: 3, threads: 1, keep_failures: false };
-    let report = demonstrate(options, &|| false, &|_, _| {}).unwrap();
-    assert_eq!(report, demonstrate(RobomimicOptions { threads: 3, ..options }, &|| false, &|_, _| {}).unwrap());
+    let options = RobomimicOptions {
+        task: TaskName::Lift,
+        episodes: 4,
+        seed: 3,
+        threads: 1,
+        keep_failures: false,
+        pictures: Quality::Fast,
+    };
+    let report = demonstrate(options, None, &|| false, &|_, _| {}).unwrap();
+    assert_eq!(report, demonstrate(RobomimicOptions { threads: 3, ..options }, None, &|| false, &|_, _| {}).unwrap());
     assert_eq!(report.successes, 4);
     let mut end = 0;
     for &length in &report.recording.lengths {
@@ -211,14 +220,95 @@ fn demonstrations_of_lift_are_the_same_for_any_thread_count_and_make_a_data_set(
     assert!(data.states.iter().chain(&data.actions).all(|value| value.abs() <= 1.0 + 1e-5));
 }
 
+/// Pictures and films of the same episodes as without them: what the expert does does not depend on who looks.
+#[test]
+fn demonstrations_with_pictures_and_films_are_those_without() {
+    if let Err(error) = scene_path(RobomimicTask::Lift) {
+        println!("skipped: {error}");
+        return;
+    }
+    let blind = RobomimicOptions {
+        task: TaskName::Lift,
+        episodes: 2,
+        seed: 3,
+        threads: 2,
+        keep_failures: false,
+        pictures: Quality::Fast,
+    };
+    let seen = RobomimicOptions { task: TaskName::LiftPixels, ..blind };
+    let folder = tempfile::tempdir().unwrap();
+    let videos = folder.path().join("videos");
+    let film = FilmOptions {
+        task: TaskName::LiftPixels,
+        episodes: 1,
+        seed: 3,
+        folder: &videos,
+        who: "scripted expert",
+        width: 64,
+        height: 48,
+        quality: Quality::Fast,
+        camera: None,
+        mp4: false,
+        randomisation: None,
+        pictures: None,
+    };
+    let report = match demonstrate(seen, Some(film), &|| false, &|_, _| {}) {
+        Err(error) if error.to_string().contains("OpenGL") => {
+            println!("skipped: {error}");
+            return;
+        }
+        made => made.unwrap(),
+    };
+    let without = demonstrate(blind, None, &|| false, &|_, _| {}).unwrap();
+    assert_eq!(
+        (&report.recording.actions, &report.recording.lengths),
+        (&without.recording.actions, &without.recording.lengths)
+    );
+    let [shown, whole] = [seen, blind].map(|options| options.task.observation_dim());
+    assert!(shown < whole);
+    let rows =
+        report.recording.observations.chunks_exact(shown).zip(without.recording.observations.chunks_exact(whole));
+    assert!(rows.into_iter().all(|(seen, all)| seen == &all[..shown]));
+
+    let films = report.film.clone().unwrap();
+    assert_eq!((films.episodes.len(), films.episodes[0].success), (1, Some(true)));
+    assert_eq!(films.episodes[0].control_steps, report.recording.lengths[0]);
+    assert_eq!(films.episodes[0].frames as usize, report.recording.lengths[0] + 1);
+    assert!(videos.join(&films.episodes[0].png).is_file());
+    assert!(std::fs::read_to_string(&films.index).unwrap().contains("scripted expert"));
+
+    let summary = write_demonstrations(folder.path(), seen, report, 0.0).unwrap();
+    assert_eq!(summary.pictures, Some(Quality::Fast));
+    assert_eq!(recorded_quality(folder.path()).unwrap(), Some(Quality::Fast));
+    let data = Dataset::open(&folder.path().join("train.npz")).unwrap();
+    let pictures = data.pictures.unwrap();
+    assert_eq!(
+        (pictures.channels, pictures.px, pictures.bytes.len()),
+        (3, 96, data.lengths.iter().sum::<usize>() * 27_648)
+    );
+    // The arm moves, so what its hand sees does.
+    assert_ne!(pictures.frame(0), pictures.frame(20));
+
+    std::fs::write(folder.path().join("summary.json"), r#"{"pictures": "blurred"}"#).unwrap();
+    let error = recorded_quality(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("blurred") && error.contains("summary.json"), "{error}");
+}
+
 #[test]
 fn demonstrating_stops_when_asked_and_refuses_other_tasks() {
-    let options = RobomimicOptions { task: TaskName::Hopper, episodes: 1, seed: 0, threads: 1, keep_failures: false };
-    let error = demonstrate(options, &|| false, &|_, _| {}).unwrap_err().to_string();
+    let options = RobomimicOptions {
+        task: TaskName::Hopper,
+        episodes: 1,
+        seed: 0,
+        threads: 1,
+        keep_failures: false,
+        pictures: Quality::Fast,
+    };
+    let error = demonstrate(options, None, &|| false, &|_, _| {}).unwrap_err().to_string();
     assert!(error.contains("hopper has no scripted expert"), "{error}");
     if scene_path(RobomimicTask::Square).is_err() {
         return;
     }
     let options = RobomimicOptions { task: TaskName::Square, ..options };
-    assert!(demonstrate(options, &|| true, &|_, _| {}).unwrap().stopped);
+    assert!(demonstrate(options, None, &|| true, &|_, _| {}).unwrap().stopped);
 }

@@ -12,9 +12,10 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 use tenon_core::noise::SeededNoise;
 
-use crate::batch::{BatchEnv, BatchOptions, Environment, episode_seed};
+use crate::batch::{BatchEnv, BatchOptions, BatchPictures, Environment, episode_seed};
 use crate::error::SimError;
 use crate::mujoco::{Model, Simulation};
+use crate::render::RenderOptions;
 
 /// What is stepped.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,6 +83,16 @@ pub struct Stepping<E> {
     seeds: Vec<u64>,
     /// `[chunks, count, chunk_steps, action_dim]`
     chunks: Vec<Vec<f64>>,
+    seen: Option<Seen>,
+}
+
+/// What is drawn after each chunk.
+#[derive(Debug)]
+struct Seen {
+    drawing: BatchPictures,
+    /// Of running and of ended episodes, `[count, views · 3, height, width]`.
+    now: Vec<u8>,
+    last: Vec<u8>,
 }
 
 impl<E: Environment> Stepping<E> {
@@ -108,7 +119,22 @@ impl<E: Environment> Stepping<E> {
                 rows.flat_map(|row| &row[chunk * chunk_len..][..chunk_len]).copied().collect()
             })
             .collect();
-        Ok(Self { seeds: rows.seeds(), rows, batch, chunks })
+        Ok(Self { seeds: rows.seeds(), rows, batch, chunks, seen: None })
+    }
+
+    /// With pictures of every environment after each chunk, which count as part of the work.
+    ///
+    /// # Errors
+    /// As [`BatchPictures::new`].
+    pub fn seen_by(self, look: RenderOptions) -> Result<Self, SimError> {
+        let drawing = BatchPictures::new(look, self.batch.options().threads)?;
+        let len = self.rows.count * drawing.len_of_one();
+        Ok(Self { seen: Some(Seen { drawing, now: vec![0; len], last: vec![0; len] }), ..self })
+    }
+
+    /// Platform and renderer of OpenGL, once something was drawn.
+    pub fn backend(&self) -> Option<String> {
+        self.seen.as_ref().and_then(|seen| seen.drawing.backend())
     }
 
     /// Steps all rows once.
@@ -119,7 +145,10 @@ impl<E: Environment> Stepping<E> {
         self.batch.reset_to(&self.seeds);
         let mut cost = Cost::default();
         for chunk in &self.chunks {
-            cost.add(|| self.batch.step_chunk(chunk))?;
+            cost.add(|| match &mut self.seen {
+                None => self.batch.step_chunk(chunk),
+                Some(seen) => self.batch.step_chunk_seen(chunk, &seen.drawing, &mut seen.now, &mut seen.last),
+            })?;
             cost.steps += self.batch.outcomes().iter().map(|outcome| outcome.steps).sum::<usize>();
         }
         match cost.steps == self.rows.count * self.rows.steps {

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use tenon_core::task::{TaskFamily, TaskName};
 use tenon_sim::batch::Environment;
 use tenon_sim::mujoco::{Model, Simulation};
+use tenon_sim::render::{POLICY_PICTURE_SIDE, Quality};
 use tenon_sim::speed::{Cost, Physics, Rows, Stepping, Trace};
-use tenon_train::environments::{TaskEnv, environments};
+use tenon_train::environments::{TaskEnv, environments, look_of};
 use tenon_train::interrupt::Interrupt;
 
 use super::Ending;
@@ -17,7 +18,7 @@ use super::bench::{Line, median, sorted};
 use super::bench_peer::Peer;
 
 /// What is measured where nobody says.
-const TASKS: [TaskName; 7] = [
+const TASKS: [TaskName; 8] = [
     TaskName::Hopper,
     TaskName::Walker2d,
     TaskName::HalfCheetah,
@@ -25,6 +26,7 @@ const TASKS: [TaskName; 7] = [
     TaskName::Can,
     TaskName::Square,
     TaskName::Transport,
+    TaskName::LiftPixels,
 ];
 const UNIT: &str = "control steps/core-s";
 
@@ -34,7 +36,8 @@ const UNIT: &str = "control steps/core-s";
     tenon-train bench env --quick --peer .deps/venv-environments/bin/python trainer/peer/environments.py\n\n\
     Everyone steps the same rows: the first control steps of episodes, from the same seeds with the same random actions, resets not\n\
     timed. `physics` repeats only the physics steps, with the same inputs; the peer adds mujoco.rollout and the task's Python\n\
-    environment. Repetitions alternate. Control steps for each second of processor time; p99 is the slow tail; a ratio above 1: ours is\n\
+    environment. Of tasks that are seen through cameras, ours draw a picture of 96×96 after each control step, `exact` or `fast`, and so\n\
+    does the task's Python environment. Repetitions alternate. Control steps for each second of processor time; p99 is the slow tail; a ratio above 1: ours is\n\
     faster. `make bench-env` sets the peer up.")]
 pub struct EnvArgs {
     /// Task; may be given several times [default: all whose models are here].
@@ -68,6 +71,8 @@ fn parse_task(name: &str) -> Result<TaskName, String> {
 fn rows(task: TaskName) -> Rows {
     match task.family() {
         TaskFamily::Gym => Rows { count: 40, steps: 12, chunk_steps: 4, action_bound: 0.3, seed: 0 },
+        // The Python environments draw after each control step.
+        _ if task.cameras() > 0 => Rows { count: 10, steps: 8, chunk_steps: 1, action_bound: 0.5, seed: 0 },
         _ => Rows { count: 10, steps: 8, chunk_steps: 4, action_bound: 0.5, seed: 0 },
     }
 }
@@ -76,7 +81,7 @@ fn rows(task: TaskName) -> Rows {
 #[serde(tag = "what", rename_all = "snake_case")]
 enum Request<'a> {
     Rollout { trace: &'a Path, threads: usize },
-    Python { task: &'a str, trace: &'a Path },
+    Python { task: &'a str, trace: &'a Path, frame: Option<u32> },
 }
 
 #[derive(Deserialize)]
@@ -140,8 +145,38 @@ struct Series {
 
 struct Measured {
     task: TaskName,
+    /// One for each number of threads and quality of pictures; the quality is the name, "" where nothing is drawn.
     ours: Vec<Series>,
     peers: Vec<Series>,
+}
+
+/// What is repeated in turn.
+struct Runner {
+    threads: usize,
+    /// Our environments by the quality of their pictures.
+    stepping: Vec<(String, Stepping<TaskEnv>)>,
+    /// None where pictures belong to the work, which have no physics beside them.
+    physics: Option<Physics>,
+}
+
+impl Runner {
+    fn new(task: TaskName, trace: &Trace, model: &Model, threads: usize) -> anyhow::Result<Self> {
+        let rows = rows(task);
+        let stepping = || -> anyhow::Result<_> { Ok(Stepping::new(environments(task, rows.count)?, rows, threads)?) };
+        if task.cameras() == 0 {
+            let worlds = (0..threads).map(|_| Simulation::new(model)).collect();
+            return Ok(Self {
+                threads,
+                stepping: vec![(String::new(), stepping()?)],
+                physics: Some(Physics::new(trace.clone(), worlds)?),
+            });
+        }
+        let seen = |quality: Quality| -> anyhow::Result<_> {
+            let look = look_of(task, quality).with_context(|| format!("{task} has no cameras"))?;
+            Ok((quality.to_string(), stepping()?.seen_by(look)?))
+        };
+        Ok(Self { threads, stepping: vec![seen(Quality::Exact)?, seen(Quality::Fast)?], physics: None })
+    }
 }
 
 /// The folder of the trace that the peer reads; it goes with this.
@@ -174,34 +209,47 @@ impl Measured {
         }
         let mut runners = Vec::new();
         for &threads in threads {
-            let threads = usize::from(threads);
-            let stepping = Stepping::new(environments(task, rows.count)?, rows, threads)?;
-            let worlds = (0..threads).map(|_| Simulation::new(&model)).collect();
-            runners.push((threads, stepping, Physics::new(trace.clone(), worlds)?));
+            runners.push(Runner::new(task, &trace, &model, usize::from(threads))?);
         }
         let mut measured = Self { task, ours: Vec::new(), peers: Vec::new() };
         // The first one warms up.
         for repetition in 0..=repetitions {
-            for (threads, stepping, physics) in &mut runners {
-                if interrupt.is_requested() {
-                    return Ok(None);
+            for Runner { threads, stepping, physics } in &mut runners {
+                let mut found = Vec::new();
+                for (quality, stepping) in stepping {
+                    if interrupt.is_requested() {
+                        return Ok(None);
+                    }
+                    let cost = stepping.run()?;
+                    if repetition > 0 {
+                        add(&mut measured.ours, quality, *threads, cost);
+                    }
                 }
-                let (ours, alone) = (stepping.run()?, physics.run()?);
-                let mut found = vec![("physics alone".to_owned(), alone)];
+                if let Some(physics) = physics {
+                    found.push(("physics alone".to_owned(), physics.run()?));
+                }
                 if let Some(peer) = peer.as_deref_mut() {
-                    let rollout = Request::Rollout { trace: &folder.0, threads: *threads };
-                    let (name, mut cost) = ask(peer, &rollout)?;
-                    cost.steps /= trace.frame_skip();
-                    found.push((name, cost));
+                    let (trace_folder, frame) = (&folder.0, (task.cameras() > 0).then_some(POLICY_PICTURE_SIDE));
+                    if physics.is_some() {
+                        let rollout = Request::Rollout { trace: trace_folder, threads: *threads };
+                        let (name, mut cost) = ask(peer, &rollout)?;
+                        cost.steps /= trace.frame_skip();
+                        found.push((name, cost));
+                    }
                     // One environment in Python has one thread.
                     if *threads == 1 {
-                        found.push(ask(peer, &Request::Python { task: task.as_str(), trace: &folder.0 })?);
+                        let name = task.as_str().trim_end_matches("_pixels");
+                        found.push(ask(peer, &Request::Python { task: name, trace: trace_folder, frame })?);
                     }
                 }
                 if repetition > 0 {
-                    add(&mut measured.ours, "ours", *threads, ours);
                     found.into_iter().for_each(|(name, cost)| add(&mut measured.peers, &name, *threads, cost));
                 }
+            }
+            if let (0, Some((_, seen))) = (repetition, runners.first().and_then(|runner| runner.stepping.first()))
+                && let Some(backend) = seen.backend()
+            {
+                eprintln!("{task}: drawn by {backend}");
             }
         }
         Ok(Some(measured))
@@ -209,19 +257,34 @@ impl Measured {
 
     fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
+        let name = |series: &Series, gain: &str| match &series.name[..] {
+            "" => format!("env/{}/{gain}{}", self.task, series.threads),
+            quality => format!("env/{}/{gain}{}/{quality}", self.task, series.threads),
+        };
         for ours in &self.ours {
-            let name = format!("env/{}/{}", self.task, ours.threads);
-            for peer in self.peers.iter().filter(|peer| peer.threads == ours.threads) {
-                lines.push(compare(&name, UNIT, &ours.rates(Cost::per_core), &peer.name, &peer.rates(Cost::per_core)));
+            let rates = ours.rates(Cost::per_core);
+            let mut peers = self.peers.iter().filter(|peer| peer.threads == ours.threads).peekable();
+            if peers.peek().is_none() {
+                lines.push(line(&name(ours, ""), UNIT, &rates, None));
+            }
+            for peer in peers {
+                lines.push(line(&name(ours, ""), UNIT, &rates, Some((&peer.name, &peer.rates(Cost::per_core)))));
             }
         }
         // How much more threads do in a second on the clock, ours and each peer's.
-        let Some(one) = self.ours.iter().find(|series| series.threads == 1) else { return lines };
         for many in self.ours.iter().filter(|series| series.threads > 1) {
-            let name = format!("env/{}/gain/{}", self.task, many.threads);
+            let alone = |all: &'_ [Series], name: &str| all.iter().position(|s| s.threads == 1 && s.name == name);
+            let Some(one) = alone(&self.ours, &many.name) else { continue };
+            let gain = many.gain(&self.ours[one]);
+            let mut lonely = true;
             for peer in self.peers.iter().filter(|peer| peer.threads == many.threads) {
-                let Some(alone) = self.peers.iter().find(|p| p.threads == 1 && p.name == peer.name) else { continue };
-                lines.push(compare(&name, "times", &many.gain(one), &peer.name, &peer.gain(alone)));
+                let Some(one) = alone(&self.peers, &peer.name) else { continue };
+                let theirs = peer.gain(&self.peers[one]);
+                lines.push(line(&name(many, "gain/"), "times", &gain, Some((&peer.name, &theirs))));
+                lonely = false;
+            }
+            if lonely {
+                lines.push(line(&name(many, "gain/"), "times", &gain, None));
             }
         }
         lines
@@ -254,11 +317,11 @@ fn ask(peer: &mut Peer, request: &Request) -> anyhow::Result<(String, Cost)> {
     Ok((name, Cost { steps, wall_s: wall, processor_s: cpu }))
 }
 
-/// More is better for both.
-fn compare(bench: &str, unit: &'static str, ours: &[f64], peer: &str, theirs: &[f64]) -> Line {
-    let (ours, theirs) = (sorted(ours.to_vec()), sorted(theirs.to_vec()));
+/// More is better, for a peer too.
+fn line(bench: &str, unit: &'static str, ours: &[f64], peer: Option<(&str, &[f64])>) -> Line {
+    let ours = sorted(ours.to_vec());
     let p50 = median(&ours).unwrap_or(f64::NAN);
-    let peer_p50 = median(&theirs);
+    let peer_p50 = peer.and_then(|(_, theirs)| median(&sorted(theirs.to_vec())));
     Line {
         bench: bench.to_owned(),
         unit,
@@ -266,7 +329,7 @@ fn compare(bench: &str, unit: &'static str, ours: &[f64], peer: &str, theirs: &[
         p50,
         p99: ours[ours.len() / 100],
         max: ours[ours.len() - 1],
-        peer: Some(peer.to_owned()),
+        peer: peer.map(|(name, _)| name.to_owned()),
         peer_p50,
         ratio: peer_p50.map(|theirs| p50 / theirs),
     }

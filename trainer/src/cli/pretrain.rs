@@ -12,6 +12,7 @@ use tenon_core::config::TaskConfig;
 use tenon_sim::render::Quality;
 use tenon_train::checkpoint::{Checkpoint, RunInfo, Stage};
 use tenon_train::dataset::{Dataset, read_normalization};
+use tenon_train::demos::recorded_quality;
 use tenon_train::interrupt::Interrupt;
 use tenon_train::pretrain::Pretrainer;
 use tenon_train::progress::Progress;
@@ -53,7 +54,7 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
     /// Quality of the pictures in the data, exact or fast, of a policy that sees pictures: recorded, so that simulations
-    /// show it the same [default: exact].
+    /// show it the same [default: what the data's summary.json says, else exact].
     #[arg(long, value_name = "QUALITY")]
     pub(super) pictures: Option<Quality>,
     /// Begin anew whatever the folder holds.
@@ -107,6 +108,13 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
         Dataset::open(&train).context("run `tenon-train demos avoid` first, or name its folder with --data")?;
     let (observation, action) = read_normalization(&args.data.join("normalization.npz"))?;
     let data_sha256 = sha256_of(&train)?;
+    let seen = match (config.task.cameras(), args.pictures, recorded_quality(&args.data)?) {
+        (0, ..) => None,
+        (_, Some(named), Some(recorded)) if named != recorded => {
+            bail!("--pictures {named}: the pictures of {} are {recorded}", args.data.display())
+        }
+        (_, named, recorded) => Some(named.or(recorded).unwrap_or_default()),
+    };
     let folder = RunDir::hold(&args.out, args.checkpointing.keep(pretrain.epochs))?;
 
     let settings = pretrain_config(config)?;
@@ -119,7 +127,6 @@ pub fn run(args: PretrainArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
                 ("data".to_string(), train.display().to_string()),
                 ("data_sha256".to_string(), data_sha256),
             ]);
-            let seen = (config.task.cameras() > 0).then(|| args.pictures.unwrap_or_default());
             provenance.extend(pictures(config, seen)?);
             provenance.extend(noise_sha256(config).map(|sha256| (NOISE_SHA256.to_string(), sha256)));
             let run = RunInfo {

@@ -11,8 +11,9 @@ use tenon_core::normalizer::Limits;
 use tenon_core::spec::PolicySpec;
 use tenon_core::task::{TaskFamily, TaskName};
 use tenon_sim::gym::GymTask;
+use tenon_sim::render::{CHANNELS, POLICY_PICTURE_SIDE};
 
-use crate::dataset::{Dataset, write_normalization};
+use crate::dataset::{Dataset, Pictures, write_normalization};
 use crate::environments::{BatchSettings, TaskBatch};
 use crate::error::TrainError;
 use crate::evaluate::ChunkSource;
@@ -41,6 +42,8 @@ pub struct Recording {
     pub rewards: Vec<f32>,
     /// Whether the body fell in the step.
     pub terminals: Vec<bool>,
+    /// Before each step, `[frames, 3 · cameras, side, side]`; empty for tasks whose policies see no pictures.
+    pub pictures: Vec<u8>,
     pub lengths: Vec<usize>,
     /// Summed reward of each episode.
     pub returns: Vec<f64>,
@@ -164,6 +167,7 @@ impl Recording {
         self.actions.extend_from_slice(&other.actions);
         self.rewards.extend_from_slice(&other.rewards);
         self.terminals.extend_from_slice(&other.terminals);
+        self.pictures.extend_from_slice(&other.pictures);
         self.lengths.extend_from_slice(&other.lengths);
         self.returns.extend_from_slice(&other.returns);
         self.left_out += other.left_out;
@@ -173,7 +177,7 @@ impl Recording {
     pub(super) fn write_normalized(self, folder: &Path, task: TaskName) -> Result<String, TrainError> {
         create_folder(folder)?;
         let (observation_dim, action_dim) = (task.observation_dim(), task.action_dim());
-        let Self { mut observations, mut actions, rewards, terminals, lengths, .. } = self;
+        let Self { mut observations, mut actions, rewards, terminals, pictures, lengths, .. } = self;
         let limits = [Limits::of_rows(&observations, observation_dim), Limits::of_rows(&actions, action_dim)];
         let [observation, action] = limits;
         let normalizer = task.normalizer(observation, action);
@@ -187,7 +191,11 @@ impl Recording {
             lengths,
             state_dim: observation_dim,
             action_dim,
-            pictures: None,
+            pictures: (!pictures.is_empty()).then(|| Pictures {
+                channels: CHANNELS * task.cameras(),
+                px: POLICY_PICTURE_SIDE as usize,
+                bytes: pictures,
+            }),
         };
         let path = folder.join("train.npz");
         train.write(&path)?;

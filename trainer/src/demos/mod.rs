@@ -30,7 +30,9 @@ pub use files::{Origin, Summary, write};
 pub use gym::{GymSummary, Recording, RollOutOptions, roll_out, write_recording};
 pub use human::read_human;
 pub use path::{MAX_INCREMENT_M, ScriptedPath};
-pub use robomimic::{RobomimicOptions, RobomimicReport, RobomimicSummary, demonstrate, write_demonstrations};
+pub use robomimic::{
+    RobomimicOptions, RobomimicReport, RobomimicSummary, demonstrate, recorded_quality, write_demonstrations,
+};
 pub use scripted::{ScriptOptions, ScriptReport, script};
 
 /// One demonstration in physical units (metres, robot base frame).

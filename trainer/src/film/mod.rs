@@ -14,30 +14,28 @@ mod apng;
 mod mp4;
 mod page;
 mod random;
+mod reel;
 
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use tempfile::NamedTempFile;
 use tenon_core::randomisation::Randomisation;
 use tenon_core::spec::PolicySpec;
 use tenon_core::task::TaskName;
 use tenon_sim::SimError;
-use tenon_sim::batch::Environment;
-use tenon_sim::render::{Quality, RenderOptions, Renderer, View};
+use tenon_sim::render::{Quality, RenderOptions};
 
 pub use apng::{ApngWriter, FrameTime};
 pub use mp4::{FFMPEG_VARIABLE, is_available as ffmpeg_is_available};
 pub use page::INDEX_FILE;
 pub use random::{RandomChunks, random_spec};
 
-use crate::environments::{BatchSettings, TaskBatch, TaskEnv};
+use crate::environments::{BatchSettings, TaskBatch};
 use crate::error::TrainError;
 use crate::evaluate::{ChunkSource, Episode};
-use crate::run_dir::{create_folder, new_file_in, write_text};
+use crate::run_dir::{create_folder, write_text};
 use crate::seeds::Stream;
-use mp4::Mp4Writer;
+pub(crate) use reel::{Camera, Reel};
 
 /// Shortest time from one frame to the next, milliseconds: browsers show films slower that ask for less.
 const SHORTEST_FRAME_MS: f64 = 20.0;
@@ -101,7 +99,7 @@ fn drawing(e: SimError) -> TrainError {
 }
 
 /// Control steps from one frame to the next, and the time that takes, milliseconds.
-fn pace(task: TaskName) -> (usize, u16) {
+pub(crate) fn pace(task: TaskName) -> (usize, u16) {
     let period_ms = 1000.0 * task.period_s();
     let every = (SHORTEST_FRAME_MS / period_ms).ceil().max(1.0);
     (every as usize, (every * period_ms).round().min(f64::from(u16::MAX)) as u16)
@@ -124,7 +122,7 @@ pub fn film(
         batch = batch.seen_by(look.clone())?;
     }
     create_folder(options.folder)?;
-    let (every, frame_ms) = pace(options.task);
+    let every = pace(options.task).0;
     let mut camera = Camera::new(batch.environment_mut(0), &options)?;
     let mut chunks = vec![0.0; spec.chunk_len()];
     let mut episodes = Vec::with_capacity(options.episodes);
@@ -132,7 +130,7 @@ pub fn film(
         batch.begin_episodes(number);
         let mut noise = [Stream::Evaluation(number as u32).of(options.seed)];
         let mut judged = Episode::new();
-        let mut reel = Reel::new(&options, number, frame_ms)?;
+        let mut reel = Reel::new(&options, number)?;
         reel.add(camera.shoot(batch.environment_mut(0))?)?;
         let mut steps = 0;
         for _ in 0..options.task.episode_steps().div_ceil(spec.action_horizon.max(1)) {
@@ -160,98 +158,31 @@ pub fn film(
         let success = options.task.success().holds(judged.sum, judged.best);
         episodes.push(FilmedEpisode { episode: number, episode_return, control_steps, success, frames, png, mp4 });
     }
-    let report = FilmReport {
-        task: options.task,
-        index: options.folder.join(INDEX_FILE),
-        backend: camera.renderer.backend().to_owned(),
-        quality: options.quality,
-        width: options.width,
-        height: options.height,
-        frame_ms,
-        seed: options.seed,
-        episodes,
-    };
-    write_text(&report.index, &page::index(&report, options.who))?;
+    let report = FilmReport::new(&options, camera.backend(), episodes);
+    report.write_index(options.who)?;
     Ok(Some(report))
 }
 
-/// Takes the pictures.
-struct Camera {
-    renderer: Renderer,
-    picture: Vec<u8>,
-}
-
-impl Camera {
-    fn new(environment: &mut TaskEnv, options: &FilmOptions) -> Result<Self, TrainError> {
-        let sight = environment.sight();
-        let mut render = RenderOptions::of_sight(sight, options.width, options.height, options.quality);
-        if let Some(name) = options.camera {
-            render.views = vec![View::Camera(name.to_owned())];
-        }
-        let world = environment.world_to_draw().ok_or(SimError::NothingToDraw).map_err(drawing)?;
-        let renderer = Renderer::new(world.model(), &render).map_err(drawing)?;
-        Ok(Self { picture: vec![0; renderer.picture_len()], renderer })
-    }
-
-    fn shoot(&mut self, environment: &mut TaskEnv) -> Result<&[u8], TrainError> {
-        let world = environment.world_to_draw().ok_or(SimError::NothingToDraw).map_err(drawing)?;
-        self.renderer.render(world, 0, &mut self.picture).map_err(drawing)?;
-        Ok(&self.picture)
-    }
-}
-
-/// The files of one episode while they grow beside their places.
-struct Reel<'a> {
-    folder: &'a Path,
-    name: String,
-    png: ApngWriter<BufWriter<NamedTempFile>>,
-    mp4: Option<Mp4Writer>,
-}
-
-impl<'a> Reel<'a> {
-    fn new(options: &FilmOptions<'a>, episode: usize, frame_ms: u16) -> Result<Self, TrainError> {
-        let name = format!("episode-{episode:03}");
-        let fail = |e: std::io::Error| TrainError::file(options.folder, format!("cannot be written: {e}"));
-        let file = new_file_in(options.folder).map_err(fail)?;
-        let (width, height, time) = (options.width, options.height, FrameTime::milliseconds(frame_ms));
-        let png = ApngWriter::new(BufWriter::new(file), width, height, time).map_err(fail)?;
-        let rate = 1000.0 / f64::from(frame_ms.max(1));
-        let mp4 = options.mp4.then(|| Mp4Writer::new(options.folder, width, height, rate)).transpose()?;
-        Ok(Self { folder: options.folder, name, png, mp4 })
-    }
-
-    fn add(&mut self, picture: &[u8]) -> Result<(), TrainError> {
-        self.png.add(picture).map_err(|e| TrainError::file(self.folder.join(&self.name), e))?;
-        match &mut self.mp4 {
-            Some(mp4) => mp4.add(picture),
-            None => Ok(()),
-        }
-    }
-
-    /// Puts the files into place; their names and the number of frames.
-    fn finish(self) -> Result<(String, Option<String>, u32), TrainError> {
-        let png = format!("{}.png", self.name);
-        let target = self.folder.join(&png);
-        let fail = |e: &dyn std::fmt::Display| TrainError::file(&target, format!("cannot be written: {e}"));
-        let (writer, frames) = self.png.finish().map_err(|e| fail(&e))?;
-        let file = writer.into_inner().map_err(|e| fail(&e))?;
-        {
-            let _writing = crate::run_dir::writing();
-            file.persist(&target).map_err(|e| fail(&e.error))?;
-        }
-        let mp4 = match self.mp4 {
-            None => None,
-            Some(mp4) => {
-                let name = format!("{}.mp4", self.name);
-                mp4.finish(&self.folder.join(&name))?;
-                Some(name)
-            }
-        };
-        Ok((png, mp4, frames))
-    }
-}
-
 impl FilmReport {
+    pub(crate) fn new(options: &FilmOptions, backend: &str, episodes: Vec<FilmedEpisode>) -> Self {
+        Self {
+            task: options.task,
+            index: options.folder.join(INDEX_FILE),
+            backend: backend.to_owned(),
+            quality: options.quality,
+            width: options.width,
+            height: options.height,
+            frame_ms: pace(options.task).1,
+            seed: options.seed,
+            episodes,
+        }
+    }
+
+    /// Writes the page. `who`: whose episodes they are.
+    pub(crate) fn write_index(&self, who: &str) -> Result<(), TrainError> {
+        write_text(&self.index, &page::index(self, who))
+    }
+
     /// In words.
     pub fn describe(&self) -> String {
         let n = self.episodes.len();

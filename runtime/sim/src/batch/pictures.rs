@@ -45,8 +45,13 @@ impl BatchPictures {
         })
     }
 
-    /// Draws one environment with the renderer of `worker`.
-    pub(super) fn draw<E: Environment>(
+    /// Draws one environment with the renderer of `worker`, a thread's number.
+    ///
+    /// `pictures`: receives [`len_of_one`](Self::len_of_one) bytes, `[views · 3, height, width]`.
+    ///
+    /// # Errors
+    /// [`SimError::NothingToDraw`], and as [`Renderer`].
+    pub fn draw<E: Environment>(
         &self,
         worker: usize,
         environment: &mut E,
