@@ -27,6 +27,9 @@ import warnings
 
 # Read when mujoco and robosuite are loaded: without a card their usual back end, GLFW, wants a display.
 os.environ.setdefault("MUJOCO_GL", "osmesa")
+# One environment has one thread; the libraries' own would only count as time.
+for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
 
