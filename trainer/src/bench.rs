@@ -264,6 +264,7 @@ fn iteration_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
         observation_delay_steps: 0,
         denoising: Some(policy.denoising.clone()),
         normalizer,
+        pictures: None,
     };
     let settings = BatchSettings { environments: envs, threads: sizes.threads, seed: 1, auto_reset: true };
     let mut batch = TaskBatch::new(task, &spec, settings)?;

@@ -220,7 +220,9 @@ impl Checkpoint {
             )));
         }
         let header: Header = serde_json::from_str(header).map_err(|e| fail(format!("header: {e}")))?;
-        header.run.policy.check().map_err(|e| fail(format!("policy: {e}")))?;
+        let policy = &header.run.policy;
+        let sound = policy.check().and_then(|()| policy.check_pictures(header.run.network.vision()));
+        sound.map_err(|e| fail(format!("policy: {e}")))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e))?.tensors() {
             let values = match view.dtype() {

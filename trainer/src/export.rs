@@ -18,6 +18,7 @@ use tenon_policy::{Bundle, BundleContent, BundleWriter, Engine, OnnxDenoiser, Po
 
 use crate::checkpoint::Checkpoint;
 use crate::dppo::{ChainMode, ChainSampler, Policy};
+use crate::environments::pictures_seen;
 use crate::error::TrainError;
 use crate::evaluate::{ChunkSource, check_pictures};
 use crate::network::{Mode, Observations, ParameterTable, Prepared, Workspace};
@@ -101,6 +102,7 @@ pub fn export(
     if let Some(denoising) = &mut spec.denoising {
         denoising.step_counts = step_counts.to_vec();
     }
+    spec.pictures = pictures_seen(run)?;
     let spec = &spec;
     // The clip of a Gaussian policy's draws does not matter: there is no bundle for one.
     let trained = TrainedPolicy::of(checkpoint, PretrainedWeights::Finetuning, 1.0)?;

@@ -22,6 +22,7 @@ pub mod network;
 pub mod noise;
 pub mod normalizer;
 pub mod observation;
+pub mod pictures;
 pub mod randomisation;
 pub mod safety;
 pub mod spec;

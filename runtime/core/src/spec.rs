@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::diffusion::{Clips, DenoisingStep, NoiseSchedule, StepNoise};
+use crate::network::VisionSpec;
 use crate::normalizer::Normalizer;
+use crate::pictures::{PicturesSeen, Quality};
 
 /// Version of the `PolicySpec` layout. A bundle with another version is refused.
 pub const SPEC_VERSION: u32 = 1;
@@ -255,6 +257,10 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoising: Option<Denoising>,
     pub normalizer: Normalizer,
+    /// What a policy that sees pictures saw in training. Absent for one that sees none, and where nobody recorded it: exact
+    /// pictures are assumed then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pictures: Option<PicturesSeen>,
 }
 
 /// What is wrong with a `PolicySpec`.
@@ -286,6 +292,10 @@ pub enum SpecError {
     NotPositive { name: &'static str, value: f64 },
     #[error("normalizer of {part}: {detail}")]
     Normalizer { part: &'static str, detail: String },
+    #[error("pictures.quality = {quality}, but the policy's network sees no pictures: `pictures` does not belong here")]
+    SeesNoPictures { quality: Quality },
+    #[error("pictures.cameras = {cameras:?}: the policy's network sees through {seen}, each by a name of its own")]
+    Cameras { cameras: Vec<String>, seen: usize },
 }
 
 impl PolicySpec {
@@ -351,6 +361,17 @@ impl PolicySpec {
         }
         Ok(())
     }
+
+    /// Checks what is said of pictures against the policy's network. `vision`: how that sees; none where it does not.
+    pub fn check_pictures(&self, vision: Option<&VisionSpec>) -> Result<(), SpecError> {
+        let Some(PicturesSeen { quality, cameras }) = &self.pictures else { return Ok(()) };
+        let seen = vision.ok_or(SpecError::SeesNoPictures { quality: *quality })?.cameras;
+        let named = cameras.iter().enumerate().all(|(i, name)| !name.is_empty() && !cameras[..i].contains(name));
+        if cameras.len() != seen || !named {
+            return Err(SpecError::Cameras { cameras: cameras.clone(), seen });
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -381,6 +402,65 @@ mod tests {
         assert_eq!((of(false), of(true)), (vec![16, 12], vec![8, 4, 0]));
         assert!(five.iter().all(|step| step.std == 0.0), "nothing is drawn on the way");
         assert_eq!(denoising.steps_in(7), None);
+    }
+
+    fn spec(pictures: Option<PicturesSeen>) -> PolicySpec {
+        let task = crate::task::TaskName::LiftPixels;
+        let limits = |dim| crate::normalizer::Limits::symmetric(1.0, dim);
+        PolicySpec {
+            spec_version: SPEC_VERSION,
+            task: task.to_string(),
+            observation: task.observation(),
+            action: task.action(),
+            observation_horizon: 1,
+            prediction_horizon: 4,
+            action_horizon: 4,
+            period_s: task.period_s(),
+            observation_delay_steps: 0,
+            denoising: Some(ddpm(&[])),
+            normalizer: Normalizer::new(limits(task.observation_dim()), limits(task.action_dim())),
+            pictures,
+        }
+    }
+
+    fn seen(quality: Quality, cameras: &[&str]) -> Option<PicturesSeen> {
+        Some(PicturesSeen { quality, cameras: cameras.iter().map(ToString::to_string).collect() })
+    }
+
+    #[test]
+    fn what_a_policy_saw_is_written_and_read_and_may_be_missing() {
+        for (pictures, word) in [(seen(Quality::Fast, &["front"]), true), (None, false)] {
+            let text = toml::to_string(&spec(pictures.clone())).unwrap();
+            assert_eq!(text.contains("pictures"), word, "{text}");
+            assert_eq!(toml::from_str::<PolicySpec>(&text).unwrap(), spec(pictures));
+        }
+        let text = toml::to_string(&spec(seen(Quality::Fast, &["front"]))).unwrap();
+        let error = toml::from_str::<PolicySpec>(&text.replace("\"fast\"", "\"medium\"")).unwrap_err().to_string();
+        assert!(error.contains("medium") && error.contains("exact") && error.contains("fast"), "{error}");
+    }
+
+    #[test]
+    fn pictures_are_those_of_the_network_or_refused() {
+        let vision = |cameras| VisionSpec {
+            cameras,
+            image_px: 96,
+            embed_dim: 128,
+            heads: 4,
+            depth: 1,
+            patch_embedding: crate::network::PatchEmbedding::Two,
+            patch_norm: false,
+            compression: crate::network::Compression::Spatial { dim: 128 },
+        };
+        let check = |pictures, vision: Option<VisionSpec>| spec(pictures).check_pictures(vision.as_ref());
+        assert_eq!(check(None, None), Ok(()));
+        assert_eq!(check(None, Some(vision(2))), Ok(()));
+        assert_eq!(check(seen(Quality::Exact, &["left", "right"]), Some(vision(2))), Ok(()));
+        let blind = check(seen(Quality::Fast, &["front"]), None);
+        assert_eq!(blind, Err(SpecError::SeesNoPictures { quality: Quality::Fast }));
+        for wrong in [&["left"][..], &[], &["left", "left"], &["left", ""], &["left", "right", "top"]] {
+            let refused = check(seen(Quality::Fast, wrong), Some(vision(2)));
+            assert!(matches!(refused, Err(SpecError::Cameras { seen: 2, .. })), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -309,6 +309,26 @@ fn damaged_bundles_are_refused_by_name() {
             (Box::new(|f: &Path| edit(f, "\"period_s\"", "\"periods\": 1, \"period_s\"")), &["policy.json", "periods"]),
         ),
         (
+            "pictures of a policy that sees none",
+            (
+                Box::new(|f: &Path| {
+                    let seen = r#""pictures": { "quality": "fast", "cameras": ["front"] }, "period_s""#;
+                    edit(f, "\"period_s\"", seen);
+                }),
+                &["policy.json", "fast", "sees no pictures"],
+            ),
+        ),
+        (
+            "unknown quality",
+            (
+                Box::new(|f: &Path| {
+                    let seen = r#""pictures": { "quality": "medium", "cameras": ["front"] }, "period_s""#;
+                    edit(f, "\"period_s\"", seen);
+                }),
+                &["policy.json", "medium", "`exact` or `fast`", "line"],
+            ),
+        ),
+        (
             "other format",
             (
                 Box::new(|f: &Path| edit(f, "\"format_version\": 1", "\"format_version\": 9")),

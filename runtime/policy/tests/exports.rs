@@ -11,7 +11,8 @@ use tenon_core::network::{
     Activation, Compression, ConditionEncoder, NetworkSpec, PatchEmbedding, UnetSpec, VisionSpec,
 };
 use tenon_core::noise::{NoiseSource, SeededNoise};
-use tenon_core::spec::Sampler;
+use tenon_core::pictures::{PicturesSeen, Quality};
+use tenon_core::spec::{PolicySpec, Sampler};
 use tenon_policy::bench::{InferOptions, infer, networks};
 use tenon_policy::engine::{Input, Session};
 use tenon_policy::graph::{Dims, NetworkGraph, random_parameters};
@@ -122,17 +123,30 @@ fn every_kind_of_network_survives_its_bundle() {
         residual: true,
         vision: flat,
     };
-    let spec = spec(Sampler::Ddim { steps: 5 }, 100, 0);
+    let mut spec = spec(Sampler::Ddim { steps: 5 }, 100, 0);
     let dims = Dims::of(&spec);
     let (state, x) = ([0.3, -0.2, 0.25, -0.1], [0.5, -1.0, 0.1, 0.2, -0.3, 0.9, 1.5, -0.7]);
     for network in [plain, NetworkSpec::Unet(unet.clone()), vit_mlp, NetworkSpec::VitUnet { vision, unet }] {
         let temporary = tempfile::tempdir().unwrap();
         let (parameters, provenance) = (random_parameters(&network, &dims, 1), provenance());
         let (base, finetuned) = (Some(&parameters), None);
+        let names = (0..network.vision().map_or(0, |vision| vision.cameras)).map(|i| format!("camera{i}"));
+        spec.pictures = network.vision().map(|_| PicturesSeen { quality: Quality::Fast, cameras: names.collect() });
         let content = BundleContent { spec: &spec, network: &network, base, finetuned, provenance: &provenance };
         let writer = BundleWriter::create(temporary.path().join("p"), false, &content).unwrap();
         let bundle = Bundle::open(writer.commit().unwrap()).unwrap();
-        assert_eq!(bundle.manifest().network, network);
+        assert_eq!((&bundle.manifest().network, bundle.spec()), (&network, &spec));
+        let text = bundle.describe();
+        let seen = spec.pictures.as_ref().map_or("pictures     none", |_| "camera0");
+        assert!(text.contains(seen) && text.matches("[-1, 1]").count() == 6, "{text}");
+        if let Some(pictures) = &spec.pictures {
+            let quality = pictures.quality;
+            let other = PicturesSeen { quality, cameras: [&pictures.cameras[..], &["more".into()]].concat() };
+            let other = PolicySpec { pictures: Some(other), ..spec.clone() };
+            let content = BundleContent { spec: &other, ..content };
+            let refused = BundleWriter::create(temporary.path().join("more"), false, &content).unwrap_err().to_string();
+            assert!(refused.contains("more") && refused.contains("pictures.cameras"), "{refused}");
+        }
         let graph = NetworkGraph::new(&network, dims, &parameters).unwrap();
         let image: Vec<f32> = (0..graph.image_len()).map(|i| (i * 37 % 256) as f32).collect();
         for engine in engines() {

@@ -7,13 +7,14 @@
 //! Terms: *terminated* means the task ended the episode (no value beyond it), *truncated* that a time limit did (the
 //! value of the final observation counts), *fault* that the simulation cannot go on.
 
+mod crew;
 mod first_values;
 mod pictures;
 mod pool;
 
+pub(crate) use crew::Crew;
 pub use first_values::FirstValues;
 pub use pictures::BatchPictures;
-pub(crate) use pool::start_threads;
 pub use pool::{BatchEnv, BatchOptions};
 
 use crate::error::SimError;

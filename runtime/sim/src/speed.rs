@@ -8,11 +8,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use rand::Rng;
-use rayon::ThreadPool;
-use rayon::prelude::*;
 use tenon_core::noise::SeededNoise;
 
-use crate::batch::{BatchEnv, BatchOptions, BatchPictures, Environment, episode_seed};
+use crate::batch::{BatchEnv, BatchOptions, BatchPictures, Crew, Environment, episode_seed};
 use crate::error::SimError;
 use crate::mujoco::{Model, Simulation};
 use crate::render::RenderOptions;
@@ -249,7 +247,7 @@ impl Trace {
 pub struct Physics {
     trace: Trace,
     worlds: Vec<Simulation>,
-    pool: Option<ThreadPool>,
+    crew: Crew,
 }
 
 impl Physics {
@@ -258,9 +256,8 @@ impl Physics {
     /// # Errors
     /// [`SimError::Threads`].
     pub fn new(trace: Trace, worlds: Vec<Simulation>) -> Result<Self, SimError> {
-        let threads = worlds.len();
-        let pool = (threads > 1).then(|| crate::batch::start_threads(threads)).transpose()?;
-        Ok(Self { trace, worlds, pool })
+        let crew = Crew::new(worlds.len())?;
+        Ok(Self { trace, worlds, crew })
     }
 
     /// Steps all rows once.
@@ -268,7 +265,7 @@ impl Physics {
     /// # Errors
     /// [`SimError::SavedState`] where a world is of another model.
     pub fn run(&mut self) -> Result<Cost, SimError> {
-        let Self { trace, worlds, pool } = self;
+        let Self { trace, worlds, crew } = self;
         let threads = worlds.len();
         let mut cost = Cost { steps: trace.rows.count * trace.rows.steps, ..Cost::default() };
         let share = |(first, world): (usize, &mut Simulation)| -> Result<(), SimError> {
@@ -282,10 +279,7 @@ impl Physics {
             }
             Ok(())
         };
-        cost.add(|| match pool {
-            None => worlds.iter_mut().enumerate().try_for_each(share),
-            Some(pool) => pool.install(|| worlds.par_iter_mut().enumerate().try_for_each(share)),
-        })?;
+        cost.add(|| crew.try_for_each(worlds.iter_mut().enumerate(), |_, world| share(world)))?;
         Ok(cost)
     }
 

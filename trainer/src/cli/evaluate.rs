@@ -7,11 +7,12 @@ use clap::{Args, ValueEnum};
 use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
 use tenon_core::randomisation::Randomisation;
+use tenon_policy::Bundle;
 use tenon_sim::render::Quality;
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::device::Choice;
 use tenon_train::dppo::ChainMode;
-use tenon_train::environments::{look_of, quality_of};
+use tenon_train::environments::pictures_seen;
 use tenon_train::evaluate::{Evaluation, EvaluationOptions, PolicyChunks, evaluate};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::ppo::{SamplingMode, SamplingNoise};
@@ -22,7 +23,8 @@ use tenon_train::sampling::{ChunkMode, PolicyRef, PretrainedWeights, TrainedPoli
 use tenon_train::settings::dppo_config;
 use tenon_train::workers::Workers;
 
-use super::{Common, DeviceArg, Ending, Output, config_of};
+use super::export::bundle_chunks;
+use super::{Common, DeviceArg, Ending, Output, config_of, look};
 
 /// Environments that step together where the configuration has no fine-tuning.
 const ENVIRONMENTS: usize = 50;
@@ -30,7 +32,9 @@ const ENVIRONMENTS: usize = 50;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     tenon-train evaluate --checkpoint runs/finetune/checkpoint.safetensors --config configs/tasks/avoid_m1.toml\n  \
-    tenon-train evaluate --bundle bundles/avoid_m1 --config configs/tasks/avoid_m1.toml --episodes 50 --json")]
+    tenon-train evaluate --bundle bundles/avoid_m1 --config configs/tasks/avoid_m1.toml --episodes 50 --json\n\n\
+    A policy that sees pictures is shown those of the quality that it saw in training, as checkpoint or bundle records it\n\
+    (`tenon-train bundle DIR` shows it).")]
 pub struct EvaluateArgs {
     #[command(flatten)]
     common: Common,
@@ -41,7 +45,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// Sample a bundle's chunks in so many steps, of those that it allows, instead of the usual number.
-    #[arg(long, value_name = "N", requires = "bundle")]
+    #[arg(long, value_name = "N", requires = "bundle", conflicts_with = "checkpoint")]
     denoising_steps: Option<usize>,
     #[command(flatten)]
     judging: Judging,
@@ -73,8 +77,8 @@ struct Judging {
     /// Noise of deployment, or that of fine-tuning's rollouts.
     #[arg(long, value_enum, default_value = "evaluation")]
     noise: NoiseKind,
-    /// Quality of the pictures, exact or fast, for a policy that sees them [default: what a checkpoint's policy saw, else
-    /// exact].
+    /// Quality of the pictures, exact or fast, for a policy that sees them [default: what it saw in training, where
+    /// checkpoint or bundle records it, else exact].
     #[arg(long, value_name = "QUALITY")]
     pictures: Option<Quality>,
     #[command(flatten)]
@@ -83,9 +87,9 @@ struct Judging {
 
 /// Whose policy is judged.
 enum Judged<'a> {
-    Checkpoint(&'a Checkpoint),
+    Checkpoint(&'a Path, &'a Checkpoint),
     /// With the number of steps, where it is not the usual one.
-    Bundle(&'a Path, Option<usize>),
+    Bundle(&'a Bundle, Option<usize>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,14 +100,12 @@ enum NoiseKind {
 
 pub fn run(args: EvaluateArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let config = args.common.read()?;
-    let checkpoint = args.checkpoint.as_deref().map(Checkpoint::read).transpose()?;
-    let judged = match &checkpoint {
-        Some(checkpoint) => Judged::Checkpoint(checkpoint),
-        None => {
-            let bundle = args.bundle.as_deref().context("give --checkpoint or --bundle")?;
-            Judged::Bundle(bundle, args.denoising_steps)
-        }
-    };
+    if let Some(path) = &args.checkpoint {
+        let checkpoint = Checkpoint::read(path)?;
+        return judge(Judged::Checkpoint(path, &checkpoint), &config, &args.judging, &args.common.output, interrupt);
+    }
+    let bundle = Bundle::open(args.bundle.context("give --checkpoint or --bundle")?)?;
+    let judged = Judged::Bundle(&bundle, args.denoising_steps);
     judge(judged, &config, &args.judging, &args.common.output, interrupt)
 }
 
@@ -111,7 +113,7 @@ pub fn run(args: EvaluateArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> 
 pub fn run_eval(args: EvalArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     let checkpoint = Checkpoint::read(&last_checkpoint(&args.run)?)?;
     let config = config_of(&checkpoint)?;
-    judge(Judged::Checkpoint(&checkpoint), &config, &args.judging, &args.output, interrupt)
+    judge(Judged::Checkpoint(&args.run, &checkpoint), &config, &args.judging, &args.output, interrupt)
 }
 
 fn judge(
@@ -123,12 +125,11 @@ fn judge(
 ) -> anyhow::Result<Ending> {
     let threads = output.threads();
     let noise = evaluation_noise(config)?;
-    let quality = match (judging.pictures, &judged) {
-        (Some(quality), _) => quality,
-        (None, Judged::Checkpoint(checkpoint)) => quality_of(&checkpoint.header.run)?,
-        (None, Judged::Bundle(..)) => Quality::default(),
+    let (whose, seen) = match judged {
+        Judged::Checkpoint(path, checkpoint) => (path, pictures_seen(&checkpoint.header.run)?),
+        Judged::Bundle(bundle, _) => (bundle.folder(), bundle.spec().pictures.clone()),
     };
-    let look = look_of(config.task, quality);
+    let look = look(config.task, judging.pictures, seen.as_ref(), whose)?;
     let options = EvaluationOptions {
         task: config.task,
         episodes: judging.episodes.unwrap_or(config.evaluate.episodes),
@@ -143,7 +144,7 @@ fn judge(
     let mut progress = Progress::new("episode", options.episodes);
     let mut show = |done, so_far: &Evaluation| progress.show(done, &so_far.describe(config.task));
     let result = match judged {
-        Judged::Checkpoint(checkpoint) => {
+        Judged::Checkpoint(_, checkpoint) => {
             let weights = PretrainedWeights::of_evaluation(config);
             let workers = Workers::new(judging.device.compute(output)?)?;
             let policy = TrainedPolicy::of(checkpoint, weights, config.policy.noise_clip)?;
@@ -163,13 +164,14 @@ fn judge(
             let mut source = PolicyChunks::new(policy.as_ref(), &workers, mode, options.environments);
             evaluate(&mut source, &checkpoint.header.run.policy, options, &stop, &mut show)?
         }
-        Judged::Bundle(path, steps) => {
+        Judged::Bundle(bundle, steps) => {
             ensure!(judging.device.device == Choice::Cpu, "a bundle runs on its ONNX engine: leave --device out");
             let noise = match judging.noise {
                 NoiseKind::Evaluation => StepNoise::Evaluation,
                 NoiseKind::Training => training_noise(config)?,
             };
-            super::export::evaluate_bundle(path, noise, steps, options, &stop, &mut show)?
+            let mut source = bundle_chunks(bundle, noise, steps)?;
+            evaluate(&mut source, bundle.spec(), options, &stop, &mut show)?
         }
     };
     drop(progress);

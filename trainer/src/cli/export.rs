@@ -1,13 +1,12 @@
 //! `tenon-train export`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use tenon_core::diffusion::StepNoise;
 use tenon_policy::{Bundle, Engine, PolicyError};
 use tenon_train::checkpoint::Checkpoint;
-use tenon_train::evaluate::{Evaluation, EvaluationOptions, evaluate};
 use tenon_train::export::{BundleChunks, ExportError, export};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
@@ -18,9 +17,10 @@ use super::{Ending, Output};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     tenon-train export --checkpoint runs/finetune/checkpoint.safetensors --out bundles/avoid_m1\n\n\
-    The bundle holds the ONNX network(s), the policy's definition with its normaliser, SHA-256 of each file and where\n\
-    it comes from. It is put in place only if the ONNX engine agrees with the trainer: a single step within 2e-5 of\n\
-    the largest value, 99 % of 1000 whole chains within 1e-5.")]
+    The bundle holds the ONNX network(s), the policy's definition with its normaliser and, where the run recorded it,\n\
+    the quality of the pictures that it saw, SHA-256 of each file and where it comes from (`tenon-train bundle DIR`).\n\
+    It is put in place only if the ONNX engine agrees with the trainer: a single step within 2e-5 of the largest value,\n\
+    99 % of 1000 whole chains within 1e-5.")]
 pub struct ExportArgs {
     /// Checkpoint of pre-training or fine-tuning.
     #[arg(long, value_name = "FILE")]
@@ -72,26 +72,21 @@ pub fn run(args: ExportArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// Judges a bundle with the default engine.
-pub fn evaluate_bundle(
-    folder: &Path,
+/// A bundle in the default engine. `denoising_steps`: where it is not to be the usual number.
+pub(super) fn bundle_chunks(
+    bundle: &Bundle,
     noise: StepNoise,
     denoising_steps: Option<usize>,
-    options: EvaluationOptions<'_>,
-    stop: &dyn Fn() -> bool,
-    on_episodes: &mut dyn FnMut(usize, &Evaluation),
-) -> anyhow::Result<Option<Evaluation>> {
-    let bundle = Bundle::open(folder)?;
+) -> anyhow::Result<BundleChunks> {
     let steps = match denoising_steps {
         None => bundle.steps(noise),
         Some(count) => bundle.denoising().steps_in(count).with_context(|| {
             let counts = bundle.denoising().counts();
             format!(
                 "--denoising-steps {count}: {} allows {counts:?} (`tenon-train export --step-counts`)",
-                folder.display()
+                bundle.folder().display()
             )
         })?,
     };
-    let mut source = BundleChunks::new(&bundle, Engine::Tract, steps)?;
-    Ok(evaluate(&mut source, bundle.spec(), options, stop, on_episodes)?)
+    Ok(BundleChunks::new(bundle, Engine::Tract, steps)?)
 }

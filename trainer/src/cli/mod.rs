@@ -4,6 +4,7 @@ mod bench;
 mod bench_env;
 mod bench_peer;
 mod bench_render;
+mod bundle;
 mod compare;
 mod data;
 mod demos;
@@ -25,10 +26,12 @@ use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use tenon_core::config::{TaskConfig, Values};
-use tenon_sim::render::Quality;
+use tenon_core::pictures::PicturesSeen;
+use tenon_core::task::TaskName;
+use tenon_sim::render::{Quality, RenderOptions};
 use tenon_train::checkpoint::Checkpoint;
 use tenon_train::device::{Choice, DeviceFailure};
-use tenon_train::environments::{PICTURES_KEY, look_of};
+use tenon_train::environments::{PICTURES_KEY, look_of, look_of_policy};
 use tenon_train::interrupt::{INTERRUPTED_EXIT_CODE, Interrupt};
 use tenon_train::randomisation;
 use tenon_train::run_dir::{KeepCheckpoints, holds_checkpoint, last_checkpoint};
@@ -85,6 +88,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Write a policy bundle for the robot, with a parity check.
     Export(export::ExportArgs),
+    /// Show what a policy bundle holds: policy, network, pictures, limits of the normaliser, origin.
+    Bundle(bundle::BundleArgs),
     /// Turn a PyTorch checkpoint of the authors into one of ours, or list what is in it.
     Import(import::ImportArgs),
     /// Judge the last checkpoint of a run by episodes in simulation.
@@ -257,6 +262,7 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         Command::Resume(args) => resume::run(args, interrupt),
         Command::Evaluate(args) => evaluate::run(args, interrupt),
         Command::Export(args) => export::run(args, interrupt),
+        Command::Bundle(args) => bundle::run(args),
         Command::Import(args) => import::run(args),
         Command::Eval(args) => evaluate::run_eval(args, interrupt),
         Command::List(args) => list::run(args),
@@ -314,6 +320,34 @@ fn pictures(config: &TaskConfig, quality: Option<Quality>) -> anyhow::Result<Opt
         config.task
     );
     Ok(Some((PICTURES_KEY.to_string(), quality.to_string())))
+}
+
+/// What a policy is shown of a simulation; none where it sees no pictures. `asked`: of the command line; `seen`: what the
+/// policy is known to have seen in training; `whose`: its bundle or checkpoint. Says which pictures they are.
+fn look(
+    task: TaskName,
+    asked: Option<Quality>,
+    seen: Option<&PicturesSeen>,
+    whose: &Path,
+) -> anyhow::Result<Option<RenderOptions>> {
+    let quality = asked.or(seen.map(|seen| seen.quality)).unwrap_or_default();
+    let look = look_of_policy(task, seen, quality);
+    ensure!(look.is_some() || asked.is_none(), "--pictures {quality}: the policies of {task} see no pictures");
+    if look.is_some() {
+        let whose = whose.display();
+        match (asked, seen) {
+            (Some(_), Some(seen)) if seen.quality != quality => eprintln!(
+                "warning: {whose} saw {} pictures in training and is shown {quality} ones, because of --pictures {quality}",
+                seen.quality
+            ),
+            (_, Some(_)) => eprintln!("pictures: {quality}, as {whose} saw them in training"),
+            (Some(_), None) => eprintln!("pictures: {quality}; {whose} does not record which it saw in training"),
+            (None, None) => eprintln!(
+                "pictures: {quality}; {whose} does not record which it saw in training (--pictures fast for the others)"
+            ),
+        }
+    }
+    Ok(look)
 }
 
 /// The configuration as it is used, overrides included.

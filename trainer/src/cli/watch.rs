@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use tenon_core::config::TaskConfig;
 use tenon_core::diffusion::StepNoise;
+use tenon_core::pictures::PicturesSeen;
 use tenon_core::spec::PolicySpec;
 use tenon_core::task::TaskName;
-use tenon_policy::{Bundle, Engine};
+use tenon_policy::Bundle;
 use tenon_sim::render::Quality;
 use tenon_train::checkpoint::Checkpoint;
-use tenon_train::environments::{look_of, quality_of};
+use tenon_train::device::Choice;
+use tenon_train::environments::pictures_seen;
 use tenon_train::evaluate::{ChunkSource, PolicyChunks};
-use tenon_train::export::BundleChunks;
 use tenon_train::film::{FilmOptions, RandomChunks, ffmpeg_is_available, film, random_spec};
 use tenon_train::interrupt::Interrupt;
 use tenon_train::progress::Progress;
@@ -22,7 +23,8 @@ use tenon_train::sampling::{ChunkMode, PretrainedWeights, TrainedPolicy};
 use tenon_train::workers::Workers;
 
 use super::evaluate::evaluation_noise;
-use super::{DeviceArg, Ending, Output, config_of};
+use super::export::bundle_chunks;
+use super::{DeviceArg, Ending, Output, config_of, look};
 
 /// Seed where no configuration says one.
 const SEED: u64 = 1000;
@@ -31,6 +33,7 @@ const SEED: u64 = 1000;
 #[command(after_help = "Examples:\n  \
     tenon-train watch --checkpoint runs/finetune --episodes 3 --out videos/avoid_m1\n  \
     tenon-train watch --bundle bundles/avoid_m1 --out videos/bundle --size 640x480 --json\n  \
+    tenon-train watch --bundle bundles/avoid_m1 --denoising-steps 5 --out videos/quick\n  \
     tenon-train watch --task hopper --random --out videos/hopper\n\n\
     Writes an animated PNG for each episode (and an MP4 where an ffmpeg program is there), and index.html with all of\n\
     them. Episodes are those of `tenon-train evaluate` with the same seed. Drawing needs an OpenGL library: the Debian\n\
@@ -39,6 +42,9 @@ const SEED: u64 = 1000;
 pub struct WatchArgs {
     #[command(flatten)]
     whose: Whose,
+    /// Sample a bundle's chunks in so many steps, of those that it allows, instead of the usual number.
+    #[arg(long, value_name = "N", requires = "bundle", conflicts_with_all = ["checkpoint", "task", "random"])]
+    denoising_steps: Option<usize>,
     /// Episodes.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     episodes: u16,
@@ -54,7 +60,8 @@ pub struct WatchArgs {
     /// exact: as MuJoCo draws; fast: without shadows and reflections.
     #[arg(long, default_value_t = Quality::Exact)]
     quality: Quality,
-    /// Quality of what a policy that sees pictures sees [default: what a checkpoint's policy saw, else exact].
+    /// Quality of what a policy that sees pictures sees [default: what it saw in training, where checkpoint or bundle records
+    /// it, else exact].
     #[arg(long, value_name = "QUALITY")]
     pictures: Option<Quality>,
     /// Another camera of the scene.
@@ -108,20 +115,22 @@ pub fn run(args: WatchArgs, interrupt: &Interrupt) -> anyhow::Result<Ending> {
         let policy = policy.on(workers.device());
         let mode = ChunkMode::evaluation(policy.as_ref());
         let mut source = PolicyChunks::new(policy.as_ref(), &workers, mode, 1);
-        let (spec, seen) = (&checkpoint.header.run.policy, quality_of(&checkpoint.header.run)?);
+        let (spec, seen) = (&checkpoint.header.run.policy, pictures_seen(&checkpoint.header.run)?);
         let who = Who { name: path.display().to_string(), task: config.task, config: Some(config), seen };
         return shoot(&args, &mut source, spec, &who, interrupt);
     }
     if let Some(folder) = &args.whose.bundle {
         let bundle = Bundle::open(folder)?;
         let (config, task) = config_of_bundle(&bundle, folder)?;
-        let mut source = BundleChunks::new(&bundle, Engine::Tract, bundle.steps(StepNoise::Evaluation))?;
-        let who = Who { name: folder.display().to_string(), task, config, seen: Quality::default() };
+        ensure!(args.device.device == Choice::Cpu, "a bundle runs on its ONNX engine: leave --device out");
+        let mut source = bundle_chunks(&bundle, StepNoise::Evaluation, args.denoising_steps)?;
+        let seen = bundle.spec().pictures.clone();
+        let who = Who { name: folder.display().to_string(), task, config, seen };
         return shoot(&args, &mut source, bundle.spec(), &who, interrupt);
     }
     match args.whose.task {
         Some(task) if args.whose.random => {
-            let who = Who { name: "random actions".into(), task, config: None, seen: Quality::default() };
+            let who = Who { name: "random actions".into(), task, config: None, seen: None };
             shoot(&args, &mut RandomChunks, &random_spec(task)?, &who, interrupt)
         }
         _ => bail!("give --checkpoint, --bundle, or --task with --random"),
@@ -142,8 +151,8 @@ struct Who {
     name: String,
     task: TaskName,
     config: Option<TaskConfig>,
-    /// Quality of the pictures that the policy saw.
-    seen: Quality,
+    /// What is known of the pictures that the policy saw.
+    seen: Option<PicturesSeen>,
 }
 
 fn shoot(
@@ -154,7 +163,13 @@ fn shoot(
     interrupt: &Interrupt,
 ) -> anyhow::Result<Ending> {
     let (task, config) = (who.task, who.config.as_ref());
-    let look = look_of(task, args.pictures.unwrap_or(who.seen));
+    // Random actions follow from no pictures.
+    let sees = !args.whose.random;
+    ensure!(sees || args.pictures.is_none(), "--pictures: random actions follow from no pictures");
+    let look = match sees {
+        true => look(task, args.pictures, who.seen.as_ref(), Path::new(&who.name))?,
+        false => None,
+    };
     let randomisation = config.map(evaluation_noise).transpose()?.flatten();
     let mp4 = !args.no_mp4 && ffmpeg_is_available();
     if !mp4 && !args.no_mp4 {

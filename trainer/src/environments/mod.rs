@@ -15,7 +15,7 @@ use tenon_sim::render::RenderOptions;
 
 pub use avoid::TracedAvoid;
 use pictures::Pictures;
-pub use pictures::{PICTURES_KEY, cameras, look_of, quality_of};
+pub use pictures::{PICTURES_KEY, cameras, look_of, look_of_policy, pictures_seen, quality_of};
 use randomised::{Randomised, Views};
 pub use task::{TaskEnv, auto_resets, environments};
 

@@ -1,5 +1,6 @@
 //! What cameras see of a batch of environments, for policies that see pictures (spec sim_tasks.md §3.8).
 
+use tenon_core::pictures::PicturesSeen;
 use tenon_core::task::TaskName;
 use tenon_sim::batch::{BatchEnv, BatchPictures};
 use tenon_sim::render::{Quality, RenderOptions};
@@ -26,10 +27,27 @@ pub fn cameras(task: TaskName) -> &'static [&'static str] {
 /// # Errors
 /// [`TrainError::Config`] for a quality that this release does not know.
 pub fn quality_of(run: &RunInfo) -> Result<Quality, TrainError> {
-    match run.provenance.get(PICTURES_KEY) {
-        None => Ok(Quality::default()),
-        Some(name) => name.parse().map_err(|detail| TrainError::Config { key: PICTURES_KEY, detail }),
+    Ok(recorded_quality(run)?.unwrap_or_default())
+}
+
+fn recorded_quality(run: &RunInfo) -> Result<Option<Quality>, TrainError> {
+    let parse = |name: &String| name.parse().map_err(|detail| TrainError::Config { key: PICTURES_KEY, detail });
+    run.provenance.get(PICTURES_KEY).map(parse).transpose()
+}
+
+/// What a run recorded of the pictures that its policy saw, as the policy's definition has it; none where it recorded
+/// nothing.
+///
+/// # Errors
+/// [`TrainError::Config`] for a quality that this release does not know, or a task without cameras.
+pub fn pictures_seen(run: &RunInfo) -> Result<Option<PicturesSeen>, TrainError> {
+    let Some(quality) = recorded_quality(run)? else { return Ok(None) };
+    let names = TaskName::from_name(&run.policy.task).map_or(&[][..], cameras);
+    if names.is_empty() {
+        let detail = format!("the run records {quality} ones, but policies of {} see none", run.policy.task);
+        return Err(TrainError::Config { key: PICTURES_KEY, detail });
     }
+    Ok(Some(PicturesSeen { quality, cameras: names.iter().map(ToString::to_string).collect() }))
 }
 
 /// What the policies of a task see; `None` where they see no pictures.
@@ -37,6 +55,14 @@ pub fn look_of(task: TaskName, quality: Quality) -> Option<RenderOptions> {
     match cameras(task) {
         [] => None,
         cameras => Some(RenderOptions::of_policies(cameras, quality)),
+    }
+}
+
+/// The same for a policy that says through which cameras it saw.
+pub fn look_of_policy(task: TaskName, seen: Option<&PicturesSeen>, quality: Quality) -> Option<RenderOptions> {
+    match seen {
+        Some(seen) => Some(RenderOptions::of_policies(&seen.cameras, quality)),
+        None => look_of(task, quality),
     }
 }
 
@@ -95,5 +121,15 @@ mod tests {
             assert_eq!(cameras(task).len(), task.cameras(), "{task}");
             assert_eq!(look_of(task, Quality::Fast).is_some(), task.cameras() > 0, "{task}");
         }
+    }
+
+    #[test]
+    fn a_policy_is_shown_what_it_says_that_it_saw() {
+        let seen = PicturesSeen { quality: Quality::Fast, cameras: vec!["frontview".into()] };
+        let look = look_of_policy(TaskName::LiftPixels, Some(&seen), seen.quality).unwrap();
+        assert_eq!(look, RenderOptions::of_policies(&["frontview"], Quality::Fast));
+        let usual = look_of_policy(TaskName::LiftPixels, None, Quality::Exact);
+        assert_eq!(usual, look_of(TaskName::LiftPixels, Quality::Exact));
+        assert_eq!(look_of_policy(TaskName::Lift, None, Quality::Exact), None);
     }
 }

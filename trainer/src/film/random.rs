@@ -55,6 +55,7 @@ pub fn random_spec(task: TaskName) -> Result<PolicySpec, TrainError> {
         observation_delay_steps: task.observation_delay_steps(),
         denoising: None,
         normalizer: task.normalizer(limits, Limits::symmetric(bound, task.action_dim())),
+        pictures: None,
     })
 }
 

@@ -1,5 +1,6 @@
 //! The command line, as a user meets it: whole small runs, resuming, bad input, Ctrl-C.
 
+mod bundles;
 mod data;
 mod randomising;
 mod restarting;

@@ -21,7 +21,7 @@ fn frames(path: &Path) -> (u32, u16) {
 }
 
 /// Whether this machine can draw; says so where not.
-fn can_draw(folder: &Path) -> bool {
+pub fn can_draw(folder: &Path) -> bool {
     let what = ["watch", "--task", "avoid_m1", "--random", "--episodes", "1"];
     let arguments = [&what[..], &["--size", "16x16", "--quality", "fast", "--no-mp4", "--out", "probe"]].concat();
     let output = run(folder, &arguments);

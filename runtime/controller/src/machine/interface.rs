@@ -124,6 +124,11 @@ pub enum FaultCause {
     RobotError(i32),
     #[error("robot state is not finite")]
     NonFiniteState,
+    #[error(
+        "joint {} is at {position_rad:.3} rad, beyond the range of its model ({lower_rad:.3} to {upper_rad:.3}): guide the arm back \
+         by hand, then arm again", joint + 1
+    )]
+    BeyondRange { joint: usize, position_rad: f64, lower_rad: f64, upper_rad: f64 },
     #[error("action {step} of chunk {chunk} is not finite or no pose")]
     BadAction { chunk: u64, step: usize },
     #[error("chunk {chunk}, action {step} refused: {refusal}")]

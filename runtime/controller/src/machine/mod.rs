@@ -376,6 +376,15 @@ impl Controller {
         (0..7).any(|i| (state.value.joint_positions_rad[i] - commanded[i]).abs() > LEFT_BEHIND_RAD)
     }
 
+    /// A joint beyond its model's range. Each arming begins where the arm is, its reserve used or not; without an end to that, an arm
+    /// that is armed at the far end of one swing after the other would walk out of its range.
+    fn beyond_range(&self, q: &Joints) -> Option<FaultCause> {
+        let limits = &self.settings.safety.joints;
+        let joint = (0..7).find(|&i| q[i] < limits.lower_rad[i] || q[i] > limits.upper_rad[i])?;
+        let (lower_rad, upper_rad) = (limits.lower_rad[joint], limits.upper_rad[joint]);
+        Some(FaultCause::BeyondRange { joint, position_rad: q[joint], lower_rad, upper_rad })
+    }
+
     fn arming(
         &mut self,
         now: MonotonicTime,
@@ -408,6 +417,12 @@ impl Controller {
                         self.brake(dt_s, out);
                         out.event = Some(Event::Armed);
                         return;
+                    }
+                    if let Some(cause) = self.beyond_range(&q) {
+                        // Not ours any more: under a lease in force the next arming would go on from what was commanded before.
+                        out.request = Some(Request::Release { session });
+                        self.session = 0;
+                        return self.fault(cause, out);
                     }
                     self.command_from(q);
                     self.commanded_pose = self.settings.arm.tcp(&q);

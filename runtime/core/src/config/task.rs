@@ -101,6 +101,7 @@ impl TaskConfig {
             observation_delay_steps: self.task.observation_delay_steps(),
             denoising: self.policy.denoising(finetuned_steps),
             normalizer,
+            pictures: None,
         }
     }
 

@@ -162,6 +162,14 @@ pub enum PolicyNetwork {
 }
 
 impl PolicyNetwork {
+    /// How it sees pictures, where it does.
+    pub fn vision(&self) -> Option<&VisionSpec> {
+        match self {
+            Self::Diffusion(network) => network.vision(),
+            Self::Gaussian(network) => network.vision(),
+        }
+    }
+
     /// Names and shapes of the parameters, in the order of the layers.
     pub fn parameters(&self, state_len: usize, prediction_horizon: usize, action_dim: usize) -> Vec<Parameter> {
         match self {

@@ -204,7 +204,7 @@ impl SafetyStage {
             (bounds[i].lower_rad.min(commanded_rad[i]), bounds[i].upper_rad.max(commanded_rad[i]))
         });
         for (bounds, q) in bounds.iter_mut().zip(commanded_rad) {
-            // An arm that starts outside the reserve may stay there or come back, not go further.
+            // An arm that starts outside the reserve may stay there or come back, not go further; see `follow_in`.
             let (low, high) = (bounds.lower_rad + SPARE_RAD, bounds.upper_rad - SPARE_RAD);
             (bounds.lower_rad, bounds.upper_rad) = (low.min(q), high.max(q));
         }
@@ -283,6 +283,25 @@ impl SafetyStage {
         self.motion = motion;
         for (motion, (low, high)) in self.motion.iter_mut().zip(self.ends_rad) {
             motion.position_rad = motion.position_rad.clamp(low, high);
+        }
+        self.follow_in();
+    }
+
+    /// Where a joint began beyond an end of its range, that end follows it in: what was left there is not entered again. The stop in
+    /// hand keeps its room.
+    fn follow_in(&mut self) {
+        for (i, bounds) in self.bounds.iter_mut().enumerate() {
+            let own = self.limits.bounds(i);
+            let (low, high) = (own.lower_rad + SPARE_RAD, own.upper_rad - SPARE_RAD);
+            if bounds.lower_rad >= low && bounds.upper_rad <= high {
+                continue;
+            }
+            let (lowest, highest) = Stop::of(&self.motion[i], bounds).extent_rad();
+            bounds.lower_rad = bounds.lower_rad.max(low.min(lowest - SPARE_RAD));
+            bounds.upper_rad = bounds.upper_rad.min(high.max(highest + SPARE_RAD));
+            let ends = &mut self.ends_rad[i];
+            ends.0 = ends.0.max(own.lower_rad.min(lowest - 2.0 * SPARE_RAD));
+            ends.1 = ends.1.min(own.upper_rad.max(highest + 2.0 * SPARE_RAD));
         }
     }
 

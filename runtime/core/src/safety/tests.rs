@@ -129,6 +129,46 @@ fn an_arm_that_began_too_near_does_not_creep_nearer() {
     }
 }
 
+/// A wrist that began beyond its end, `side` of it: pushed in, brought to rest, pushed out again.
+fn in_and_out(side: f64, beyond_rad: f64) -> [f64; 3] {
+    let limits = limits(RobotModel::Fer);
+    let bounds = limits.bounds(6);
+    let end = if side > 0.0 { bounds.upper_rad } else { bounds.lower_rad };
+    let mut joints = RESET;
+    joints[6] = end + side * beyond_rad;
+    let mut s = SafetyStage::new(Arm::new(T_flange_hand_tcp()), limits, DT_S, joints);
+    let push = |s: &mut SafetyStage, by: f64, periods: usize| {
+        let mut farthest = f64::NEG_INFINITY;
+        for _ in 0..periods {
+            let mut wanted = s.commanded_rad();
+            wanted[6] += side * by;
+            s.check(&Wanted::still(wanted), DT_S);
+            farthest = farthest.max(side * (s.commanded_rad()[6] - end));
+        }
+        while !s.is_at_rest() {
+            s.brake(DT_S);
+            farthest = farthest.max(side * (s.commanded_rad()[6] - end));
+        }
+        farthest
+    };
+    let out = push(&mut s, 0.05, 100);
+    push(&mut s, -1e-3, 5);
+    let left = side * (s.commanded_rad()[6] - end);
+    [out, left, push(&mut s, 0.05, 300)]
+}
+
+#[test]
+fn what_an_arm_that_began_outside_has_left_it_does_not_enter_again() {
+    for side in [-1.0, 1.0] {
+        for beyond_rad in [1e-4, 5e-3, 0.04] {
+            let [out, left, again] = in_and_out(side, beyond_rad);
+            assert!(out <= beyond_rad + 1e-12, "it began {beyond_rad} outside and went to {out}");
+            assert!(left < beyond_rad, "it can come in: {left}");
+            assert!(again <= left.max(0.0) + 1e-6, "it had come in to {left} and went out to {again} again");
+        }
+    }
+}
+
 #[test]
 fn an_fr3_is_slower_near_the_ends_of_its_range() {
     let of = limits(RobotModel::Fr3);

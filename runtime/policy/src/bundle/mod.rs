@@ -4,6 +4,7 @@
 //! meaning travel together. [`Bundle::open`] checks all of it before anything runs; [`BundleWriter`] puts a bundle in
 //! place whole or not at all.
 
+mod describe;
 mod manifest;
 mod writer;
 
@@ -80,6 +81,8 @@ impl Bundle {
             Ok(denoising) => denoising.clone(),
             Err(source) => return Err(PolicyError::Spec { path, source }),
         };
+        let seen = manifest.spec.check_pictures(manifest.network.vision());
+        seen.map_err(|source| PolicyError::Spec { path: path.clone(), source })?;
         let dims = Dims::of(&manifest.spec);
         check_network(&manifest.network, &dims).map_err(|e| wrong(e.to_string()))?;
         let mut networks = Vec::new();

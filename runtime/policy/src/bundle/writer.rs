@@ -42,7 +42,8 @@ impl BundleWriter {
     pub fn create(destination: impl AsRef<Path>, replace: bool, content: &BundleContent) -> Result<Self, PolicyError> {
         let destination = destination.as_ref().to_path_buf();
         check_destination(&destination, replace)?;
-        content.spec.check().map_err(|source| PolicyError::Spec { path: destination.join(MANIFEST), source })?;
+        let sound = content.spec.check().and_then(|()| content.spec.check_pictures(content.network.vision()));
+        sound.map_err(|source| PolicyError::Spec { path: destination.join(MANIFEST), source })?;
         let parent = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),

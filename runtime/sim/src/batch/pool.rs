@@ -2,9 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use rayon::ThreadPool;
-use rayon::prelude::*;
-
+use super::crew::Crew;
 use super::{BatchPictures, ChunkOutcome, Environment, FaultCounts, StepOutcome, episode_seed};
 use crate::error::SimError;
 use crate::saved_state::{StateReader, StateWriter};
@@ -47,7 +45,7 @@ struct Slot<E> {
 #[derive(Debug)]
 pub struct BatchEnv<E> {
     slots: Vec<Slot<E>>,
-    pool: Option<ThreadPool>,
+    crew: Crew,
     options: BatchOptions,
     observation_dim: usize,
     action_dim: usize,
@@ -74,7 +72,7 @@ impl<E: Environment> BatchEnv<E> {
         if options.threads == 0 || options.chunk_steps == 0 {
             return Err(bad("threads and chunk_steps must be at least 1"));
         }
-        let pool = (options.threads > 1).then(|| start_threads(options.threads)).transpose()?;
+        let crew = Crew::new(options.threads)?;
         let count = environments.len();
         let slots = environments
             .into_iter()
@@ -82,7 +80,7 @@ impl<E: Environment> BatchEnv<E> {
             .collect();
         Ok(Self {
             slots,
-            pool,
+            crew,
             options,
             observation_dim,
             action_dim,
@@ -120,7 +118,7 @@ impl<E: Environment> BatchEnv<E> {
     /// Starts the next episode in every environment.
     pub fn reset(&mut self) {
         let seed = self.options.seed;
-        self.for_each(|index, slot, observation, _, outcome| {
+        self.for_each(|_, index, slot, observation, _, outcome| {
             begin_episode(slot, seed, index, observation);
             *outcome = ChunkOutcome::default();
         });
@@ -132,7 +130,7 @@ impl<E: Environment> BatchEnv<E> {
     /// Where there are not as many seeds as environments.
     pub fn reset_to(&mut self, seeds: &[u64]) {
         assert_eq!(seeds.len(), self.slots.len(), "one seed an environment");
-        self.for_each(|index, slot, observation, _, outcome| {
+        self.for_each(|_, index, slot, observation, _, outcome| {
             slot.episodes += 1;
             slot.waiting = None;
             slot.environment.reset(seeds[index], observation);
@@ -152,7 +150,7 @@ impl<E: Environment> BatchEnv<E> {
     pub fn step_chunk(&mut self, actions: &[f64]) -> Result<(), SimError> {
         let chunk_len = self.chunk_len(actions)?;
         let BatchOptions { seed, auto_reset, .. } = self.options;
-        self.for_each(|index, slot, observation, final_observation, outcome| {
+        self.for_each(|_, index, slot, observation, final_observation, outcome| {
             if slot.waits(outcome) {
                 return;
             }
@@ -223,7 +221,7 @@ impl<E: Environment> BatchEnv<E> {
         let failure = Mutex::new(None);
         let rows: Vec<Mutex<(&mut [u8], &mut [u8])>> =
             pictures.chunks_exact_mut(len).zip(final_pictures.chunks_exact_mut(len)).map(Mutex::new).collect();
-        self.for_each(|index, slot, observation, final_observation, outcome| {
+        self.for_each(|worker, index, slot, observation, final_observation, outcome| {
             if slot.waits(outcome) {
                 return;
             }
@@ -232,7 +230,6 @@ impl<E: Environment> BatchEnv<E> {
             // Nobody else takes this row.
             let mut row = rows[index].lock().unwrap_or_else(PoisonError::into_inner);
             let (now, last) = &mut *row;
-            let worker = rayon::current_thread_index().unwrap_or(0);
             let ended = outcome.ended();
             let mut drawn = if ended { drawing.draw(worker, &mut slot.environment, last) } else { Ok(()) };
             finish_chunk(slot, seed, auto_reset, index, observation, final_observation, outcome);
@@ -277,21 +274,8 @@ impl<E: Environment> BatchEnv<E> {
             return Err(SimError::PictureBuffer { expected, found: pictures.len() });
         }
         let len = drawing.len_of_one();
-        match &self.pool {
-            None => self
-                .slots
-                .iter_mut()
-                .zip(pictures.chunks_exact_mut(len))
-                .try_for_each(|(slot, own)| drawing.draw(0, &mut slot.environment, own)),
-            Some(pool) => pool.install(|| {
-                self.slots.par_iter_mut().zip(pictures.par_chunks_exact_mut(len)).with_max_len(1).try_for_each(
-                    |(slot, own)| {
-                        let worker = rayon::current_thread_index().unwrap_or(0);
-                        drawing.draw(worker, &mut slot.environment, own)
-                    },
-                )
-            }),
-        }
+        let rows = self.slots.iter_mut().zip(pictures.chunks_exact_mut(len));
+        self.crew.try_for_each(rows, |worker, (slot, own)| drawing.draw(worker, &mut slot.environment, own))
     }
 
     /// What the policy sees next, `[environments, observation_dim]`: with auto-reset, where an episode ended, the
@@ -396,37 +380,22 @@ impl<E: Environment> BatchEnv<E> {
         reader.finish()
     }
 
-    /// Calls `work` with (index, slot, its observation, its final observation, its outcome) for every environment.
+    /// Calls `work` with (thread, index, slot, its observation, its final observation, its outcome) for every environment.
     fn for_each<F>(&mut self, work: F)
     where
-        F: Fn(usize, &mut Slot<E>, &mut [f64], &mut [f64], &mut ChunkOutcome) + Sync,
+        F: Fn(usize, usize, &mut Slot<E>, &mut [f64], &mut [f64], &mut ChunkOutcome) + Sync,
     {
         let dim = self.observation_dim;
-        match &self.pool {
-            None => self
-                .slots
-                .iter_mut()
-                .zip(self.observations.chunks_exact_mut(dim))
-                .zip(self.final_observations.chunks_exact_mut(dim))
-                .zip(&mut self.outcomes)
-                .enumerate()
-                .for_each(|(index, (((slot, observation), last), outcome))| {
-                    work(index, slot, observation, last, outcome);
-                }),
-            Some(pool) => pool.install(|| {
-                self.slots
-                    .par_iter_mut()
-                    .zip(self.observations.par_chunks_exact_mut(dim))
-                    .zip(self.final_observations.par_chunks_exact_mut(dim))
-                    .zip(self.outcomes.par_iter_mut())
-                    .enumerate()
-                    // One environment at a time, so that no thread is left with the slow ones.
-                    .with_max_len(1)
-                    .for_each(|(index, (((slot, observation), last), outcome))| {
-                        work(index, slot, observation, last, outcome);
-                    });
-            }),
-        }
+        let rows = self
+            .slots
+            .iter_mut()
+            .zip(self.observations.chunks_exact_mut(dim))
+            .zip(self.final_observations.chunks_exact_mut(dim))
+            .zip(&mut self.outcomes)
+            .enumerate();
+        self.crew.for_each(rows, |worker, (index, (((slot, observation), last), outcome))| {
+            work(worker, index, slot, observation, last, outcome);
+        });
     }
 }
 
@@ -468,13 +437,4 @@ fn begin_episode<E: Environment>(slot: &mut Slot<E>, run_seed: u64, index: usize
     slot.episodes += 1;
     slot.waiting = None;
     slot.environment.reset(seed, observation);
-}
-
-/// As many threads, all for one batch.
-pub(crate) fn start_threads(threads: usize) -> Result<ThreadPool, SimError> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("sim-{index}"))
-        .build()
-        .map_err(|error| SimError::Threads { threads, message: error.to_string() })
 }

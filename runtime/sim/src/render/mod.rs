@@ -21,8 +21,7 @@ pub(crate) mod lighter;
 mod osmesa;
 
 pub use gl::{EGL_VARIABLE, OSMESA_VARIABLE, PLATFORM_VARIABLE};
-
-use serde::{Deserialize, Serialize};
+pub use tenon_core::pictures::Quality;
 
 use crate::error::SimError;
 use crate::mujoco::drawing::{Drawing, Look};
@@ -38,38 +37,6 @@ pub const LARGEST_SIDE: u32 = 8192;
 /// Cells on the longest side of a mesh in [`Quality::Fast`]: about a third of a pixel where a link of the arm fills a
 /// picture of 96 pixels.
 const FAST_MESH_CELLS: u32 = 32;
-
-/// How much is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Quality {
-    /// Equals the picture of MuJoCo's Python renderer, and robosuite's, on the same OpenGL library.
-    #[default]
-    Exact,
-    /// No shadows, no reflections, one sample a pixel, meshes with fewer triangles.
-    Fast,
-}
-
-impl std::fmt::Display for Quality {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Exact => "exact",
-            Self::Fast => "fast",
-        })
-    }
-}
-
-impl std::str::FromStr for Quality {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "exact" => Ok(Self::Exact),
-            "fast" => Ok(Self::Fast),
-            _ => Err(format!("unknown quality \"{name}\": say exact or fast")),
-        }
-    }
-}
 
 /// From where a world is seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -45,6 +45,7 @@ pub fn spec() -> PolicySpec {
         observation_delay_steps: 0,
         denoising: None,
         normalizer: Normalizer::new(Limits::symmetric(2.0, 15), Limits::symmetric(2.0, 9)),
+        pictures: None,
     }
 }
 

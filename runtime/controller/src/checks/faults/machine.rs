@@ -13,6 +13,7 @@ use tenon_core::time::{MonotonicTime, Stamped};
 use tenon_policy::{Bundle, Engine, OnnxDenoiser};
 
 use super::kinds::Kind;
+use super::record::Watch;
 use crate::inference::ChunkSampler;
 use crate::machine::{Controller, Event, Inputs, Order, Outcome, Phase};
 use crate::perfect_arm::PerfectArm;
@@ -49,7 +50,7 @@ struct Rig {
     arm: PerfectArm,
     /// What was commanded last.
     motion: [JointMotion; 7],
-    last: Option<[JointMotion; 7]>,
+    watch: Watch,
     late_ticks: usize,
     wrong: Vec<String>,
     pending: Option<crate::machine::InferRequest>,
@@ -73,7 +74,7 @@ impl Rig {
             frozen: false,
             motion: arm.joint_positions_rad.map(JointMotion::at_rest),
             arm,
-            last: None,
+            watch: Watch::new(config.safety_limits(), config.arm()),
             late_ticks: 0,
             wrong: Vec::new(),
             pending: None,
@@ -103,24 +104,16 @@ impl Rig {
         self.arm.follow(&outcome);
         self.pending = outcome.infer;
         if matches!(outcome.event, Some(Event::Armed)) {
-            self.last = None;
+            let measured_rad = self.state.value.joint_positions_rad;
+            self.wrong.extend(self.watch.armed(Some(&measured_rad), outcome.target.as_ref()));
         }
         if let Some(motion) = outcome.target {
-            self.judge(&motion);
-            self.last = Some(motion);
+            let period_s = self.controller.tick_period().as_secs_f64();
+            self.wrong.extend(self.watch.command(&motion, period_s));
+            self.wrong.truncate(3);
             self.motion = motion;
         }
         Ok(outcome)
-    }
-
-    fn judge(&mut self, motion: &[JointMotion; 7]) {
-        let limits = self.config.safety_limits();
-        let period_s = self.controller.tick_period().as_secs_f64();
-        for (i, joint) in motion.iter().enumerate() {
-            let before = self.last.map(|last| (last[i], period_s));
-            self.wrong.extend(super::record::beyond(i, joint, before, &limits.bounds(i)));
-        }
-        self.wrong.truncate(3);
     }
 
     fn until(&mut self, what: &str, order: Option<Order>, wanted: impl Fn(&Event) -> bool) -> Result<()> {

@@ -90,6 +90,7 @@ fn spec(task: TaskName, observation: Vec<ObservationField>, action: Vec<ActionFi
             step_counts: Vec::new(),
         }),
         normalizer: Normalizer::new(Limits::symmetric(1.0, observed), Limits::symmetric(LARGEST_ACTION_M, 2)),
+        pictures: None,
     };
     spec.check().context("the policy of the fault runs")?;
     Ok(spec)

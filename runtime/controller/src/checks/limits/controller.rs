@@ -122,6 +122,7 @@ fn spec(planar: bool, period_s: f64) -> PolicySpec {
         observation_delay_steps: usize::from(planar),
         denoising: None,
         normalizer,
+        pictures: None,
     }
 }
 
