@@ -11,6 +11,7 @@ mod crew;
 mod first_values;
 mod pictures;
 mod pool;
+mod processors;
 
 pub(crate) use crew::Crew;
 pub use first_values::FirstValues;

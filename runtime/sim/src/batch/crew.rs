@@ -1,33 +1,40 @@
 //! Threads that share the work on a batch with the thread that asks for it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::ThreadPool;
 
+use super::processors::{KeptFree, thread_id};
 use crate::error::SimError;
 
 /// A fixed number of threads, the calling one among them.
 ///
-/// The caller works too instead of falling asleep: kernels wake threads where whoever wakes them runs, and a caller that made room for
-/// one of two workers often had both on its own processor, at half the speed.
+/// The caller works too instead of falling asleep, and the others are kept off its processor: on virtual machines the kernel holds a
+/// processor that sleeps for one that is taken away, wakes threads where the caller runs, and moves them milliseconds later, when a chunk
+/// of a small task is long over.
 #[derive(Debug)]
 pub(crate) struct Crew {
     /// The others; none where the caller is alone.
     pool: Option<ThreadPool>,
+    kept_free: KeptFree,
 }
 
 impl Crew {
     /// # Errors
     /// [`SimError::Threads`].
     pub fn new(threads: usize) -> Result<Self, SimError> {
+        let ids = Arc::new(Mutex::new(Vec::new()));
         let start = |others: usize| {
+            let ids = Arc::clone(&ids);
             rayon::ThreadPoolBuilder::new()
                 .num_threads(others)
                 .thread_name(|index| format!("sim-{}", index + 1))
+                .start_handler(move |_| ids.lock().unwrap_or_else(PoisonError::into_inner).push(thread_id()))
                 .build()
                 .map_err(|error| SimError::Threads { threads, message: error.to_string() })
         };
-        Ok(Self { pool: threads.checked_sub(1).filter(|&others| others > 0).map(start).transpose()? })
+        let pool = threads.checked_sub(1).filter(|&others| others > 0).map(start).transpose()?;
+        Ok(Self { pool, kept_free: KeptFree::new(threads, ids) })
     }
 
     /// Calls `work` with (number of the thread, item) for every item; a thread takes the next item when it is done with one, so none is
@@ -40,6 +47,7 @@ impl Crew {
             items.for_each(|item| work(0, item));
             return;
         };
+        self.kept_free.follow_caller();
         let items = Mutex::new(items);
         let share = |number: usize| {
             loop {

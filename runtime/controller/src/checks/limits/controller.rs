@@ -21,7 +21,7 @@ use tenon_core::timeline::{Anchor, HandOver};
 
 use super::judge::{Judge, place};
 use super::report::Report;
-use crate::machine::{Controller, Event, InferRequest, Inputs, Order, Outcome, Phase, Settings};
+use crate::machine::{Controller, Event, FaultCause, InferRequest, Inputs, Order, Outcome, Phase, Settings};
 use crate::motion::Motion;
 
 /// Actions of a chunk.
@@ -374,12 +374,18 @@ impl Trial {
 
     /// What the outcome asks of the world.
     fn obey(&mut self, outcome: &Outcome) {
+        if let Some(Event::Faulted(FaultCause::BeyondRange { .. })) = outcome.event {
+            // It says what to do: a person guides the arm back.
+            let (r, settings) = (&mut self.random, &self.settings);
+            self.arm.q = place(&settings.arm, &settings.safety, false, |low, high| r.random_range(low..high));
+        }
         match outcome.request {
             Some(Request::Arm { session }) if self.bridge.granting.is_none() && self.random.random_bool(0.9) => {
                 self.bridge.granting = Some((session, self.random.random_range(1..10)));
             }
             Some(Request::Release { .. }) => {
-                (self.bridge.state, self.bridge.session) = (BridgeState::Idle, 0);
+                // Messages keep their order: what was asked for before it is over too.
+                (self.bridge.state, self.bridge.session, self.bridge.granting) = (BridgeState::Idle, 0, None);
             }
             Some(Request::Gripper { .. }) if self.random.random_bool(0.8) => {
                 let done = [
