@@ -73,7 +73,8 @@ fn rows(task: TaskName) -> Rows {
         TaskFamily::Gym => Rows { count: 40, steps: 12, chunk_steps: 4, action_bound: 0.3, seed: 0 },
         // The Python environments draw after each control step.
         _ if task.cameras() > 0 => Rows { count: 10, steps: 8, chunk_steps: 1, action_bound: 0.5, seed: 0 },
-        _ => Rows { count: 10, steps: 8, chunk_steps: 4, action_bound: 0.5, seed: 0 },
+        // So many that the last of them does not decide how well two threads share them.
+        _ => Rows { count: 20, steps: 8, chunk_steps: 4, action_bound: 0.5, seed: 0 },
     }
 }
 
