@@ -103,7 +103,7 @@ impl<E: Environment> Stepping<E> {
         if environments.len() != rows.count {
             return Err(bad(format!("{} environments for {} rows", environments.len(), rows.count)));
         }
-        if rows.steps == 0 || rows.chunk_steps == 0 || rows.steps % rows.chunk_steps != 0 {
+        if rows.steps == 0 || rows.chunk_steps == 0 || !rows.steps.is_multiple_of(rows.chunk_steps) {
             return Err(bad(format!("{} control steps are no whole chunks of {}", rows.steps, rows.chunk_steps)));
         }
         let options = BatchOptions { threads, chunk_steps: rows.chunk_steps, auto_reset: false, seed: rows.seed };

@@ -98,7 +98,7 @@ pub(super) fn task(name: &str) -> Result<TaskName, String> {
 }
 
 pub(super) fn size(text: &str) -> Result<[u32; 2], String> {
-    let side = |text: &str| text.parse().ok().filter(|side: &u32| (16..=4096).contains(side) && side % 2 == 0);
+    let side = |text: &str| text.parse().ok().filter(|side: &u32| (16..=4096).contains(side) && side.is_multiple_of(2));
     text.split_once('x')
         .and_then(|(width, height)| Some([side(width)?, side(height)?]))
         .ok_or_else(|| "give WIDTHxHEIGHT, even numbers from 16 to 4096, e.g. 480x360".into())

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn one_error_is_told_and_the_others_are_done() {
         let crew = Crew::new(3).unwrap();
-        let mut done = vec![false; 9];
+        let mut done = [false; 9];
         let result = crew.try_for_each(done.iter_mut().enumerate(), |_, (index, done)| {
             *done = true;
             if index == 4 { Err(SimError::NothingToDraw) } else { Ok(()) }
