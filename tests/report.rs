@@ -64,6 +64,7 @@ fn iteration(number: u64) -> IterationRecord {
         undone: 0,
         seconds_sampling: 1.0,
         seconds_environment: 1.0,
+        seconds_pictures: None,
         environment_steps_per_second: 1.0,
     }
 }

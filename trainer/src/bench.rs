@@ -285,7 +285,7 @@ fn iteration_hopper(sizes: &Sizes) -> Result<Case, TrainError> {
         let times = collector.collect(&workers, policy, mode, &mut batch, &|| false, &mut |_, _| {})?;
         let (stats, update) = timed(|| updater.update(&workers, collector.rollout()));
         stats?;
-        let CollectTimes { sampling, environment } = times.unwrap_or_default();
+        let CollectTimes { sampling, environment, .. } = times.unwrap_or_default();
         let scaled = |t: Timing| Timing { wall: t.wall * share, cpu: t.cpu * share };
         Ok([("sampling", sampling), ("environment", environment), ("update", update)]
             .map(|(name, t)| (name, scaled(t)))

@@ -1,6 +1,6 @@
 //! From a task's configuration to what the numeric library wants.
 
-use tenon_core::config::{FinetuneConfig as Config, TaskConfig};
+use tenon_core::config::{BatchUnit, FinetuneConfig as Config, TaskConfig};
 use tenon_core::spec::Prediction;
 
 use crate::actor_critic::{ActorCriticSettings, ValueLoss};
@@ -104,6 +104,7 @@ fn actor_critic(config: &TaskConfig, c: &Config) -> ActorCriticSettings {
         value_loss: ValueLoss { vf_coef: c.vf_coef, clip_vloss_coef: None },
         update_epochs: c.update_epochs,
         batch_size: c.batch_rows(config.policy.finetuned_steps()),
+        whole_samples: c.batch_unit == BatchUnit::WholeChain,
         grad_accumulate: c.grad_accumulate,
         augment: c.augment,
         target_kl: c.target_kl,

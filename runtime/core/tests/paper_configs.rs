@@ -343,6 +343,8 @@ fn a_batch_unit_or_a_cycle_that_means_nothing_is_refused() {
     };
     let unit = wrong("lift/gaussian_mlp.finetune", "\nupdate_epochs", "\nbatch_unit = \"chain\"\nupdate_epochs");
     assert!(unit.contains("finetune.batch_unit"), "{unit}");
+    let unit = wrong("lift/gaussian_mlp.finetune", "\nupdate_epochs", "\nbatch_unit = \"whole_chain\"\nupdate_epochs");
+    assert!(unit.contains("finetune.batch_unit"), "{unit}");
     let cycle = wrong("lift/gaussian_mlp.pretrain", "\nepochs", "\ncycle_epochs = 100\nepochs");
     assert!(cycle.contains("pretrain.cycle_epochs"), "{cycle}");
 }

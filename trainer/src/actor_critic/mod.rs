@@ -2,11 +2,13 @@
 //!
 //! The actor's weights belong to the policy and are handed in; everything else that an update moves is here.
 
+mod epoch;
 mod moving;
 mod settings;
 mod stats;
 mod value_loss;
 
+pub use epoch::Epoch;
 pub(crate) use moving::traced;
 use moving::{Before, Moving};
 pub use settings::ActorCriticSettings;
@@ -21,7 +23,6 @@ use crate::checkpoint::Checkpoint;
 use crate::error::TrainError;
 use crate::network::{Critic, Observations, ParameterTable};
 use crate::optimizer::{AdamW, LrSchedule, finite_norm};
-use crate::pretrain::permutation;
 use crate::rollout::{Estimates, RewardScaler, Rollout, RolloutValues, estimate};
 use crate::seeds::Stream;
 use crate::workers::Workers;
@@ -69,28 +70,6 @@ pub struct ActorCritic {
     pictures: Vec<u8>,
     /// What checkpoints call the number of teacher samples drawn.
     teacher_counter: &'static str,
-}
-
-/// The rows of an epoch in random order, cut into minibatches; a remainder is dropped.
-#[derive(Debug)]
-pub struct Epoch {
-    order: Vec<u32>,
-    size: usize,
-    minibatches: usize,
-}
-
-impl Epoch {
-    /// The minibatches, each sorted: rows of one sample lie together.
-    pub fn minibatches(&self) -> Vec<&[u32]> {
-        self.order.chunks_exact(self.size).take(self.minibatches).collect()
-    }
-
-    /// The minibatches of each optimiser step, with the index of the last. What is left at the end makes a step too.
-    pub fn groups(&self, grad_accumulate: usize) -> Vec<(usize, Vec<&[u32]>)> {
-        let minibatches = self.minibatches();
-        let numbered = minibatches.chunks(grad_accumulate).enumerate();
-        numbered.map(|(g, group)| (g * grad_accumulate + group.len() - 1, group.to_vec())).collect()
-    }
 }
 
 impl ActorCritic {
@@ -228,14 +207,9 @@ impl ActorCritic {
         estimate(&settings.advantages, &mut self.moving.reward_scaler, rollout, values)
     }
 
-    /// 5d. The next epoch over `rows` rows.
-    pub fn epoch(&mut self, settings: &ActorCriticSettings, rows: usize) -> Epoch {
-        let size = settings.batch_size.min(rows);
-        let minibatches = (rows / settings.batch_size).max(1);
-        let mut order = permutation(rows, &mut self.moving.minibatch_order);
-        // The order within a minibatch is free.
-        order.chunks_exact_mut(size).take(minibatches).for_each(<[u32]>::sort_unstable);
-        Epoch { order, size, minibatches }
+    /// 5d. The next epoch over `samples` samples of `steps` rows each.
+    pub fn epoch(&mut self, settings: &ActorCriticSettings, samples: usize, steps: usize) -> Epoch {
+        Epoch::draw(settings, samples, steps, &mut self.moving.minibatch_order)
     }
 
     /// 5e. The critic's loss on each minibatch, and the norm of the gradient of vf_coef times their sum, which stays here

@@ -16,6 +16,9 @@ pub struct ActorCriticSettings {
     pub update_epochs: usize,
     /// Rows of a minibatch: of DPPO sample × denoising step, of PPO samples.
     pub batch_size: usize,
+    /// Draws samples and not rows: all rows of a sample lie in one minibatch, whose size is rounded down to whole samples.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole_samples: bool,
     /// Minibatches whose gradients are summed for one step of the optimisers (networks that see pictures).
     #[serde(default = "one")]
     pub grad_accumulate: usize,
@@ -47,6 +50,7 @@ impl Default for ActorCriticSettings {
             value_loss: ValueLoss::default(),
             update_epochs: 5,
             batch_size: 50_000,
+            whole_samples: false,
             grad_accumulate: 1,
             augment: false,
             target_kl: 1.0,

@@ -241,7 +241,8 @@ fn note(watcher: &mut Watcher, config: &TaskConfig, when: &str, pair: &NoisePair
 fn describe(r: &IterationRecord) -> String {
     let seconds = |update: Option<f64>| {
         let update = update.map_or_else(String::new, |s| format!("+{s:.1}"));
-        format!("{:.1}+{:.1}{update} s", r.seconds_sampling, r.seconds_environment)
+        let pictures = r.seconds_pictures.map_or_else(String::new, |s| format!(" (pictures {s:.1} of all threads)"));
+        format!("{:.1}+{:.1}{update} s{pictures}", r.seconds_sampling, r.seconds_environment)
     };
     let outcome = |success: Option<f64>, mean_return: Option<f64>| {
         let success = success.map(|s| format!("success {:.0} %", 100.0 * s));

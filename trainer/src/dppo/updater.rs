@@ -172,7 +172,6 @@ impl Updater {
     ) -> Result<UpdateStats, TrainError> {
         let settings = self.config.actor_critic;
         let (network, steps) = (&self.policy.network, self.policy.finetuned_steps());
-        let rows = rollout.samples() * steps;
 
         // a.–c., h. Values under the weights that sampled, running reward scaling, generalised advantages over chunk steps,
         // explained variance; a. log-probabilities under the same weights.
@@ -195,7 +194,7 @@ impl Updater {
         // d. Epochs of minibatches over (sample × denoising step); the remainder is dropped.
         let (mut sums, mut stopped_early) = (Sums::new(steps), false);
         'epochs: for _ in 0..settings.update_epochs {
-            let epoch = self.actor_critic.epoch(&settings, rows);
+            let epoch = self.actor_critic.epoch(&settings, rollout.samples(), steps);
             for (last, group) in epoch.groups(settings.grad_accumulate) {
                 self.step(workers, &samples, &group, last, &mut sums)?;
                 // g. Early stop on the latest minibatch in which the actor moved.

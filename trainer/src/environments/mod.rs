@@ -5,6 +5,8 @@ mod pictures;
 mod randomised;
 mod task;
 
+use std::time::Duration;
+
 use tenon_core::normalizer::Normalizer;
 use tenon_core::randomisation::Randomisation;
 use tenon_core::spec::PolicySpec;
@@ -239,6 +241,11 @@ impl TaskBatch {
     /// The same with what cameras see, for policies that see pictures.
     pub fn seen(&self) -> Observations<'_> {
         Observations { states: &self.states, images: self.pictures.as_ref().map(Pictures::now) }
+    }
+
+    /// Time spent drawing so far, of all threads together; none where nothing is drawn.
+    pub fn time_drawing(&self) -> Option<Duration> {
+        self.pictures.as_ref().map(Pictures::time_drawing)
     }
 
     /// What cameras saw last of an environment's last episode, beside [`Self::final_state`].

@@ -1,5 +1,7 @@
 //! What cameras see of a batch of environments, for policies that see pictures (spec sim_tasks.md §3.8).
 
+use std::time::Duration;
+
 use tenon_core::pictures::PicturesSeen;
 use tenon_core::task::TaskName;
 use tenon_sim::batch::{BatchEnv, BatchPictures};
@@ -99,6 +101,10 @@ impl Pictures {
     /// Steps the environments and draws them.
     pub fn step(&mut self, batch: &mut BatchEnv<TaskEnv>, actions: &[f64]) -> Result<(), TrainError> {
         batch.step_chunk_seen(actions, &self.drawing, &mut self.now, &mut self.last).map_err(simulation)
+    }
+
+    pub fn time_drawing(&self) -> Duration {
+        self.drawing.time_drawing()
     }
 
     pub fn now(&self) -> &[u8] {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use tenon_core::config::TaskConfig;
 use tenon_core::network::{GaussianSpec, PolicyNetwork, StdSpec};
 use tenon_core::noise::SeededNoise;
+use tenon_core::pictures::Quality;
 use tenon_core::spec::PolicySpec;
 
 use super::{Collector, ENVIRONMENT_STEPS, ENVIRONMENTS, EpisodeTally, FinetuneRun, JUDGED_AT, Plan, UNDONE};
 use crate::checkpoint::{Checkpoint, RunInfo, Stage};
 use crate::dppo::{self, Policy};
-use crate::environments::{BatchSettings, PICTURES_KEY, TaskBatch, auto_resets, look_of, quality_of};
+use crate::environments::{BatchSettings, PICTURES_KEY, TaskBatch, auto_resets, cameras, look_of, quality_of};
 use crate::error::TrainError;
 use crate::learner::Learner;
 use crate::network::{Critic, GaussianNetwork, NoiseNetwork};
@@ -74,6 +75,10 @@ impl FinetuneRun {
             }
         };
         known.extend(provenance);
+        if !cameras(config.task).is_empty() {
+            // What it is shown where nobody says anything is worth recording too.
+            known.entry(PICTURES_KEY.into()).or_insert_with(|| Quality::default().to_string());
+        }
         let run = RunInfo {
             policy: config.policy_spec(normalizer, config.policy.finetuned_steps()),
             network,

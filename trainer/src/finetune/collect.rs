@@ -1,5 +1,7 @@
 //! Rollouts: chunks sampled for all environments, executed, and everything that an update needs kept.
 
+use std::time::Duration;
+
 use tenon_core::noise::SeededNoise;
 use tenon_sim::batch::ChunkOutcome;
 
@@ -33,7 +35,10 @@ fn stream_name(environment: usize) -> String {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CollectTimes {
     pub sampling: Timing,
+    /// Pictures included.
     pub environment: Timing,
+    /// Of the environment's the time that pictures took, of all threads together; none where there are none.
+    pub pictures: Option<Duration>,
 }
 
 impl Collector {
@@ -101,7 +106,7 @@ impl Collector {
         let rollout = &mut self.rollout;
         let (steps, count) = (rollout.steps, rollout.envs);
         let (state_len, chunk_len, chain_len) = (policy.state_len(), policy.chunk_len(), policy.chain_len());
-        let mut times = CollectTimes::default();
+        let (mut times, drawn_before) = (CollectTimes::default(), batch.time_drawing());
         let n = rollout.samples();
         // K' may have fallen since the last rollout.
         rollout.chains.resize(n * chain_len, 0.0);
@@ -155,6 +160,7 @@ impl Collector {
             images.last.clear();
             images.last.extend_from_slice(seen);
         }
+        times.pictures = batch.time_drawing().zip(drawn_before).map(|(now, before)| now - before);
         Ok(Some(times))
     }
 }

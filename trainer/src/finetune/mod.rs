@@ -222,6 +222,7 @@ impl FinetuneRun {
             undone: self.undone,
             seconds_sampling: collected.times.sampling.wall.as_secs_f64(),
             seconds_environment: collected.times.environment.wall.as_secs_f64(),
+            seconds_pictures: collected.times.pictures.map(|time| time.as_secs_f64()),
             environment_steps_per_second: rate,
         }))
     }

@@ -24,7 +24,11 @@ pub struct IterationRecord {
     /// Iterations of the whole run that were undone because something was not finite.
     pub undone: u64,
     pub seconds_sampling: f64,
+    /// Pictures included.
     pub seconds_environment: f64,
+    /// Drawing, of all threads together; absent where nothing is drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_pictures: Option<f64>,
     /// Control steps of all environments by the time of the whole iteration.
     pub environment_steps_per_second: f64,
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::plan::BlockSize;
 use super::{
     Critic, CriticRow, GaussianNetwork, GaussianPrepared, GaussianRow, GaussianRowGradient, GaussianWorkspace, Mode,
     NoiseNetwork, NoiseRow, Observations, PlanGradient, Prepared, Workspace,
@@ -21,6 +22,31 @@ fn most_shards(on_device: bool) -> usize {
 fn blocks(rows: Range<usize>, block_rows: usize) -> impl Iterator<Item = Range<usize>> {
     let end = rows.end;
     rows.step_by(block_rows).map(move |start| start..(start + block_rows).min(end))
+}
+
+/// Blocks of neighbouring rows, none with more rows or distinct states than the network walks at a time.
+fn blocks_of_states<'a>(
+    rows: Range<usize>,
+    most: BlockSize,
+    load: impl Fn(usize) -> NoiseRow<'a>,
+    mut walk: impl FnMut(Range<usize>, &[NoiseRow<'a>]),
+) {
+    let (mut start, mut states) = (rows.start, 0);
+    let mut block: Vec<NoiseRow> = Vec::with_capacity(most.rows.min(rows.len()));
+    for i in rows {
+        let row = load(i);
+        let is_new = !block.last().is_some_and(|last| last.shares_state(&row));
+        if block.len() == most.rows || (is_new && states == most.states) {
+            walk(start..i, &block);
+            block.clear();
+            (start, states) = (i, 0);
+        }
+        states += usize::from(is_new || block.is_empty());
+        block.push(row);
+    }
+    if !block.is_empty() {
+        walk(start..start + block.len(), &block);
+    }
 }
 
 /// Splits `out` into the parts that the shards of `rows` rows own, `width` values a row.
@@ -43,7 +69,7 @@ fn add_up(shards: &mut [PlanGradient]) {
 /// Buffers for batches through a [`NoiseNetwork`], and the gradient of the batch in hand.
 #[derive(Debug)]
 pub struct NoiseBatch {
-    block_rows: usize,
+    most: BlockSize,
     most_shards: usize,
     workspaces: Vec<Workspace>,
     shards: Vec<PlanGradient>,
@@ -52,12 +78,13 @@ pub struct NoiseBatch {
 impl NoiseBatch {
     /// For batches of about `rows` rows (more are only slower) whose steps are among `times` distinct ones.
     pub fn new(network: &NoiseNetwork, workers: &Workers, rows: usize, times: usize) -> Self {
-        let block_rows = rows.clamp(1, network.plan().block_rows());
+        let BlockSize { rows: most_rows, states } = network.block_size();
+        let most = BlockSize { rows: rows.clamp(1, most_rows), states: rows.clamp(1, states) };
         let most_shards = most_shards(network.is_on_device());
         let shards = shard_count(rows, SMALLEST_SHARD_ROWS, most_shards);
-        let workspace = |_| network.workspace(block_rows, Mode::Training);
+        let workspace = |_| network.workspace_for(most, Mode::Training);
         Self {
-            block_rows,
+            most,
             most_shards,
             workspaces: (0..workers.threads().min(most_shards)).map(workspace).collect(),
             shards: (0..shards).map(|_| network.gradient(times)).collect(),
@@ -80,16 +107,15 @@ impl NoiseBatch {
         let rows = out.len() / width;
         let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards);
         let mut parts = split_by_shard(out, rows, shards, width);
-        let block_rows = self.block_rows;
+        let most = self.most;
         workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
             let range = shard_range(rows, shards, shard);
-            for block in blocks(range.clone(), block_rows) {
-                let rows: Vec<NoiseRow> = block.clone().map(&load).collect();
-                let output = network.forward(parameters, prepared, ws, &rows);
+            blocks_of_states(range.clone(), most, &load, |block, rows| {
+                let output = network.forward(parameters, prepared, ws, rows);
                 for (i, y) in block.zip(output.chunks_exact(network.chunk_len())) {
                     read(i, y, &mut part[(i - range.start) * width..][..width]);
                 }
-            }
+            });
         });
     }
 
@@ -116,20 +142,19 @@ impl NoiseBatch {
         let len = network.chunk_len();
         let mut outputs: Vec<(&mut PlanGradient, S)> =
             self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
-        let block_rows = self.block_rows;
+        let most = self.most;
         workers.run(&mut self.workspaces, &mut outputs, |shard, ws, (gradient, statistics)| {
             if shard > 0 {
                 gradient.clear();
             }
-            for block in blocks(shard_range(rows, shards, shard), block_rows) {
-                let rows: Vec<NoiseRow> = block.clone().map(&load).collect();
-                network.forward(parameters, prepared, ws, &rows);
+            blocks_of_states(shard_range(rows, shards, shard), most, &load, |block, rows| {
+                network.forward(parameters, prepared, ws, rows);
                 let (y, dy) = network.output_and_gradient(ws);
                 for ((i, y), dy) in block.zip(y.chunks_exact(len)).zip(dy.chunks_exact_mut(len)) {
                     differentiate(i, y, dy, statistics);
                 }
                 network.backward(parameters, prepared, ws, gradient);
-            }
+            });
         });
         let statistics = outputs.into_iter().map(|(_, s)| s).collect();
         add_up(&mut self.shards[..shards]);
@@ -331,5 +356,36 @@ impl GaussianBatch {
     pub fn finish(&mut self, network: &GaussianNetwork, parameters: &[f32], prepared: &mut GaussianPrepared) -> &[f32] {
         network.finish_gradient(parameters, prepared, &mut self.shards[0]);
         &self.shards[0].parameters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of rows whose states are these, and the states in each.
+    fn blocks_of(states: &[usize], rows: Range<usize>, most: BlockSize) -> Vec<(Range<usize>, usize)> {
+        let values = [[0.0f32; 1]; 10];
+        let load = |i: usize| NoiseRow { slot: 0, chunk: &[], state: &values[states[i]], images: None };
+        let mut blocks = Vec::new();
+        blocks_of_states(rows, most, load, |block, rows| {
+            assert_eq!(block.len(), rows.len());
+            let distinct = rows.chunk_by(|a, b| a.shares_state(b)).count();
+            assert!(rows.len() <= most.rows && distinct <= most.states, "{block:?}");
+            blocks.push((block, distinct));
+        });
+        blocks
+    }
+
+    #[test]
+    fn rows_that_share_a_state_count_it_once() {
+        let states = [0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 3, 4];
+        let most = |rows, states| BlockSize { rows, states };
+        assert_eq!(blocks_of(&states, 0..12, most(100, 2)), [(0..5, 2), (5..11, 2), (11..12, 1)]);
+        assert_eq!(blocks_of(&states, 0..12, most(4, 100)), [(0..4, 2), (4..8, 3), (8..12, 2)]);
+        assert_eq!(blocks_of(&states, 4..9, most(4, 1)), [(4..5, 1), (5..6, 1), (6..9, 1)]);
+        assert_eq!(blocks_of(&states, 3..3, most(4, 1)), []);
+        // A state that is cut stands in both blocks.
+        assert_eq!(blocks_of(&states, 6..11, most(3, 1)), [(6..9, 1), (9..11, 1)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use tenon_core::network::{NetworkSpec, NoiseInputs};
 
-use super::plan::{Plan, PlanBuilder, PlanGradient, Prepared, Workspace};
+use super::plan::{BlockSize, Plan, PlanBuilder, PlanGradient, Prepared, Workspace};
 use super::{Mode, ParameterTable};
 use crate::device::Device;
 use crate::error::TrainError;
@@ -71,6 +71,13 @@ pub struct NoiseRow<'a> {
     pub state: &'a [f32],
     /// Pictures `[3 · cameras, px, px]`, of networks that see them.
     pub images: Option<&'a [u8]>,
+}
+
+impl NoiseRow<'_> {
+    /// Whether both see the same, as one slice.
+    pub fn shares_state(&self, other: &NoiseRow) -> bool {
+        std::ptr::eq(self.state, other.state)
+    }
 }
 
 impl NoiseNetwork {
@@ -180,6 +187,16 @@ impl NoiseNetwork {
         self.plan.prepare(parameters, times)
     }
 
+    /// The most rows and distinct observations that are walked at a time.
+    pub fn block_size(&self) -> BlockSize {
+        self.plan.block_size()
+    }
+
+    /// Buffers for a block of up to so many rows and states.
+    pub fn workspace_for(&self, block: BlockSize, mode: Mode) -> Workspace {
+        self.plan.workspace_for(block, mode)
+    }
+
     /// Buffers for up to `rows` rows.
     pub fn workspace(&self, rows: usize, mode: Mode) -> Workspace {
         self.plan.workspace(rows, mode)
@@ -201,7 +218,7 @@ impl NoiseNetwork {
         let mut states: Vec<&NoiseRow> = Vec::with_capacity(rows.len());
         let mut state_of_row = Vec::with_capacity(rows.len());
         for row in rows {
-            if !states.last().is_some_and(|last| std::ptr::eq(last.state, row.state)) {
+            if !states.last().is_some_and(|last| last.shares_state(row)) {
                 states.push(row);
             }
             state_of_row.push(states.len() as u32 - 1);

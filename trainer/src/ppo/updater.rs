@@ -122,7 +122,7 @@ impl PpoUpdater {
         // d. Epochs of minibatches over samples; the remainder is dropped.
         let (mut sums, mut stopped_early) = (Sums::default(), false);
         'epochs: for _ in 0..settings.update_epochs {
-            let epoch = self.actor_critic.epoch(&settings, n);
+            let epoch = self.actor_critic.epoch(&settings, n, 1);
             for (_, group) in epoch.groups(settings.grad_accumulate) {
                 self.step(workers, &samples, &group, &mut sums)?;
                 // g. Early stop on the latest minibatch in which the actor moved.

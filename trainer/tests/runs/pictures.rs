@@ -137,9 +137,13 @@ fn a_rollout_keeps_the_pictures_that_its_chunks_were_sampled_from() {
         let streams = (0..ENVIRONMENTS as u32).map(|i| Stream::Policy(i).of(7)).collect();
         Collector::new(policy, &workers, 5, streams)
     };
-    let first = images(&batch);
+    let (first, drawn) = (images(&batch), batch.time_drawing().unwrap());
     let mut seeing = collector();
-    seeing.collect(&workers, policy, mode, &mut batch, &|| false, &mut |_, _| ()).unwrap().unwrap();
+    let times = seeing.collect(&workers, policy, mode, &mut batch, &|| false, &mut |_, _| ()).unwrap().unwrap();
+    // Two threads at most draw at once, while the environments are stepped.
+    let pictures = times.pictures.unwrap();
+    assert!(!pictures.is_zero() && pictures <= 2 * times.environment.wall, "{times:?}");
+    assert_eq!(batch.time_drawing().unwrap(), drawn + pictures);
     let rollout = seeing.rollout();
     rollout.check_images(IMAGE_LEN).unwrap();
     let kept = rollout.images.as_ref().unwrap();
@@ -148,6 +152,7 @@ fn a_rollout_keeps_the_pictures_that_its_chunks_were_sampled_from() {
     assert!(kept.before.chunks_exact(ENVIRONMENTS * IMAGE_LEN).all(|step| step != kept.last), "hoppers move");
 
     let mut blind = blind(1);
+    assert_eq!(blind.time_drawing(), None);
     blind.reset();
     let refused = collector().collect(&workers, policy, mode, &mut blind, &|| false, &mut |_, _| ()).unwrap_err();
     assert!(refused.to_string().contains("pictures"), "{refused}");

@@ -121,6 +121,21 @@ fn one_step_from_two_halves_is_the_step_from_the_sum_of_their_gradients() {
 }
 
 #[test]
+fn whole_samples_learn_in_repeatable_minibatches_of_their_own() {
+    let with = |whole_samples: bool, threads: usize| bandit(config_with(|c| c.whole_samples = whole_samples), threads);
+    let (mut rows, mut whole, mut on_two) = (with(false, 1), with(true, 1), with(true, 2));
+    let mut rollout = rows.collect();
+    mottle(&mut rollout);
+    let [of_rows, of_whole, again] =
+        [&mut rows, &mut whole, &mut on_two].map(|bandit| bandit.updater.update(&bandit.workers, &rollout).unwrap());
+    assert_eq!(of_whole, again);
+    // 2000 rows in minibatches of 200, twice: the same work in other portions.
+    assert_eq!((of_whole.minibatches, of_rows.minibatches), (20, 20));
+    assert_ne!(of_whole, of_rows);
+    assert!(of_whole.actor_gradient_norm > 0.0 && of_whole.critic_gradient_norm > 0.0, "{of_whole:?}");
+}
+
+#[test]
 fn an_early_stop_waits_for_the_optimisers_and_for_the_end_of_warm_up() {
     let mut config = config();
     config.actor_critic.target_kl = 1e-12;

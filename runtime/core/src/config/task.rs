@@ -150,7 +150,7 @@ impl Check for TaskConfig {
         }
         if let Some(finetune) = &self.finetune {
             finetune.problems(&mut p);
-            if finetune.batch_unit == BatchUnit::Chain && self.policy.diffusion().is_none() {
+            if finetune.batch_unit != BatchUnit::Row && self.policy.diffusion().is_none() {
                 p.add("finetune.batch_unit", "means nothing to a Gaussian policy: leave it out");
             }
             match (&self.policy.model, &finetune.diffusion) {

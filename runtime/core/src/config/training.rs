@@ -103,6 +103,9 @@ pub enum BatchUnit {
     /// Samples with all their fine-tuned steps, K' rows each: how the paper gives its batch sizes. Rows are drawn one by
     /// one all the same.
     Chain,
+    /// The same, drawn whole: all rows of a sample fall into one minibatch. What depends on the observation alone, above
+    /// all pictures, is then computed once for K' rows (ours: the same gradient in expectation, other minibatches).
+    WholeChain,
 }
 
 /// What DPPO needs beyond PPO.
@@ -346,7 +349,7 @@ impl FinetuneConfig {
     pub fn batch_rows(&self, finetuned_steps: usize) -> usize {
         match self.batch_unit {
             BatchUnit::Row => self.batch_size,
-            BatchUnit::Chain => self.batch_size * finetuned_steps.max(1),
+            BatchUnit::Chain | BatchUnit::WholeChain => self.batch_size * finetuned_steps.max(1),
         }
     }
 

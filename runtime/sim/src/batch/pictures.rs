@@ -1,6 +1,8 @@
 //! Renderers for a batch of environments, one a thread.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Environment;
 use crate::error::SimError;
@@ -13,6 +15,8 @@ pub struct BatchPictures {
     options: RenderOptions,
     /// One a thread; a thread takes only its own, so nobody waits.
     workers: Vec<Mutex<Option<Renderer>>>,
+    /// Nanoseconds of all threads together.
+    drawn_for: AtomicU64,
 }
 
 impl BatchPictures {
@@ -24,7 +28,8 @@ impl BatchPictures {
         if threads == 0 || options.views.is_empty() {
             return Err(SimError::BatchOptions { message: "pictures need a thread and a view".into() });
         }
-        Ok(Self { options, workers: (0..threads).map(|_| Mutex::new(None)).collect() })
+        let workers = (0..threads).map(|_| Mutex::new(None)).collect();
+        Ok(Self { options, workers, drawn_for: AtomicU64::new(0) })
     }
 
     /// Bytes of one environment's pictures.
@@ -43,6 +48,11 @@ impl BatchPictures {
             let renderer = worker.lock().unwrap_or_else(PoisonError::into_inner);
             renderer.as_ref().map(|renderer| renderer.backend().to_owned())
         })
+    }
+
+    /// Time spent drawing so far, of all threads together.
+    pub fn time_drawing(&self) -> Duration {
+        Duration::from_nanos(self.drawn_for.load(Ordering::Relaxed))
     }
 
     /// Draws one environment with the renderer of `worker`, a thread's number.
@@ -64,6 +74,9 @@ impl BatchPictures {
             Some(renderer) => renderer,
             empty => empty.insert(Renderer::new(world.model(), &self.options)?),
         };
-        renderer.render_channels(world, pictures)
+        let begun = Instant::now();
+        let result = renderer.render_channels(world, pictures);
+        self.drawn_for.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        result
     }
 }

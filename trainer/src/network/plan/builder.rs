@@ -18,10 +18,10 @@ const LEAST_ROWS: usize = 8;
 /// Inputs of one product sum with their shares of the weight.
 type Parts = Vec<(NodeId, WeightPart)>;
 
-/// Rows of a block on the processor, for values of so many positions.
-pub(super) fn block_rows(positions: usize) -> usize {
+/// The most of a block on the processor, from the positions that values of a space have.
+pub(super) fn block_size(positions: usize) -> usize {
     match positions {
-        1 => BLOCK_ROWS,
+        0 | 1 => BLOCK_ROWS,
         _ => (BLOCK_POSITIONS / positions).clamp(LEAST_ROWS, BLOCK_ROWS),
     }
 }
@@ -143,14 +143,14 @@ impl PlanBuilder {
             })
             .collect();
         self.fuse_activations();
-        let positions = self.nodes.iter().map(|n| n.positions).max().unwrap_or(1);
+        let block = super::BlockSize::of(&self.nodes, block_size);
         Plan {
             widest: self.nodes.iter().map(|n| n.channels).max().unwrap_or(1),
             table: ParameterTable::new(self.parameters.into_iter().map(|(p, _)| p).collect()),
             nodes: self.nodes,
             packings: self.packings,
             outputs,
-            block_rows: block_rows(positions),
+            block,
             device: None,
         }
     }

@@ -282,6 +282,22 @@ impl Packing {
     }
 }
 
+/// The most that is walked at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSize {
+    pub rows: usize,
+    /// Distinct observations.
+    pub states: usize,
+}
+
+impl BlockSize {
+    /// `size`: from the most positions that values of a space have.
+    fn of(nodes: &[Node], size: impl Fn(usize) -> usize) -> Self {
+        let positions = |space| nodes.iter().filter(|n| n.space == space).map(|n| n.positions).max().unwrap_or(0);
+        Self { rows: size(positions(Space::Row)), states: size(positions(Space::State)) }
+    }
+}
+
 /// A network ready to run; sizes and offsets only.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -289,7 +305,7 @@ pub struct Plan {
     nodes: Vec<Node>,
     packings: Vec<Packing>,
     outputs: Vec<NodeId>,
-    block_rows: usize,
+    block: BlockSize,
     /// Width of the widest value: zeros in place of a bias.
     widest: usize,
     /// Where it is computed; none for the processor.
@@ -299,11 +315,10 @@ pub struct Plan {
 impl Plan {
     /// The same plan, computed there; on the processor for none.
     pub fn on(mut self, device: Option<&Device>) -> Self {
-        let positions = self.nodes.iter().map(|n| n.positions).max().unwrap_or(1);
-        self.block_rows = match device {
-            Some(_) => (DEVICE_BLOCK_POSITIONS / positions).max(1),
-            None => builder::block_rows(positions),
-        };
+        self.block = BlockSize::of(&self.nodes, |positions| match device {
+            Some(_) => (DEVICE_BLOCK_POSITIONS / positions.max(1)).max(1),
+            None => builder::block_size(positions),
+        });
         self.device = device.cloned();
         self
     }
@@ -324,9 +339,14 @@ impl Plan {
         self.nodes.iter().any(|node| node.positions > 1 && computes(&node.op))
     }
 
-    /// Rows that are walked at a time.
+    /// The most rows and distinct observations that are walked at a time.
+    pub fn block_size(&self) -> BlockSize {
+        self.block
+    }
+
+    /// Rows that are walked at a time where each has an observation of its own.
     pub fn block_rows(&self) -> usize {
-        self.block_rows
+        self.block.rows.min(self.block.states)
     }
 
     /// Values of output `i` for one element.

@@ -3,7 +3,7 @@
 use tenon_core::network::sinusoid;
 
 use super::backend::{DeviceBlock, Scratch};
-use super::{Node, NodeId, Op, Plan, Source, Space};
+use super::{BlockSize, Node, NodeId, Op, Plan, Source, Space};
 use crate::device::{Device, Memory};
 use crate::elementwise::add;
 use crate::network::Mode;
@@ -178,19 +178,26 @@ pub(super) struct DeviceWorkspace {
 impl Plan {
     /// Buffers for a block of up to `rows` rows and as many states.
     pub fn workspace(&self, rows: usize, mode: Mode) -> Workspace {
+        self.workspace_for(BlockSize { rows, states: rows }, mode)
+    }
+
+    /// Buffers for a block of up to so many rows and states.
+    pub fn workspace_for(&self, block: BlockSize, mode: Mode) -> Workspace {
+        let BlockSize { rows, states } = block;
+        let elements = |space| if space == Space::Row { rows } else { states };
         let own = |id: NodeId| self.node(id).space >= Space::State;
         let device = self.device.as_ref().map(|device| DeviceWorkspace {
-            buffers: Buffers::new(self, mode, |_| rows, own, |len| device.zeros(len)),
+            buffers: Buffers::new(self, mode, elements, own, |len| device.zeros(len)),
             block: DeviceBlock {
                 state_of_row: device.zeros(rows),
                 slots: device.zeros(rows),
-                first_row: device.zeros(rows + 1),
+                first_row: device.zeros(states + 1),
             },
             scratch: Scratch::default(),
         });
         let here = |id| own(id) && (self.device.is_none() || self.is_exchanged(id));
         Workspace {
-            buffers: Buffers::new(self, mode, |_| rows, here, |len| vec![0.0; len]),
+            buffers: Buffers::new(self, mode, elements, here, |len| vec![0.0; len]),
             block: Block::default(),
             device,
             scratch: Vec::new(),
