@@ -14,6 +14,11 @@ use crate::workers::{Workers, shard_count, shard_range};
 const SMALLEST_SHARD_ROWS: usize = 64;
 const MOST_SHARDS: usize = 8;
 
+/// The same for networks that compute so much of each state that a block holds a few only.
+fn smallest_shard(block_states: usize) -> usize {
+    SMALLEST_SHARD_ROWS.min(block_states)
+}
+
 /// Most shards of a batch: on a device the whole batch is one, walked in large blocks.
 fn most_shards(on_device: bool) -> usize {
     if on_device { 1 } else { MOST_SHARDS }
@@ -172,6 +177,7 @@ impl NoiseBatch {
 #[derive(Debug)]
 pub struct CriticBatch {
     block_rows: usize,
+    smallest_shard: usize,
     most_shards: usize,
     workspaces: Vec<Workspace>,
     shards: Vec<PlanGradient>,
@@ -182,10 +188,12 @@ impl CriticBatch {
     pub fn new(critic: &Critic, workers: &Workers, rows: usize) -> Self {
         let block_rows = rows.clamp(1, critic.block_rows());
         let most_shards = most_shards(critic.is_on_device());
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, most_shards);
+        let smallest_shard = smallest_shard(critic.block_rows());
+        let shards = shard_count(rows, smallest_shard, most_shards);
         let workspace = |_| critic.workspace(block_rows, Mode::Training);
         Self {
             block_rows,
+            smallest_shard,
             most_shards,
             workspaces: (0..workers.threads().min(most_shards)).map(workspace).collect(),
             shards: (0..shards).map(|_| critic.gradient()).collect(),
@@ -202,7 +210,7 @@ impl CriticBatch {
         out: &mut [f32],
     ) {
         let rows = out.len();
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards);
+        let shards = shard_count(rows, self.smallest_shard, self.most_shards);
         let mut parts = split_by_shard(out, rows, shards, 1);
         let (block_rows, prepared) = (self.block_rows, critic.prepare(parameters));
         workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
@@ -238,7 +246,7 @@ impl CriticBatch {
         load: impl Fn(usize) -> CriticRow<'a> + Sync,
         differentiate: impl Fn(usize, f32, &mut S) -> f32 + Sync,
     ) -> (Vec<S>, &[f32]) {
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards).min(self.shards.len());
+        let shards = shard_count(rows, self.smallest_shard, self.most_shards).min(self.shards.len());
         let mut outputs: Vec<(&mut PlanGradient, S)> =
             self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
         let (block_rows, mut prepared) = (self.block_rows, critic.prepare(parameters));
@@ -264,6 +272,7 @@ impl CriticBatch {
 #[derive(Debug)]
 pub struct GaussianBatch {
     block_rows: usize,
+    smallest_shard: usize,
     most_shards: usize,
     workspaces: Vec<GaussianWorkspace>,
     shards: Vec<PlanGradient>,
@@ -274,10 +283,12 @@ impl GaussianBatch {
     pub fn new(network: &GaussianNetwork, workers: &Workers, rows: usize) -> Self {
         let block_rows = rows.clamp(1, network.block_rows());
         let most_shards = most_shards(network.is_on_device());
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, most_shards);
+        let smallest_shard = smallest_shard(network.block_rows());
+        let shards = shard_count(rows, smallest_shard, most_shards);
         let workspace = |_| network.workspace(block_rows, Mode::Training);
         Self {
             block_rows,
+            smallest_shard,
             most_shards,
             workspaces: (0..workers.threads().min(most_shards)).map(workspace).collect(),
             shards: (0..shards).map(|_| network.gradient()).collect(),
@@ -298,7 +309,7 @@ impl GaussianBatch {
         read: impl Fn(usize, GaussianRow, &mut [f32]) + Sync,
     ) {
         let rows = out.len() / width;
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards);
+        let shards = shard_count(rows, self.smallest_shard, self.most_shards);
         let mut parts = split_by_shard(out, rows, shards, width);
         let block_rows = self.block_rows;
         workers.run(&mut self.workspaces, &mut parts, |shard, ws, part| {
@@ -332,7 +343,7 @@ impl GaussianBatch {
         load: impl Fn(usize) -> CriticRow<'a> + Sync,
         differentiate: impl Fn(usize, GaussianRow, GaussianRowGradient, &mut S) + Sync,
     ) -> Vec<S> {
-        let shards = shard_count(rows, SMALLEST_SHARD_ROWS, self.most_shards).min(self.shards.len());
+        let shards = shard_count(rows, self.smallest_shard, self.most_shards).min(self.shards.len());
         let mut outputs: Vec<(&mut PlanGradient, S)> =
             self.shards[..shards].iter_mut().map(|g| (g, S::default())).collect();
         let block_rows = self.block_rows;
