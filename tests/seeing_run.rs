@@ -66,10 +66,14 @@ fn calibration(days_ago: f64) -> RigCalibration {
     rendered::calibration(&date(days_ago))
 }
 
+fn avoid() -> TaskConfig {
+    TaskConfig::parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml"), Values::Latest)
+        .expect("the shipped file")
+}
+
 /// A one_leg policy that stays within a millimetre of the start.
 fn bundle(folder: &Path) -> PathBuf {
-    let avoid = TaskConfig::parse("avoid_m1.toml", include_str!("../configs/tasks/avoid_m1.toml"), Values::Latest)
-        .expect("the shipped file");
+    let avoid = avoid();
     let task = TaskName::OneLegLow;
     let start = Arm::new(T_flange_hand_tcp()).tcp(&RESET_JOINTS_RAD);
     let middle: Vec<f32> =
@@ -311,6 +315,31 @@ fn the_doctor_says_what_a_run_would() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("FAIL drift"), "{text}");
     assert!(text.contains("no bridge at") && text.contains("not fit for a run"), "{text}");
+}
+
+#[test]
+fn run_and_doctor_refuse_alike_what_only_a_simulation_can_observe() {
+    let recordings = recordings();
+    let station = Workstation::new(calibration(1.0));
+    let (task, avoid) = (TaskName::Lift, avoid());
+    let [observed, acted] = [task.observation_dim(), task.action_dim()].map(|dim| Limits::symmetric(1.0, dim));
+    let spec = PolicySpec {
+        task: task.to_string(),
+        observation: task.observation(),
+        action: task.action(),
+        period_s: task.period_s(),
+        observation_delay_steps: 0,
+        ..avoid.policy_spec(Normalizer::new(observed, acted), avoid.policy.finetuned_steps())
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let bundle = random_bundle(folder.path(), &spec).display().to_string();
+    let wanted = "values that its task defines, which only a simulation can provide";
+    let run = station.tenon(&["run", "--robot", "sim", "--bundle", &bundle], &recordings.whole);
+    assert_eq!(run.status.code(), Some(1));
+    assert!(stderr(&run).contains(wanted), "{}", stderr(&run));
+    let doctor = station.tenon(&["doctor", "--wait-s", "0.3", "--bundle", &bundle], &recordings.whole);
+    let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(text.contains("FAIL bundle") && text.contains(wanted), "{text}");
 }
 
 #[test]

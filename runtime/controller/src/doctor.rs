@@ -21,7 +21,7 @@ use tenon_vision::source::{Clock, SystemClock};
 
 use crate::processes::shipped;
 use crate::realtime::{self, Asked};
-use crate::run::load_config;
+use crate::run::{Delays, fit, lead_s, load_config};
 use crate::seeing::{self, cameras, drift, fitness};
 
 #[derive(Debug, Clone, Args)]
@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let findings = answer.unwrap_or_else(|error| vec![Finding { grade: Grade::Fail, text: format!("{error:#}") }]);
         lines.extend(findings.into_iter().map(|finding| Line { about, finding }));
     };
-    ask("bundle", bundle(options));
+    ask("bundle", bundle(options, &config));
     ask("machine", Ok(machine(&config)));
     match &config.cameras {
         None => ask(
@@ -129,10 +129,15 @@ fn finding(grade: Grade, text: impl Into<String>) -> Finding {
     Finding { grade, text: text.into() }
 }
 
-fn bundle(options: &Options) -> Result<Vec<Finding>> {
+fn bundle(options: &Options, config: &RobotConfig) -> Result<Vec<Finding>> {
     let Some(folder) = &options.bundle else { return Ok(Vec::new()) };
     let bundle = Bundle::open(folder).with_context(|| format!("the policy bundle {}", folder.display()))?;
     let spec = bundle.spec();
+    // A calibration that cannot be read is another line's finding.
+    let version =
+        config.cameras.as_ref().and_then(|of_config| seeing::calibration(of_config, options.rig.as_deref()).ok());
+    let arm_delay_s = version.and_then(|version| Delays::of(&version.calibration).arm_s);
+    fit(&bundle, config, lead_s(config, arm_delay_s)?)?;
     let mut text = format!("{}: {}, {} Hz", folder.display(), spec.task, (1.0 / spec.period_s).round());
     if let Some(furniture) = seeing::furniture_of(spec)? {
         text += &format!(", observes {}", furniture.part_names().join(", "));

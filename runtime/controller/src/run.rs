@@ -1,6 +1,7 @@
 //! `tenon run`: episodes of a policy on a robot, or on the simulated one with all its processes.
 
 mod delays;
+mod fit;
 pub mod gate;
 pub(crate) mod program;
 mod recording;
@@ -27,6 +28,7 @@ use crate::shadow::ShadowReport;
 use crate::timing::TimingSummary;
 
 pub use delays::{Delays, lead_s};
+pub use fit::fit;
 pub use recording::{ARM_DELAY, RecordReport, RecordTo};
 pub use stage::{Lowered, Planned, Setup, Stage};
 

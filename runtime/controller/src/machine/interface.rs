@@ -281,12 +281,16 @@ pub struct ActionCounts {
     pub late_actions: u64,
 }
 
+fn of_task(values: usize) -> String {
+    format!("{values} values that its task defines")
+}
+
 /// What is wrong with a policy for this controller.
 #[derive(Debug, Error, PartialEq)]
 pub enum SettingsError {
-    #[error("the policy observes {0:?}, which only a simulation can provide")]
+    #[error("the policy observes {}, which only a simulation can provide", of_task(.0.dim()))]
     SimulationOnly(ObservationField),
-    #[error("the policy acts through {0:?}, which only a simulation understands")]
+    #[error("the policy acts through {}, which only a simulation understands", of_task(.0.dim()))]
     SimulationOnlyAction(ActionField),
     #[error(
         "control.hand_over: executing {executed} actions of a chunk while the next is inferred ({delay} more) needs a prediction \

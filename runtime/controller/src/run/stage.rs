@@ -18,11 +18,12 @@ use tenon_link::{Endpoint, LinkError, ReadOnlyLink, RobotKeys, RobotLink, ZenohL
 use tenon_policy::{Bundle, Engine};
 
 use super::delays::{Delays, lead_s};
+use super::fit::{Fit, fit};
 use super::program::Program;
 use super::recording::{About, RecordReport, RecordTo};
 use super::services::Services;
 use super::session::{self, Session, session_id};
-use super::{Robot, link_endpoint, read_config, settings};
+use super::{Robot, link_endpoint, read_config};
 use crate::machine::{Controller, Settings};
 use crate::processes::shipped;
 use crate::realtime::Asked;
@@ -118,12 +119,7 @@ impl Planned {
             .with_context(|| format!("opening the policy bundle {}", setup.bundle.display()))?;
         let spec = bundle.spec().clone();
         let delays = delays_of(&setup, &config);
-        let settings = Settings { lead_s: lead_s(&config, delays.arm_s)?, ..settings(&config) };
-        let controller = Controller::new(settings, &spec)
-            .with_context(|| format!("the policy {} cannot run on this controller", setup.bundle.display()))?;
-        let mut program = Program::of(&spec).with_context(|| {
-            format!("task {} has no start that `tenon run` knows: it runs the Avoid and furniture tasks", spec.task)
-        })?;
+        let Fit { settings, controller, mut program } = fit(&bundle, &config, lead_s(&config, delays.arm_s)?)?;
         if setup.robot == Robot::Sim && seeing::furniture_of(&spec)?.is_some() {
             bail!("the simulated robot has no furniture: run {} with --robot panda, before a bridge", spec.task);
         }
