@@ -2,7 +2,7 @@
 """Draws scenes with MuJoCo's Python renderer for a comparison with Tenon's: `pictures.py FOLDER [SCENE.xml CAMERA]…`.
 
 Each case is a JSON file beside its scene and its picture (raw bytes, row 0 at the top); see
-runtime/sim/tests/picture_interop.rs. With robosuite in the environment its own scenes (Lift, Can, Square) are drawn too,
+runtime/sim/tests/picture_interop.rs. With robosuite in the environment its own scenes (Lift, Can, Square, Transport) are drawn too,
 once more by robosuite's own off-screen rendering where that works.
 """
 
@@ -121,28 +121,36 @@ def robosuite_scenes(folder):
     except ImportError:
         print("robosuite is not in this environment: its scenes are left out")
         return
-    tasks = [("Lift", "robot0_eye_in_hand"), ("PickPlaceCan", "robot0_eye_in_hand"), ("NutAssemblySquare", "agentview")]
-    for task, camera in tasks:
+    one, two = "Panda", ["Panda", "Panda"]
+    tasks = [
+        ("Lift", one, ["robot0_eye_in_hand"]),
+        ("PickPlaceCan", one, ["robot0_eye_in_hand"]),
+        ("NutAssemblySquare", one, ["agentview"]),
+        ("TwoArmTransport", two, ["shouldercamera0", "shouldercamera1"]),
+    ]
+    for task, robots, cameras in tasks:
         np.random.seed(0)
         by_itself = os.environ.get("MUJOCO_GL") == "osmesa"
         env = robosuite.make(
-            task, robots="Panda", has_renderer=False, has_offscreen_renderer=by_itself, use_camera_obs=by_itself,
-            camera_names=camera, camera_heights=96, camera_widths=96, control_freq=20)
+            task, robots=robots, has_renderer=False, has_offscreen_renderer=by_itself, use_camera_obs=by_itself,
+            camera_names=cameras, camera_heights=96, camera_widths=96, control_freq=20)
         observation = env.reset()
         model_file = os.path.join(folder, task + ".xml")
         with open(model_file, "w") as file:
             file.write(with_moved_bodies(env))
         qpos = np.array(env.sim.data.qpos)
-        if by_itself:
-            # robosuite gives pictures bottom row first.
-            picture = np.ascontiguousarray(observation[camera + "_image"][::-1])
-            write(folder, task + "-robosuite", task + ".xml", picture, camera, VISUALS, qpos, 60.0)
         model = mujoco.MjModel.from_xml_path(model_file)
         data = mujoco.MjData(model)
         data.qpos[:] = qpos
         mujoco.mj_forward(model, data)
-        picture = draw(model, data, camera, 96, 96, VISUALS)
-        write(folder, task + "-renderer", task + ".xml", picture, camera, VISUALS, qpos, 60.0)
+        for camera in cameras:
+            name = f"{task}-{camera}"
+            if by_itself:
+                # robosuite gives pictures bottom row first.
+                picture = np.ascontiguousarray(observation[camera + "_image"][::-1])
+                write(folder, name + "-robosuite", task + ".xml", picture, camera, VISUALS, qpos, 60.0)
+            picture = draw(model, data, camera, 96, 96, VISUALS)
+            write(folder, name + "-renderer", task + ".xml", picture, camera, VISUALS, qpos, 60.0)
         env.close()
 
 
