@@ -77,7 +77,10 @@ pub fn run(args: RobomimicArgs, interrupt: &Interrupt) -> anyhow::Result<Ending>
         pictures: None,
     });
     let begun = Instant::now();
-    let progress = Mutex::new((Progress::new("demonstrations", options.episodes), 0, 0, 0));
+    let mut progress = Progress::new("demonstrations", options.episodes);
+    // Films take their time before the first episode is there.
+    progress.show(0, &if film.is_some() { format!("{} are filmed", args.videos) } else { String::new() });
+    let progress = Mutex::new((progress, 0, 0, 0));
     let report = demonstrate(options, film, &|| interrupt.is_requested(), &|steps, attempts| {
         let mut progress = progress.lock().unwrap_or_else(|e| e.into_inner());
         let (progress, episodes, sum, tried) = &mut *progress;
