@@ -37,8 +37,8 @@ const BEFORE_FILE: &str = "evaluation_before.json";
     [randomisation] of the configuration puts noise onto what rollouts see and execute; evaluations have it only where \
     it says so. The table of a rig's file is read when the run begins and kept in its config.toml.\n\
     --scratch trains a policy from fresh weights; the configuration then gives policy.limits.\n\
-    An unfinished run of the same settings in the folder is continued, and a finished one with more --iterations is \
-    extended (where its learning rate is constant or actor_cycle_iterations is given, so that nothing that was done \
+    An unfinished run of the same settings in the folder is continued. With more --iterations a finished one is \
+    extended, with fewer (but no fewer than were done) an unfinished one ends sooner (where its learning rate is constant or actor_cycle_iterations is given, so that nothing that was done \
     would have been done otherwise); --fresh begins anew.\n\
     Exit code 3: all iterations are done and the goal (success of 95 %, or finetune.stop_at_return) was missed.")]
 pub struct FinetuneArgs {
@@ -110,7 +110,7 @@ fn train(args: &FinetuneArgs, mut config: TaskConfig, interrupt: &Interrupt) -> 
         Some(mut checkpoint) => {
             // By value: another release may write the same settings in other words, and that is no reason to forget.
             if config_of(&checkpoint)?.finetune != config.finetune {
-                // More iterations than before: what the run came to counts no more.
+                // Another number of iterations: what the run came to counts no more.
                 remove(&args.out.join(JUDGEMENT_FILE))?;
                 checkpoint.header.run.config = config_text(config)?;
                 write_text(&args.out.join(CONFIG_FILE), &checkpoint.header.run.config)?;
@@ -301,16 +301,16 @@ impl Pretrained {
     }
 }
 
-/// Whether these are the settings of a run with more iterations, of which the iterations before are the beginning.
-fn extends(config: &TaskConfig, before: &TaskConfig) -> bool {
+/// Whether these are the settings of a longer or shorter run whose beginning are the `done` iterations.
+fn begins_alike(config: &TaskConfig, before: &TaskConfig, done: u64) -> bool {
     let (Some(now), Some(before)) = (&config.finetune, &before.finetune) else { return false };
     // A cycle that is not given is as long as the run.
     let same_rates = now.actor_cycle_iterations.is_some() || now.actor_learning_rate == now.actor_min_learning_rate;
     let as_long = FinetuneConfig { iterations: before.iterations, ..now.clone() };
-    same_rates && now.iterations > before.iterations && as_long == *before
+    same_rates && now.iterations as u64 >= done && as_long == *before
 }
 
-/// The checkpoint to continue from: that of the same settings and pre-trained policy, or of fewer iterations.
+/// The checkpoint to continue from: that of the same settings and pre-trained policy, but for the number of iterations.
 fn previous(
     folder: &Path,
     fresh: bool,
@@ -319,11 +319,12 @@ fn previous(
 ) -> anyhow::Result<Option<Checkpoint>> {
     let Some(checkpoint) = newest(folder, fresh)? else { return Ok(None) };
     let before = config_of(&checkpoint)?;
+    let done = checkpoint.header.counters.get("iteration").copied().unwrap_or(0);
     let what = if checkpoint.header.stage != Stage::Finetune {
         "a pre-training run"
     } else if before.task != config.task
         || before.policy != config.policy
-        || (before.finetune != config.finetune && !extends(config, &before))
+        || (before.finetune != config.finetune && !begins_alike(config, &before, done))
         || before.evaluate != config.evaluate
         || before.compat != config.compat
         || before.randomisation != config.randomisation
@@ -353,5 +354,30 @@ fn remove(path: &Path) -> anyhow::Result<()> {
             Err(e).with_context(|| format!("removing {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tenon_core::config::Values;
+
+    use super::*;
+
+    #[test]
+    fn a_run_may_become_longer_or_shorter_but_not_shorter_than_it_is() {
+        let text = include_str!("../../../configs/tasks/can.toml");
+        let config = |edit: &dyn Fn(&mut FinetuneConfig)| {
+            let mut config = TaskConfig::parse("can.toml", text, Values::Latest).unwrap();
+            edit(config.finetune.as_mut().unwrap());
+            config
+        };
+        let before = config(&|c| c.iterations = 20);
+        let of = |iterations: usize| config(&|c| c.iterations = iterations);
+        assert!(begins_alike(&of(30), &before, 20) && begins_alike(&of(12), &before, 12));
+        assert!(!begins_alike(&of(11), &before, 12));
+        // Another setting, or a rate that falls more quickly: another run from its beginning.
+        assert!(!begins_alike(&config(&|c| (c.iterations, c.seed) = (12, 1)), &before, 5));
+        let falling = |iterations| config(&|c| (c.iterations, c.actor_min_learning_rate) = (iterations, 1e-6));
+        assert!(!begins_alike(&falling(12), &falling(20), 5));
     }
 }
