@@ -218,7 +218,7 @@ fn common_frame(runs: &[Run], steps: &[Vec<f64>], family: &str, metric: &Metric)
 pub fn picture(runs: &[Run], name: &str) -> Option<String> {
     let (steps, metric) = (steps_of(runs), Metric::of(name));
     let frame = common_frame(runs, &steps, name, &metric);
-    let names: Vec<String> = runs.iter().map(Run::title).collect();
+    let names = distinct_titles(runs);
     let all: Option<Vec<&Series>> = runs.iter().map(|run| run.history.series(name)).collect();
     let curves = all?.into_iter().enumerate();
     let curves = curves
@@ -255,6 +255,16 @@ fn curves(h: &mut String, runs: &[Run], steps: &[Vec<f64>], family: &str) {
         h.push_str(&family_chart(&runs[i].history, &steps[i], family, Some(&frame), Some((&names[i], i))));
     }
     h.push_str("</div>");
+}
+
+/// What runs are called in one picture: two of the same task and seed by the names of their folders.
+fn distinct_titles(runs: &[Run]) -> Vec<String> {
+    let titles: Vec<String> = runs.iter().map(Run::title).collect();
+    let name = |(run, title): (&Run, &String)| match titles.iter().filter(|other| *other == title).count() {
+        0 | 1 => title.clone(),
+        _ => run.folder.file_name().map_or_else(|| title.clone(), |name| name.to_string_lossy().into_owned()),
+    };
+    runs.iter().zip(&titles).map(name).collect()
 }
 
 /// All names of series, in the order in which they first occur.

@@ -395,6 +395,11 @@ fn runs_are_listed_plotted_compared_and_judged() {
     succeed(folder, &picture);
     let svg = std::fs::read_to_string(folder.join("both.svg")).unwrap();
     assert!(svg.contains("seed 1") && svg.contains("seed 2") && svg.ends_with("</svg>\n"), "{svg}");
+    // Of the same task and seed: called by their folders.
+    assert!(Command::new("cp").args(["-r", "runs/one", "runs/twin"]).current_dir(folder).status().unwrap().success());
+    succeed(folder, &["compare", "runs/one", "runs/twin", "--metric", "loss", "--out", "twins.svg"]);
+    let svg = std::fs::read_to_string(folder.join("twins.svg")).unwrap();
+    assert!(svg.contains(">one<") && svg.contains(">twin<") && !svg.contains("seed 1"), "{svg}");
     for (metric, wanted) in [(&["--metric", "los"][..], "`los`"), (&[], "--metric")] {
         let error = refuse(folder, &with(&with(&picture[..3], metric), &["--out", "none.svg"]));
         assert!(error.contains(wanted) && !folder.join("none.svg").exists(), "{error}");
