@@ -61,7 +61,9 @@ fn read_all(bytes: &[u8]) -> bool {
 
 /// The files that PyTorch and NumPy wrote for the trainer's tests, the smaller ones of each kind.
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../trainer/tests/data");
+    // Asked when the test runs: one target folder may serve several checkouts, and this crate is seldom built anew.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let folder = Path::new(&here).join("../../trainer/tests/data");
     let read = |name| (name, std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}")));
     ["tensors.pt", "furniture.pth", "parameters.pth", "limits_p2.pkl", "limits_p4.pkl", "limits_p5.pkl"]
         .map(read)
