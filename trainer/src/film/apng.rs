@@ -147,7 +147,7 @@ fn changed(picture: &[u8], before: &[u8], width: usize) -> Area {
     for (y, (now, then)) in rows.enumerate().filter(|(_, (now, then))| now != then) {
         let mut differing = (0..width).filter(|x| now[3 * x..3 * x + 3] != then[3 * x..3 * x + 3]);
         let Some(first) = differing.next() else { continue };
-        let last = differing.last().unwrap_or(first);
+        let last = differing.next_back().unwrap_or(first);
         columns = Some(columns.map_or((first, last), |(from, to)| (from.min(first), to.max(last))));
         lines = Some(lines.map_or((y, y), |(from, _)| (from, y)));
     }
@@ -232,7 +232,7 @@ mod tests {
             }
             frames.push((screen.clone(), [control.x_offset, control.y_offset, control.width, control.height]));
         }
-        assert!(reader.next_frame(&mut vec![0; WIDTH * HEIGHT * 4]).is_err(), "no frame more");
+        assert!(reader.next_frame(&mut [0; WIDTH * HEIGHT * 4]).is_err(), "no frame more");
         frames
     }
 
