@@ -38,8 +38,9 @@ const BEFORE_FILE: &str = "evaluation_before.json";
     it says so. The table of a rig's file is read when the run begins and kept in its config.toml.\n\
     --scratch trains a policy from fresh weights; the configuration then gives policy.limits.\n\
     An unfinished run of the same settings in the folder is continued. With more --iterations a finished one is \
-    extended, with fewer (but no fewer than were done) an unfinished one ends sooner (where its learning rate is constant or actor_cycle_iterations is given, so that nothing that was done \
-    would have been done otherwise); --fresh begins anew.\n\
+    extended, with fewer (but no fewer than were done) an unfinished one ends sooner; both where its learning rate is \
+    constant or actor_cycle_iterations is given, so that nothing that was done would have been done otherwise. --fresh \
+    begins anew.\n\
     Exit code 3: all iterations are done and the goal (success of 95 %, or finetune.stop_at_return) was missed.")]
 pub struct FinetuneArgs {
     #[command(flatten)]
